@@ -1,0 +1,1 @@
+"""Run one function over a parameter space, on a laptop or a cluster."""

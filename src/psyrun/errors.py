@@ -1,0 +1,95 @@
+"""What can go wrong, as a tree of exceptions.
+
+Every message names the thing, the place and the cure::
+
+    PsyrunError
+    |- AmbiguousOperationError   operands of a space operation do not fit (also ValueError)
+    |- IdentityError             a parameter value has no identity: it can't be pickled (also TypeError)
+    |- TaskFileError             a task file, psy-conf.py or one of their settings (also ValueError)
+    |- ExecuteError              `execute` or `setup` does not keep to its contract (also TypeError)
+    |- FormatError               a file below the work folder is damaged, or of a newer psyrun
+    |- StoreError                a result file can't hold a value, or can't be read
+    |- SchedulerError            a command of the batch system failed
+    |  `- SubmitLimitError       the site takes no more jobs now; what was accepted runs
+    `- DirtyError                results would be made stale or overwritten, and nobody said that they may
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "AmbiguousOperationError",
+    "DirtyError",
+    "ExecuteError",
+    "FormatError",
+    "IdentityError",
+    "PsyrunError",
+    "SchedulerError",
+    "StoreError",
+    "SubmitLimitError",
+    "TaskFileError",
+]
+
+
+class PsyrunError(Exception):
+    """Anything that psyrun reports to its user rather than as a fault of its own."""
+
+
+class AmbiguousOperationError(PsyrunError, ValueError):
+    """The operands of `*` or `-` do not determine a result."""
+
+
+class IdentityError(PsyrunError, TypeError):
+    """A parameter value can't be told from others, because it can't be pickled."""
+
+
+class TaskFileError(PsyrunError, ValueError):
+    """A task file can't be loaded, or says something that psyrun does not understand."""
+
+
+class ExecuteError(PsyrunError, TypeError):
+    """What `execute` or `setup` takes or returns is not what psyrun calls it with or expects."""
+
+
+class FormatError(PsyrunError):
+    """A file is not what psyrun wrote there, or was written by a newer psyrun."""
+
+
+class StoreError(PsyrunError, ValueError):
+    """A result file can't hold a value, or can't be read."""
+
+
+class DirtyError(PsyrunError):
+    """Existing results would be made stale or overwritten without anybody having said so."""
+
+
+class SchedulerError(PsyrunError):
+    """A command of the batch system failed.
+
+    Parameters
+    ----------
+    argv
+        The command that was run.
+    returncode
+        Its exit code.
+    output
+        What it printed, standard error first.
+    """
+
+    def __init__(self, argv: Sequence[str], returncode: int, output: str) -> None:
+        super().__init__(argv, returncode, output)
+        self.argv = tuple(argv)
+        self.returncode = returncode
+        self.output = output
+
+    def __str__(self) -> str:
+        said = self.output.strip() or "it printed nothing"
+        return f"{self.argv[0]} exited with {self.returncode} (argv: {' '.join(self.argv)}); output: {said}"
+
+
+class SubmitLimitError(SchedulerError):
+    """The batch system takes no more jobs at the moment."""
