@@ -1,1 +1,52 @@
-"""Run one function over a parameter space, on a laptop or a cluster."""
+"""Run one function over a parameter space, on a laptop or a cluster.
+
+The names below are loaded when they are first used, so that ``import psyrun`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from psyrun.version import __version__
+
+if TYPE_CHECKING:
+    from psyrun.backend import DistributeBackend, LoadBalancingBackend
+    from psyrun.graph import doit_tasks
+    from psyrun.pspace import AmbiguousOperationError, Param, ParameterSpace, missing
+    from psyrun.scheduler import ImmediateRun, Local
+    from psyrun.store import DefaultStore, PickleStore
+
+__all__ = [
+    "AmbiguousOperationError",
+    "DefaultStore",
+    "DistributeBackend",
+    "ImmediateRun",
+    "LoadBalancingBackend",
+    "Local",
+    "Param",
+    "ParameterSpace",
+    "PickleStore",
+    "__version__",
+    "doit_tasks",
+    "missing",
+]
+
+_HOMES = {
+    "psyrun.backend": ("DistributeBackend", "LoadBalancingBackend"),
+    "psyrun.graph": ("doit_tasks",),
+    "psyrun.pspace": ("AmbiguousOperationError", "Param", "ParameterSpace", "missing"),
+    "psyrun.scheduler": ("ImmediateRun", "Local"),
+    "psyrun.store": ("DefaultStore", "PickleStore"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'psyrun' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

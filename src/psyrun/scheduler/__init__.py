@@ -1,0 +1,27 @@
+"""Schedulers: who runs the jobs."""
+
+from __future__ import annotations
+
+from psyrun.scheduler.local import ImmediateRun, Local
+from psyrun.scheduler.protocol import JobSpec, JobState, Scheduler
+
+__all__ = ["ImmediateRun", "JobSpec", "JobState", "Local", "Scheduler", "scheduler_named"]
+
+
+def scheduler_named(name: str) -> Scheduler:
+    """Return a scheduler of this class name: one of ours, or of the entry points ``psyrun.schedulers``.
+
+    Raises
+    ------
+    LookupError
+        If nobody provides it.
+    """
+    ours = {"Local": Local, "ImmediateRun": ImmediateRun}
+    if name in ours:
+        return ours[name]()
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="psyrun.schedulers", name=name):
+        scheduler: Scheduler = entry.load()()
+        return scheduler
+    raise LookupError(f"no scheduler {name!r}: install the package that provides it")

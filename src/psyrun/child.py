@@ -1,0 +1,564 @@
+"""A child of the pool: ``python -P -m psyrun.child`` loads a captured task and evaluates rows of it.
+
+It starts for every slot, and again after every death: nothing is imported here that can wait. The first half
+is the line to the pool, which any evaluator may use; the second half evaluates a task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import faulthandler
+import fcntl
+import json
+import mmap
+import os
+import pickle
+import resource
+import signal
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psyrun.errors import ExecuteError, PsyrunError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import ModuleType
+    from typing import NoReturn
+
+    from psyrun.journal import Failure
+
+__all__ = [
+    "BLOCK",
+    "ERROR",
+    "HEADER",
+    "LENGTH",
+    "LOST",
+    "NO_ROW",
+    "READY",
+    "Line",
+    "Order",
+    "Place",
+    "command",
+    "connect",
+    "serve",
+]
+
+READY, BLOCK, ERROR = 1, 2, 3
+HEADER = struct.Struct("<BIdQ")  # of a message: kind, rows, seconds, bytes that follow
+LENGTH = struct.Struct("<Q")  # of an order, which is a pickle of (tag, rows, number of the first)
+NO_ROW = 0
+LOST = 120  # exit status of a child that can't reach its parent any more
+
+_HAND_IN = 0.1  # seconds after which a child sends what it has, and gives back the rest
+_SHOWN = 500  # characters of a reason
+_TRACEBACK = 20_000  # characters of a traceback
+_MUCH = 1 << 24  # bytes of values after which a child sends what it has
+_NUMBERS = frozenset({bool, int, float, complex, type(None)})
+
+
+# ---------------------------------------------------------------------- the line to the pool
+
+
+class Place:
+    """Two numbers in memory that parent and child share: which row the child is at, and since when.
+
+    Parameters
+    ----------
+    fd
+        Descriptor of a file of `Place.SIZE` bytes; may be closed afterwards.
+    """
+
+    SIZE = 16
+
+    def __init__(self, fd: int) -> None:
+        self._map = mmap.mmap(fd, self.SIZE)
+        # Views store eight bytes at once; a struct would store them one by one, and a kill come in between.
+        self.numbers = memoryview(self._map).cast("q")[:1]
+        self.times = memoryview(self._map).cast("d")[1:]
+
+    def close(self) -> None:
+        """Unmap the memory."""
+        self.numbers.release()
+        self.times.release()
+        self._map.close()
+
+
+class Order:
+    """A mini-batch: rows to evaluate, and the numbers by which the shared memory names them.
+
+    Parameters
+    ----------
+    tag
+        The batch.
+    rows
+        Row numbers (n,) within the batch.
+    first
+        The number of the first of them; the others follow.
+    """
+
+    __slots__ = ("first", "rows", "tag")
+
+    def __init__(self, tag: int, rows: Sequence[int], first: int) -> None:
+        self.tag, self.rows, self.first = tag, rows, first
+
+
+class Line:
+    """The child's end of its pipes; `connect` makes it."""
+
+    def __init__(self, slot: int, orders: int, messages: int, place: Place) -> None:
+        self.slot = slot
+        self._orders, self._messages, self._place = orders, messages, place
+        self._forked = False
+        os.register_at_fork(after_in_child=self._leave_to_parent)
+
+    def receive(self) -> Order | None:
+        """Wait for an order; None: there are no more."""
+        length = self._read(LENGTH.size)
+        return Order(*pickle.loads(self._read(*LENGTH.unpack(length)))) if length else None
+
+    def walk(self, order: Order) -> Iterator[int]:
+        """Yield rows of an order, marking each in shared memory, until it is time to hand in."""
+        numbers, times, clock = self._place.numbers, self._place.times, time.monotonic
+        end = clock() + _HAND_IN
+        try:
+            for number, row in enumerate(order.rows, order.first):
+                now = clock()
+                if now > end and number > order.first:
+                    break
+                times[0] = now  # before the number, which must not stand beside the time of another row
+                numbers[0] = number
+                yield row
+                if self._forked:
+                    os._exit(0)  # a copy that user code forks ends where its row ends
+        finally:
+            numbers[0] = NO_ROW
+
+    def elapsed(self) -> float:
+        """Return the seconds since the row began."""
+        return time.monotonic() - self._place.times[0]
+
+    def send(self, kind: int, data: bytes = b"", *, rows: int = 0, seconds: float = 0.0) -> None:
+        """Send a message; for a block, `rows` says how many of the order's rows it is about."""
+        header = HEADER.pack(kind, rows, seconds, len(data))
+        for part in (header + data,) if len(data) < mmap.PAGESIZE else (header, data):
+            self._write(memoryview(part))
+
+    def _read(self, n: int) -> bytes:
+        data = b""
+        try:
+            while len(data) < n and (more := os.read(self._orders, n - len(data))):
+                data += more
+        except OSError:
+            self._lose()
+        return data
+
+    def _write(self, data: memoryview) -> None:
+        try:
+            while data:
+                data = data[os.write(self._messages, data) :]
+        except OSError:
+            self._lose()
+
+    def _lose(self) -> NoReturn:
+        os._exit(LOST)  # user code closed our pipes, or the parent is gone
+
+    def _leave_to_parent(self) -> None:
+        self._forked = True
+        for fd in (self._orders, self._messages):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def connect(numbers: Sequence[str]) -> Line:
+    """Take up the line to the pool.
+
+    Parameters
+    ----------
+    numbers
+        The arguments that the pool appended to the command: descriptors of orders, messages, the pipe that
+        ends with the parent, and shared memory; slot; process id of the parent.
+    """
+    *fds, slot, parent = map(int, numbers)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    orders, messages, life, memory = map(_move_up, fds)
+    _die_with(parent, life)
+    place = Place(memory)
+    os.close(memory)
+    return Line(slot, orders, messages, place)
+
+
+def serve(line: Line, evaluate: Callable[[Order], tuple[int, bytes]]) -> None:
+    """Answer orders until there are no more.
+
+    Parameters
+    ----------
+    line
+        The line to the pool.
+    evaluate
+        Evaluates rows that `Line.walk` yields for an order; returns how many they were, and what to send.
+    """
+    line.send(READY)
+    while (order := line.receive()) is not None:
+        started = time.monotonic()
+        rows, data = evaluate(order)
+        seconds = time.monotonic() - started
+        _flush()
+        line.send(BLOCK, data, rows=rows, seconds=seconds)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def _move_up(fd: int) -> int:
+    """Move a descriptor to where user code that closes or counts descriptors won't meet it."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    high = 1024 if limit == resource.RLIM_INFINITY else min(limit, 1024)
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, high - 16))
+    os.close(fd)
+    return moved
+
+
+def _die_with(parent: int, life: int) -> None:
+    """See to it that this process does not outlive its parent, whatever it is doing."""
+    if sys.platform == "linux":
+        _die_by_kernel(life)
+    else:
+        _die_by_thread(parent)
+    if os.getppid() != parent:
+        os._exit(LOST)
+
+
+if sys.platform == "linux":
+
+    def _die_by_kernel(life: int) -> None:
+        """Have the kernel send SIGKILL, which needs no interpreter lock, when the pipe or the parent ends."""
+        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+        with contextlib.suppress(ImportError, AttributeError):
+            import ctypes
+
+            set_death_signal = 1  # PR_SET_PDEATHSIG: holds even after the pipe was closed
+            ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+
+
+def _die_by_thread(parent: int) -> None:
+    import threading
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(LOST)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+# ---------------------------------------------------------------------- evaluating a task
+
+
+def command(*, root: Path, code: Path, inputs: Path, exclude: Iterable[str] = ()) -> list[str]:
+    """Return the command that becomes a child, for `pool.Crew`.
+
+    Parameters
+    ----------
+    root
+        The project root.
+    code
+        The captured sources.
+    inputs
+        Folder of the batches' assignments.
+    exclude
+        Names that are not recorded.
+    """
+    spec = {"root": str(root), "code": str(code), "inputs": str(inputs), "exclude": sorted(exclude)}
+    return [sys.executable, "-P", "-m", "psyrun.child", json.dumps(spec)]
+
+
+class _Pickled:
+    """A value as it was when its row returned it; what unpickles it again is the value itself."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self._data,)
+
+
+def _mark(module: bytes) -> bytes:
+    """Return the bytes that stand in a pickle which refers to a module (and in few others)."""
+    return b"\x8c" + bytes([len(module)]) + module if len(module) < 256 else module
+
+
+class _Freezer:
+    """Keeps values as they are now: user code may go on using its buffers.
+
+    Parameters
+    ----------
+    local
+        Names of modules that another process may be unable to import: their classes travel by value.
+    """
+
+    def __init__(self, local: Iterable[str]) -> None:
+        self._modules = tuple(local)
+        self._marks = tuple(_mark(name.encode()) for name in self._modules)
+        self.bytes = 0
+
+    def freeze(self, name: str, value: Any) -> Any:
+        kind = type(value)
+        if kind is str or kind is bytes:
+            self.bytes += len(value)
+            return value
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            if isinstance(value, (numpy.number, numpy.bool_)):
+                return value
+            if kind is numpy.ndarray and not value.dtype.hasobject:
+                self.bytes += value.nbytes
+                return value.copy()
+        data = self._dump(name, value)
+        self.bytes += len(data)
+        return _Pickled(data)
+
+    def _dump(self, name: str, value: Any) -> bytes:
+        try:
+            data = pickle.dumps(value, 5)
+            if not any(mark in data for mark in self._marks):
+                return data
+        except Exception:  # noqa: S110 - the next attempt has the say
+            pass
+        return self._dump_by_value(name, value)
+
+    def _dump_by_value(self, name: str, value: Any) -> bytes:
+        import cloudpickle
+
+        for module in self._modules:
+            if module in sys.modules:
+                cloudpickle.register_pickle_by_value(sys.modules[module])
+        try:
+            return bytes(cloudpickle.dumps(value, 5))
+        except Exception as error:
+            kind = type(value)
+            raise ExecuteError(
+                f"execute returned {name!r} of type {kind.__module__}.{kind.__qualname__}, "
+                f"which can't be pickled: {error}"
+            ) from error
+
+
+class _Block:
+    """What became of the rows of a mini-batch."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
+        self._failures: list[Failure] = []
+
+    def add(self, row: int, values: dict[str, Any]) -> None:
+        names = tuple(values)
+        group = self._groups.get(names)
+        if group is None:
+            _check_names(names)
+            group = self._groups[names] = {}
+        group[row] = values
+
+    def add_failure(self, row: int, error: BaseException, seconds: float) -> None:
+        from psyrun.journal import Failure
+
+        trace = sys.intern(_trace(error))  # equal texts are one object, which the block holds once
+        self._failures.append(Failure(row, _reason(error), trace, seconds, os.uname().nodename))
+
+    def encode(self, seconds: float) -> bytes:
+        """Return a block for each set of names; the failures are in the first."""
+        from psyrun.journal import encode_block
+
+        first, *others = [_columns(group) for group in self._groups.values()] or [([], {})]
+        blocks = [encode_block(*first, self._failures, seconds)]
+        blocks += [encode_block(*group) for group in others]
+        return b"".join(blocks)
+
+
+def _columns(group: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], dict[str, list[Any]]]:
+    rows, records = list(group), list(group.values())
+    return rows, {name: [record[name] for record in records] for name in records[0]}
+
+
+class _Task:
+    """Evaluates rows of a captured task."""
+
+    def __init__(self, spec: Mapping[str, Any], module: ModuleType, line: Line, local: Iterable[str]) -> None:
+        self._inputs, self._exclude = spec["inputs"], frozenset(spec["exclude"])
+        self._line = line
+        self._execute = module.execute
+        self._setup = _call_setup(module, line.slot)
+        self._freezer = _Freezer(local)
+        self._batches: dict[int, tuple[dict[str, list[Any]], list[str]]] = {}
+
+    def evaluate(self, order: Order) -> tuple[int, bytes]:
+        """Evaluate rows of an order; return how many, and their blocks."""
+        columns, mutable = self._batch(order.tag)
+        started = time.monotonic()
+        block = _Block()
+        done = self._freezer.bytes = 0
+        for row in self._line.walk(order):
+            done += 1
+            try:
+                assignment = {name: column[row] for name, column in columns.items()}
+                for name in mutable:
+                    assignment[name] = copy.deepcopy(assignment[name])
+                block.add(row, self._evaluate(assignment))
+            except BaseException as error:
+                block.add_failure(row, error, self._line.elapsed())
+            if self._freezer.bytes > _MUCH:
+                break
+        return done, _encode(block, time.monotonic() - started)
+
+    def _evaluate(self, assignment: dict[str, Any]) -> dict[str, Any]:
+        result = self._execute(**assignment, **self._setup)
+        try:
+            values = {**self._setup, **result}
+        except TypeError:
+            raise _not_a_mapping(result) from None
+        freeze, exclude = self._freezer.freeze, self._exclude
+        return {
+            name: value if type(value) in _NUMBERS else freeze(name, value)
+            for name, value in values.items()
+            if name not in exclude
+        }
+
+    def _batch(self, tag: int) -> tuple[dict[str, list[Any]], list[str]]:
+        """Return the columns of a batch, and the names of those that `execute` might change."""
+        if tag not in self._batches:
+            while len(self._batches) > 1:
+                del self._batches[next(iter(self._batches))]
+            self._batches[tag] = self._load(tag)
+        return self._batches[tag]
+
+    def _load(self, tag: int) -> tuple[dict[str, list[Any]], list[str]]:
+        from psyrun.journal import read_inputs
+
+        _, columns = read_inputs(Path(self._inputs) / f"{tag}.pkl")
+        if clash := sorted(columns.keys() & self._setup.keys()):
+            raise ExecuteError(
+                f"setup returns {', '.join(map(repr, clash))}, which is a parameter too; rename one of them"
+            )
+        return columns, [name for name, column in columns.items() if not all(map(_is_immutable, column))]
+
+
+def _encode(block: _Block, seconds: float) -> bytes:
+    try:
+        return block.encode(seconds)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        _flush()
+        os._exit(1)  # memory, most likely: the pool finds the row by evaluating one at a time
+
+
+def _is_immutable(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return type(value) in (*_NUMBERS, str, bytes) or (
+        numpy is not None and isinstance(value, (numpy.number, numpy.bool_))
+    )
+
+
+def _call_setup(module: ModuleType, slot: int) -> dict[str, Any]:
+    setup = getattr(module, "setup", None)
+    values = setup(slot) if setup is not None else None
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping) or not all(type(name) is str for name in values):
+        raise ExecuteError(f"setup returned {_show(values)}; return a dict of names and values, or None")
+    return dict(values)
+
+
+def _not_a_mapping(result: Any) -> ExecuteError:
+    return ExecuteError(f"execute returned {_show(result)}; return a dict of names and values")
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    for name in names:
+        if type(name) is not str:
+            raise ExecuteError(f"execute returned a dict with the name {_show(name)}; names are strings")
+
+
+# ---------------------------------------------------------------------- telling what went wrong
+
+
+def _show(value: Any) -> str:
+    try:
+        text = repr(value)
+    except BaseException:
+        text = "an object"
+    return f"{_shorten(text, 200)} ({type(value).__name__})"
+
+
+def _reason(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except BaseException:
+        text = "(its text can't be shown)"
+    name = type(error).__name__
+    return _shorten(f"{name}: {text}".replace("\n", " ") if text else name, _SHOWN)
+
+
+def _shorten(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    mark = " [...] "
+    head = most // 4
+    return text[:head] + mark + text[len(text) - (most - head - len(mark)) :]
+
+
+def _trace(error: BaseException) -> str:
+    """Format the traceback from the user's code on; empty if the error is not from there."""
+    import traceback
+
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    if frames is None:
+        return ""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, frames))
+    except BaseException:
+        text = f"{_reason(error)} (its traceback can't be shown)"
+    return _shorten(text, _TRACEBACK)
+
+
+# ---------------------------------------------------------------------- the process
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Evaluate rows of the captured task that the first argument names, as long as the pool sends orders."""
+    spec, *numbers = arguments
+    line = connect(numbers)
+    with contextlib.suppress(Exception):  # standard error may be no file
+        faulthandler.enable()
+    try:
+        _run(json.loads(spec), line)
+    except BaseException as error:
+        what = str(error) if isinstance(error, PsyrunError) else _trace(error) or _reason(error)
+        line.send(ERROR, what.encode(errors="backslashreplace"))
+        _flush()
+        sys.exit(1)
+
+
+def _run(spec: Mapping[str, Any], line: Line) -> None:
+    from psyrun.source import loaded, read_zip
+
+    source = read_zip(Path(spec["code"]))
+    with loaded(source, Path(spec["root"]), part="code") as module:
+        task = _Task(spec, module, line, [module.__name__, *source.modules])
+        serve(line, task.evaluate)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,74 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["replacing", "sync_folder", "write_atomic"]
+
+
+@contextmanager
+def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Give a random name beside `path`; what was written there takes its place at the end.
+
+    Parameters
+    ----------
+    path
+        The file; its folder exists.
+    suffix
+        What the temporary name ends in.
+
+    Raises
+    ------
+    OSError
+        From fsync or rename; the old file is untouched then, as it is when the block raises.
+
+    Notes
+    -----
+    The bytes are synced, then renamed; then the folder is synced. Readers see the old bytes or the new
+    ones, also after a crash.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
+    try:
+        yield temporary
+        _sync_file(temporary)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write all bytes of a file by `replacing` it."""
+    with replacing(path) as temporary, open(temporary, "xb") as file:  # noqa: PTH123 - "xb" takes no name twice
+        file.write(data)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems can't sync a folder
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,366 @@
+"""The graph: doit nodes split -> process -> merge per task file; the loader; running a pass of doit."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import TaskLoader2
+from doit.dependency import DatabaseException, SqliteDB
+from doit.doit_cmd import DoitMain
+from doit.exceptions import BaseFail, TaskFailed
+from doit.loader import generate_tasks
+
+from psyrun.errors import PsyrunError
+from psyrun.farm import process
+from psyrun.merge import is_current, merge
+from psyrun.orders import Orders, Silence, Watcher
+from psyrun.plan import read_plan
+from psyrun.records import list_journals
+from psyrun.source import SourceCache
+from psyrun.split import has_inputs, split, take_digests
+from psyrun.survey import read_receipt
+from psyrun.task import Outline, read_outlines
+
+__all__ = ["Pending", "Run", "doit_tasks", "run_doit", "run_pass"]
+
+WORK = "psy-work"
+
+
+class Pending(TaskFailed):  # type: ignore[misc]
+    """The outcome of a node whose jobs are in flight: not done, and nothing to report.
+
+    doit never records it as a success.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, report=False)
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One pass over the graph: what was ordered, and what came of it.
+
+    Parameters
+    ----------
+    root
+        The project root.
+    taskdir
+        Folder of the task files, relative to the root.
+    orders
+        What the user asked for.
+    watcher
+        Told how it goes.
+    """
+
+    root: Path
+    taskdir: str = "psy-tasks"
+    orders: Orders = field(default_factory=Orders)
+    watcher: Watcher = field(default_factory=Silence)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    pending: dict[str, int] = field(default_factory=dict)
+    cache: SourceCache = field(default_factory=SourceCache)
+
+    @property
+    def cache_path(self) -> Path:
+        """Where digests of unchanged sources are remembered."""
+        return self.root / WORK / ".sources.json"
+
+
+def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the doit tasks of a folder of task files.
+
+    For use in a dodo file; each task file becomes a group named after the task, of three nodes.
+
+    Parameters
+    ----------
+    taskdir
+        Folder of the task files, relative to the folder of the dodo file.
+    run
+        What to do with them; without it, jobs of a batch system are waited for.
+
+    Yields
+    ------
+    dict
+        A doit task.
+
+    Examples
+    --------
+    In ``dodo.py``::
+
+        import psyrun
+
+        def task_psy():
+            yield from psyrun.doit_tasks("psy-tasks")
+
+        def task_plot():
+            return {"file_dep": ["psy-work/example/result.pkl"], "actions": ["python plot.py"]}
+    """
+    if run is None:
+        run = Run(root=Path.cwd(), taskdir=taskdir, orders=Orders(wait=True))
+    run.cache = SourceCache.load(run.cache_path)
+    outlines, broken = read_outlines(run.root, run.taskdir, run.cache)
+    for name, error in broken.items():
+        run.errors[name] = error
+        yield _broken_node(name, error)
+    for outline in outlines.values():
+        yield from _Nodes(outline, run).nodes()
+
+
+def _broken_node(name: str, error: PsyrunError) -> dict[str, Any]:
+    def fail() -> TaskFailed:
+        return TaskFailed(str(error))
+
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    return {"basename": plain, "actions": [(fail,)], "doc": "broken task file"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """The nodes of one task."""
+
+    outline: Outline
+    run: Run
+
+    def nodes(self) -> Iterator[dict[str, Any]]:
+        outline, layout = self.outline, self.outline.layout
+        name = outline.name
+        plan, receipt = layout.relative(layout.plan), layout.relative(layout.process)
+        yield {"basename": name, "name": None, "doc": f"everything for {outline.path}"}
+        sources = [*outline.source.files, *outline.file_dep]
+        yield self._node("split", self._split, self._is_split, sources, plan)
+        yield self._node("process", self._process, self._is_processed, [plan], receipt)
+        yield self._node("merge", self._merge, self._is_merged, [receipt], outline.result)
+
+    def _node(
+        self,
+        step: str,
+        action: Callable[..., Any],
+        settled: Callable[..., bool],
+        file_dep: Sequence[str],
+        target: str,
+    ) -> dict[str, Any]:
+        node = {
+            "basename": self.outline.name,
+            "name": step,
+            "file_dep": list(file_dep),
+            "targets": [target],
+            "actions": [(self._guard(action),)],
+            "uptodate": [_veto(settled)],
+            "verbosity": 2,
+            "doc": _DOCS[step],
+        }
+        if step == "split":
+            node["params"] = _PARAMS
+        return node
+
+    def _guard(self, action: Callable[[Orders], Any]) -> Callable[..., Any]:
+        """Turn our errors into outcomes of a node."""
+
+        def act(keep_rows: bool = False, again: bool = False) -> Any:
+            orders = self.run.orders
+            if keep_rows or again:
+                orders = replace(orders, keep_rows=keep_rows, again=again)
+            try:
+                return action(orders)
+            except PsyrunError as error:
+                self.run.errors[self.outline.name] = error
+                return TaskFailed(str(error))
+            except OSError as error:
+                self.run.errors[self.outline.name] = error
+                return TaskFailed(f"{self.outline.name}: {error}")
+
+        return act
+
+    # ------------------------------------------------------------------ split
+
+    def _split(self, orders: Orders) -> None:
+        split(self.outline, orders, self.run.cache)
+
+    def _is_split(self, task: Any) -> bool:
+        layout = self.outline.layout
+        options = task.options or {}
+        orders = self.run.orders
+        if orders.again or orders.keep_rows or options.get("again") or options.get("keep_rows"):
+            return False
+        plan = read_plan(layout.plan)
+        if plan is None or not take_digests(self.outline, self.run.cache).match(plan):
+            return False
+        return has_inputs(plan, layout) or is_current(layout, plan)
+
+    # ------------------------------------------------------------------ process
+
+    def _process(self, orders: Orders) -> TaskFailed | None:
+        name = self.outline.name
+        outcome = process(self.outline, orders, self.run.watcher)
+        for message in outcome.messages:
+            self.run.watcher.note(name, message)
+        if outcome.finished or is_current(self.outline.layout, read_plan(self.outline.layout.plan)):
+            return None
+        survey = outcome.survey
+        if outcome.in_flight:
+            self.run.pending[name] = outcome.in_flight
+            return Pending(f"{name}: {outcome.in_flight} jobs in flight")
+        text = f"{name}: {survey.failed} rows failed, {survey.missing} missing of {survey.total}"
+        self.run.failures[name] = text
+        return TaskFailed("\n".join([text, *outcome.messages, f"which, and why: psy errors {name}"]))
+
+    def _is_processed(self, task: Any) -> bool:
+        del task
+        layout = self.outline.layout
+        plan = read_plan(layout.plan)
+        receipt = read_receipt(layout.process)
+        if plan is None or receipt is None or receipt["table"] != plan.table_digest:
+            return False
+        return is_current(layout, plan) or _has_journals(receipt, layout.out)
+
+    # ------------------------------------------------------------------ merge
+
+    def _merge(self, orders: Orders) -> None:
+        merge(self.outline, orders)
+
+    def _is_merged(self, task: Any) -> bool:
+        del task
+        layout = self.outline.layout
+        return is_current(layout, read_plan(layout.plan))
+
+
+_DOCS = {"split": "plan the batches", "process": "evaluate them", "merge": "write the result"}
+_PARAMS = [
+    {
+        "name": "keep_rows",
+        "long": "keep-rows",
+        "type": bool,
+        "default": False,
+        "help": "count rows of older code as current, keep rows that the space no longer names",
+    },
+    {"name": "again", "long": "again", "type": bool, "default": False, "help": "evaluate every row again"},
+]
+
+
+def _veto(settled: Callable[[Any], bool]) -> Callable[..., bool]:
+    """Make a predicate that never raises: doit would end the whole run."""
+
+    def check(task: Any) -> bool:
+        try:
+            return settled(task)
+        except Exception:
+            return False  # The action finds the same fault, and can say so.
+
+    return check
+
+
+def _has_journals(receipt: Mapping[str, Any], out: Path) -> bool:
+    sizes = {file.path.stem: file.size for files in list_journals(out).values() for file in files}
+    return all(sizes.get(name, 0) >= end for name, end, _ in receipt["journals"])
+
+
+# ---------------------------------------------------------------------- running doit
+
+
+class ForgivingDatabase(SqliteDB):  # type: ignore[misc]
+    """doit's database, which is a cache: locked for 2 s, or damaged, it is replaced by memory."""
+
+    def __init__(self, name: str, codec: Any, **options: Any) -> None:
+        try:
+            with sqlite3.connect(name, timeout=2.0) as probe:
+                probe.execute("begin immediate")
+                probe.rollback()
+            probe.close()
+            super().__init__(name, codec, **options)
+        except (sqlite3.Error, DatabaseException) as error:
+            warnings.warn(f"{name}: {error}; going on without it (nothing is evaluated twice)", stacklevel=2)
+            super().__init__(":memory:", codec, **options)
+
+    def dump(self) -> None:
+        """Write what changed; when that is not possible, the next run has a little more to do."""
+        try:
+            super().dump()
+        except sqlite3.Error as error:
+            warnings.warn(f"{self.name}: {error}; not updated", stacklevel=2)
+
+
+class _Loader(TaskLoader2):  # type: ignore[misc]
+    """Gives doit the tasks of a run."""
+
+    def __init__(self, run: Run, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._run = run
+        self._config = config
+
+    def load_doit_config(self) -> dict[str, Any]:
+        """Return the settings that psyrun relies on."""
+        return {
+            "dep_file": f"{WORK}/.doit.db",
+            "backend": "psyrun",
+            "check_file_uptodate": "md5",
+            **self._config,
+        }
+
+    def load_tasks(self, cmd: Any, pos_args: Sequence[str]) -> list[Any]:
+        """Return the nodes of all task files."""
+        del cmd, pos_args
+        tasks = generate_tasks("psyrun", doit_tasks(self._run.taskdir, run=self._run))
+        return list(tasks)
+
+
+class _Reporter:
+    """Keeps what doit reports of nodes that could not run; our own outcomes are noted where they occur."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def add_failure(self, task: Any, fail: BaseFail) -> None:
+        """Note the failure of a node, unless it follows from one before."""
+        name = task.name.partition(":")[0]
+        known = self._run.errors.keys() | self._run.failures.keys() | self._run.pending.keys()
+        if name not in known and fail.get_name() != "UnmetDependency":
+            self._run.failures[name] = fail.get_msg().strip()
+
+    def runtime_error(self, message: str) -> None:
+        """Note an error of the graph as a whole."""
+        self._run.failures[""] = message
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        def ignore(*arguments: Any) -> None:
+            del arguments
+
+        return ignore
+
+
+def run_pass(run: Run, names: Sequence[str]) -> None:
+    """Let doit make one pass over the graph; what came of it stands in `run` and on the disk.
+
+    Parameters
+    ----------
+    run
+        What to do.
+    names
+        The tasks; all where there is none.
+    """
+    (run.root / WORK).mkdir(exist_ok=True)
+    config = {"reporter": _Reporter(run), "continue": True}
+    try:
+        _doit(run, config).run(["run", *names])
+    finally:
+        run.cache.save(run.cache_path)
+
+
+def run_doit(run: Run, arguments: Sequence[str]) -> int:
+    """Run plain doit on the graph and return its exit code."""
+    (run.root / WORK).mkdir(exist_ok=True)
+    try:
+        return int(_doit(run, {}).run(list(arguments)) or 0)
+    finally:
+        run.cache.save(run.cache_path)
+
+
+def _doit(run: Run, config: Mapping[str, Any]) -> DoitMain:
+    plugins = {"BACKEND": {"psyrun": f"{__name__}:{ForgivingDatabase.__name__}"}}
+    return DoitMain(_Loader(run, config), config_filenames=(), extra_config=plugins)

@@ -1,0 +1,204 @@
+"""The merge step: journals become a result file, in the order of the space."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import numbers
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import replacing, write_atomic
+from psyrun.errors import DirtyError, FormatError
+from psyrun.journal import read_inputs
+from psyrun.plan import read_plan
+from psyrun.records import JournalFile, list_journals, read_values
+from psyrun.store import ChunkStore
+from psyrun.survey import file_digest, read_receipt
+from psyrun.task import open_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from psyrun.orders import Orders
+    from psyrun.plan import Layout, Plan
+    from psyrun.task import Outline
+
+__all__ = ["build_table", "is_current", "merge", "read_batch"]
+
+FORMAT = 1
+_CACHED = 16
+_ABSENT: Any = object()
+
+
+def is_current(layout: Layout, plan: Plan | None) -> bool:
+    """Whether the result file is there, whole, and made from what process.json says now."""
+    receipt = read_receipt(layout.receipt)
+    try:
+        size = layout.result.stat().st_size
+    except OSError:
+        return False
+    if receipt is None or plan is None or receipt.get("table") != plan.table_digest:
+        return False
+    process = file_digest(layout.process)
+    return receipt.get("size") == size and process in (None, receipt.get("process"))
+
+
+def merge(outline: Outline, orders: Orders) -> None:
+    """Write the result file of a task whose rows are all there.
+
+    Raises
+    ------
+    DirtyError
+        If there is a result file that psyrun did not write.
+    FormatError
+        If a journal is not what process.json says.
+    StoreError
+        If the store can't hold a value.
+    """
+    layout = outline.layout
+    plan = read_plan(layout.plan)
+    receipt = read_receipt(layout.process)
+    if plan is None or receipt is None or receipt["table"] != plan.table_digest:
+        raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")
+    if is_current(layout, plan):
+        return
+    if layout.result.exists() and not layout.receipt.exists() and not (orders.again or orders.keep_rows):
+        raise DirtyError(
+            f"{outline.result}: psyrun did not write this file;"
+            f" move it away, or overwrite it: psy run --force {outline.name}"
+        )
+    layout.result.parent.mkdir(parents=True, exist_ok=True)
+    reader = _Reader(layout, plan, {name: end for name, end, _ in receipt["journals"]}, set(outline.exclude))
+    with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
+        if isinstance(task.store, ChunkStore):
+            task.store.save_chunks(temporary, reader.chunks)
+        else:
+            task.store.save(temporary, reader.table())
+        # The receipt comes first: a result without one would be taken for somebody else's.
+        content = {
+            "format": FORMAT,
+            "process": file_digest(layout.process),
+            "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
+            "size": temporary.stat().st_size,
+            "table": plan.table_digest,
+        }
+        write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
+
+
+# ---------------------------------------------------------------------- reading rows
+
+
+def read_batch(
+    layout: Layout,
+    number: int,
+    journals: Iterable[JournalFile],
+    sizes: Mapping[str, int] | None = None,
+    exclude: Iterable[str] = (),
+) -> tuple[dict[str, list[Any]], list[bool]]:
+    """Read assignments and values of a batch.
+
+    Returns
+    -------
+    table : dict
+        Name -> values (size,), `Ellipsis`-free: rows without a value hold a private marker.
+    done : list of bool
+        Whether row i has values.
+    """
+    header, columns = read_inputs(layout.input(number))
+    size = header["size"]
+    table = {name: list(values) for name, values in columns.items()}
+    done = [False] * size
+    for rows, values in read_values(journals, sizes=sizes):
+        for row in rows:
+            done[row] = True
+        for name, column in values.items():
+            target = table.setdefault(name, [_ABSENT] * size)
+            _place(target, rows, column)
+    for name in exclude:
+        table.pop(name, None)
+    return table, done
+
+
+def _place(target: list[Any], rows: Sequence[int], column: Sequence[Any]) -> None:
+    if isinstance(rows, range):
+        target[rows.start : rows.stop] = column
+        return
+    for row, value in zip(rows, column):
+        target[row] = value
+
+
+@dataclass(slots=True)
+class _Reader:
+    layout: Layout
+    plan: Plan
+    ends: Mapping[str, int]
+    exclude: set[str]
+
+    def chunks(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield tables of consecutive rows, in the order of the space."""
+        journals = self._journals()
+        cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
+        for number, rows in self.plan.segments():
+            if number not in cache:
+                cache[number] = self._read(number, journals.get(number, []))
+                if len(cache) > _CACHED:
+                    cache.popitem(last=False)
+            batch = cache[number]
+            yield {name: values[rows.start : rows.stop] for name, values in batch.items()}
+
+    def table(self) -> dict[str, list[Any]]:
+        """Return all rows; names that a row lacks are filled."""
+        return build_table(self.chunks(), self.plan.names, self.exclude)
+
+    def _read(self, number: int, journals: list[JournalFile]) -> dict[str, list[Any]]:
+        table, _ = read_batch(self.layout, number, journals, self.ends, self.exclude)
+        return table
+
+    def _journals(self) -> dict[int, list[JournalFile]]:
+        """Return the journals that the receipt names, in its order."""
+        rank = {name: i for i, name in enumerate(self.ends)}
+        found = {}
+        for number, journals in list_journals(self.layout.out).items():
+            named = [journal for journal in journals if journal.path.stem in rank]
+            found[number] = sorted(named, key=lambda journal: rank[journal.path.stem])
+        return found
+
+
+def build_table(
+    chunks: Iterable[Mapping[str, Sequence[Any]]], names: Sequence[str], exclude: Iterable[str] = ()
+) -> dict[str, list[Any]]:
+    """Put tables one below the other: the parameters first, then other names in the order of appearance.
+
+    A name that a row lacks is NaN where the column holds numbers, else None.
+    """
+    excluded = set(exclude)
+    table: dict[str, list[Any]] = {name: [] for name in names if name not in excluded}
+    rows = 0
+    for chunk in chunks:
+        size = max((len(values) for values in chunk.values()), default=0)
+        for name in chunk:
+            if name not in table:
+                table[name] = [_ABSENT] * rows
+        for name, values in table.items():
+            values += chunk.get(name, [_ABSENT] * size)
+        rows += size
+    for values in table.values():
+        _fill(values)
+    return table
+
+
+def _fill(values: list[Any]) -> None:
+    if not any(value is _ABSENT for value in values):
+        return
+    present = [value for value in values if value is not _ABSENT]
+    filler = math.nan if present and all(_is_number(value) for value in present) else None
+    values[:] = [filler if value is _ABSENT else value for value in values]
+
+
+def _is_number(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return isinstance(value, numbers.Number) or (numpy is not None and isinstance(value, numpy.ndarray))

@@ -1,0 +1,68 @@
+"""Orders: what a user asked a run to do, and who watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from psyrun.survey import Survey
+
+__all__ = ["Orders", "Silence", "Watcher"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orders:
+    """What a user asked a run to do.
+
+    Parameters
+    ----------
+    keep_rows
+        Count rows of older code as current, and keep rows that the space no longer names.
+    again
+        Evaluate everything again, and overwrite results that psyrun did not write.
+    retry
+        Try rows that failed before once more.
+    wait
+        Wait for jobs of a batch system.
+    processes
+        Children of a local worker; None: what the task file says, else what the machine grants.
+    """
+
+    keep_rows: bool = False
+    again: bool = False
+    retry: bool = True
+    wait: bool = False
+    processes: int | None = None
+
+
+class Watcher(Protocol):
+    """Told what happens while a task is at work. It must not raise."""
+
+    def note(self, task: str, message: str) -> None:
+        """Take a message for the user."""
+
+    def start(self, task: str, survey: Survey, processes: int | None) -> None:
+        """Take note that rows of a task are being evaluated, by so many processes where that is known."""
+
+    def progress(self, task: str, survey: Survey) -> None:
+        """Take note of how far a task is."""
+
+    def end(self, task: str) -> None:
+        """Take note that nobody looks at the task any more."""
+
+
+class Silence:
+    """A watcher that says nothing."""
+
+    def note(self, task: str, message: str) -> None:
+        """Say nothing."""
+
+    def start(self, task: str, survey: Survey, processes: int | None) -> None:
+        """Say nothing."""
+
+    def progress(self, task: str, survey: Survey) -> None:
+        """Say nothing."""
+
+    def end(self, task: str) -> None:
+        """Say nothing."""

@@ -1,0 +1,196 @@
+"""Records: which rows of a batch its journals hold, counted cheaply or read exactly."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from psyrun.journal import read_blocks, read_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from psyrun.journal import Failure
+
+__all__ = ["JournalFile", "Records", "Tallies", "Tally", "list_journals", "read_records", "read_values"]
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFile:
+    """A journal as one listing of its folder shows it.
+
+    Parameters
+    ----------
+    path
+        ``out/<batch>-<run>.part`` or ``.rows``.
+    size
+        In bytes.
+    """
+
+    path: Path
+    size: int
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody appends any more."""
+        return self.path.suffix == ".rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the journals of one batch hold, exactly.
+
+    Parameters
+    ----------
+    done
+        Numbers of the rows that have values.
+    failures
+        Row -> why it has none, for rows that have none; the last one where it was tried repeatedly.
+    seconds
+        Time spent in `execute` for all of them.
+    ends
+        (journal without its suffix, end of its last good block in bytes, checksum of that block), in the
+        order in which their records count.
+    """
+
+    done: frozenset[int] = frozenset()
+    failures: Mapping[int, Failure] = field(default_factory=dict)
+    seconds: float = 0.0
+    ends: tuple[tuple[str, int, int], ...] = ()
+
+    def tally(self, wanted: frozenset[int] | None) -> Tally:
+        """Count the rows, or the wanted ones of them."""
+        if wanted is None:
+            return Tally(len(self.done), len(self.failures), self.seconds)
+        failed = sum(row in wanted for row in self.failures)
+        return Tally(len(self.done & wanted), failed, self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many rows of a batch are done and failed, and the time that they took in seconds."""
+
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+def list_journals(folder: Path) -> dict[int, list[JournalFile]]:
+    """List the journals below `folder` by batch, with one look at the folder.
+
+    Returns
+    -------
+    dict
+        Batch number -> its journals, in the order of their names.
+    """
+    found: dict[int, list[JournalFile]] = {}
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return found
+    with entries:
+        for entry in entries:
+            number, _, rest = entry.name.partition("-")
+            if number.isdecimal() and rest.endswith((".part", ".rows")):
+                found.setdefault(int(number), []).append(JournalFile(folder / entry.name, _size(entry)))
+    for journals in found.values():
+        journals.sort(key=lambda journal: journal.path.stem)
+    return found
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:  # It was closed, that is renamed, a moment ago.
+        return 0
+
+
+def read_records(journals: Iterable[JournalFile]) -> Records:
+    """Read which rows the journals hold, without their values."""
+    done: set[int] = set()
+    failures: dict[int, Failure] = {}
+    seconds = 0.0
+    ends = []
+    for journal in journals:
+        last = None
+        for block in read_blocks(_current(journal.path)):
+            done.update(block.rows)
+            failures.update((failure.row, failure) for failure in block.failures)
+            seconds += block.header.seconds
+            last = block.header
+        if last is not None:
+            ends.append((journal.path.stem, last.end, last.checksum))
+    left = {row: failure for row, failure in failures.items() if row not in done}
+    return Records(frozenset(done), left, seconds, tuple(ends))
+
+
+def read_values(
+    journals: Iterable[JournalFile], *, sizes: Mapping[str, int] | None = None
+) -> Iterator[tuple[Sequence[int], Mapping[str, Sequence[Any]]]]:
+    """Yield (rows, name -> values) per block; of several records of one row the first counts.
+
+    Parameters
+    ----------
+    journals
+        In the order in which their records count.
+    sizes
+        Journal without its suffix -> read no further than this many bytes.
+    """
+    seen: set[int] = set()
+    for journal in journals:
+        path = _current(journal.path)
+        for block in read_blocks(path, size=None if sizes is None else sizes[path.stem]):
+            fresh = [i for i, row in enumerate(block.rows) if row not in seen]
+            seen.update(block.rows)
+            columns = block.columns()
+            if len(fresh) == len(block.rows):
+                yield block.rows, columns
+            elif fresh:
+                rows = [block.rows[i] for i in fresh]
+                yield rows, {name: [values[i] for i in fresh] for name, values in columns.items()}
+
+
+def _current(path: Path) -> Path:
+    """Follow a journal that was closed since it was listed."""
+    closed = path.with_suffix(".rows")
+    return path if path.exists() or not closed.exists() else closed
+
+
+class Tallies:
+    """Counts rows of batches from block headers, and reads on where it had stopped.
+
+    A batch with several journals, or with failures, is read exactly; so the counts are right, and a batch
+    that just goes on costs the new headers only.
+    """
+
+    def __init__(self) -> None:
+        self._counted: dict[str, tuple[int, Tally]] = {}
+
+    def count(self, journals: Sequence[JournalFile], wanted: frozenset[int] | None = None) -> Tally:
+        """Count one batch.
+
+        Parameters
+        ----------
+        journals
+            The journals of the batch.
+        wanted
+            Count these rows only; all where it is None.
+        """
+        tallies = [self._count_headers(journal) for journal in journals]
+        exact = wanted is not None or len(journals) > 1 or any(tally.failed for tally in tallies)
+        if not exact:
+            return tallies[0] if tallies else Tally()
+        return read_records(journals).tally(wanted)
+
+    def _count_headers(self, journal: JournalFile) -> Tally:
+        start, tally = self._counted.get(journal.path.stem, (0, Tally()))
+        if start < journal.size:
+            done, failed, seconds = tally.done, tally.failed, tally.seconds
+            for header in read_headers(_current(journal.path), start):
+                start = header.end
+                done, failed, seconds = done + header.rows, failed + header.failures, seconds + header.seconds
+            tally = Tally(done, failed, seconds)
+            self._counted[journal.path.stem] = (start, tally)
+        return tally

@@ -1,0 +1,126 @@
+"""What a scheduler is: it takes submissions, tells about jobs, and cancels them."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["JobSpec", "JobState", "Scheduler"]
+
+
+class JobState(enum.Enum):
+    """What a batch system says of an array element that it still knows. Gone ones are not mentioned."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One submission.
+
+    Parameters
+    ----------
+    argv
+        The command. A scheduler that runs an array appends ``--element`` and the element's index; one
+        that does not runs it once, as it is, for all elements.
+    name
+        What the job is called in messages, ``<task>:process``.
+    token
+        A short name that no other submission has: a letter, then letters and digits.
+    indices
+        The elements, from 0.
+    throttle
+        How many elements may run at a time; None: as many as there are.
+    log
+        Where the batch system writes what the job prints before it writes its own log.
+    folder
+        Working directory, absolute.
+    env
+        The environment of the job.
+    options
+        Options of this scheduler, resolved.
+    after
+        Ids of jobs that have to end first, however they end.
+    prologue
+        Shell script that the job sources first, or None.
+    """
+
+    argv: Sequence[str]
+    name: str
+    token: str
+    indices: Sequence[int]
+    log: Path
+    folder: Path
+    throttle: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    after: Sequence[str] = ()
+    prologue: Path | None = None
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """The interface of a scheduler.
+
+    Attributes
+    ----------
+    options
+        Name -> what it means, for each option that `scheduler_args` may hold.
+    attended
+        Whether jobs end with the process that submitted them, so that it has to wait for them.
+    poll
+        Seconds between two queries: at first, and at the most.
+    grace
+        Seconds that the files of a job that left the queue may need to show up.
+    """
+
+    options: Mapping[str, str]
+    attended: bool
+    poll: tuple[float, float]
+    grace: float
+
+    def array_limit(self) -> int:
+        """Return the largest index plus one; 1 where there are no arrays."""
+        ...
+
+    def submit(self, spec: JobSpec) -> str:
+        """Submit and return the job's id.
+
+        Raises
+        ------
+        SubmitLimitError
+            If the site takes no more jobs at the moment.
+        SchedulerError
+            If it refuses for another reason, or can't be reached.
+        """
+        ...
+
+    def find(self, tokens: Collection[str]) -> Mapping[str, str] | None:
+        """Return token -> job id for those that it knows, to heal a crash around `submit`.
+
+        None where there is no answer.
+        """
+        ...
+
+    def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]] | None:
+        """Return job id -> element -> state, asking once for all; None where there is no answer.
+
+        A job or an element that is not in the queue any more is left out. Element -1 stands for all
+        elements of a job that is not an array.
+        """
+        ...
+
+    def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
+        """Return (job id, element) -> why it ended, such as TIMEOUT, where the system tells."""
+        ...
+
+    def cancel(self, job_ids: Collection[str]) -> None:
+        """Cancel these jobs and no others."""
+        ...

@@ -1,0 +1,313 @@
+"""The split step: a task file becomes a plan, its batches' input files, and the captured sources."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import write_atomic
+from psyrun.errors import DirtyError, FormatError, IdentityError, StoreError, TaskFileError
+from psyrun.journal import encode_block, encode_inputs, read_input_header, read_inputs
+from psyrun.plan import Existing, Plan, Space, make_plan, read_plan, write_plan
+from psyrun.records import list_journals, read_records
+from psyrun.source import digest_data, digest_with_data, write_zip
+from psyrun.task import open_task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from psyrun.orders import Orders
+    from psyrun.plan import Layout
+    from psyrun.source import SourceCache
+    from psyrun.task import Outline, Task
+
+__all__ = ["Digests", "Draft", "draft_plan", "has_inputs", "split", "take_digests"]
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What the sources and data files of a task are now.
+
+    Parameters
+    ----------
+    code, space
+        The digests of `execute` and of the space, data files included.
+    """
+
+    code: str
+    space: str
+
+    def match(self, plan: Plan) -> bool:
+        """Whether a plan was made for them."""
+        return self.code == plan.code and self.space == plan.space
+
+
+def take_digests(outline: Outline, cache: SourceCache) -> Digests:
+    """Take both digests of a task, now.
+
+    Raises
+    ------
+    TaskFileError
+        If a declared data file is missing.
+    """
+    data = digest_data(outline.root, outline.file_dep, cache)
+    source = outline.source
+    return Digests(digest_with_data(source.code, data), digest_with_data(source.space, data))
+
+
+def has_inputs(plan: Plan, layout: Layout) -> bool:
+    """Whether all input files that a plan names are there, by one listing."""
+    there = {path.name for path in layout.inputs.glob("*.pkl")} if plan.batches else set()
+    return all(f"{batch.number}.pkl" in there for batch in plan.batches)
+
+
+def split(outline: Outline, orders: Orders, cache: SourceCache) -> None:
+    """Bring the plan of a task up to date; does nothing where it is.
+
+    Raises
+    ------
+    TaskFileError
+        If the task file can't be run or says something wrong.
+    DirtyError
+        If there is a result file that psyrun did not write.
+    """
+    layout = outline.layout
+    digests = take_digests(outline, cache)
+    old = read_plan(layout.plan)
+    foreign = _is_foreign(layout)
+    if foreign and not (orders.again or orders.keep_rows):
+        raise DirtyError(
+            f"{outline.result}: psyrun did not write this file;"
+            f" keep its rows: psy run --continue {outline.name}, overwrite it: psy run --force {outline.name}"
+        )
+    settled = old is not None and digests.match(old) and has_inputs(old, layout)
+    if old is not None and settled and not orders.again and not (foreign and orders.keep_rows):
+        current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
+        if current != old:
+            write_plan(layout.plan, current)
+        return
+    with open_task(outline) as task:
+        _write(draft_plan(task, digests, old, orders), layout, outline)
+
+
+# ---------------------------------------------------------------------- drafting
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A plan that was not written yet.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    space
+        The evaluated space.
+    new
+        New batch -> the rows of the space that it holds.
+    found
+        Rows of a result that psyrun did not write: a batch with its values, or None.
+    """
+
+    plan: Plan
+    space: Space
+    new: Mapping[int, Sequence[int]]
+    found: _Found | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    batch: Existing
+    values: Mapping[str, Sequence[Any]]
+
+
+def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -> Draft:
+    """Evaluate the space and find what exists of it already; write nothing.
+
+    Raises
+    ------
+    TaskFileError
+        If the space can't be evaluated, or a parameter can't be pickled.
+    """
+    layout = task.outline.layout
+    space = _old_space(layout, old, digests) or _evaluate_space(task)
+    number = _next_number(layout, old)
+    found = None
+    if orders.keep_rows and _is_foreign(layout):
+        found = _read_foreign(task, number, digests.code, list(space.columns))
+        number += 1
+    existing = [] if orders.again else _read_existing(layout, _usable_codes(layout, old, digests, orders))
+    blank = Plan(
+        code=digests.code,
+        space=digests.space,
+        definitions=dict(task.outline.source.definitions),
+        settings=task.outline.settings,
+        names=tuple(space.columns),
+        batches=(),
+        order="",
+        rows=space.rows,
+        next_batch=number,
+    )
+    share = partial(_partition, task)
+    keep = [] if old is None or not orders.keep_rows else old.segments()
+    if found is not None:
+        existing.append(found.batch)
+        keep.append((found.batch.number, range(found.batch.size)))
+    try:
+        plan, new = make_plan(space, existing, blank, partition=share, keep=keep)
+    except IdentityError as error:
+        raise TaskFileError(f"{task.outline.path}: {error}") from error
+    return Draft(plan=plan, space=space, new=new, found=found)
+
+
+def _partition(task: Task, rows: int) -> Sequence[int]:
+    return task.backend.partition(rows, task.max_jobs, task.min_items)
+
+
+def _evaluate_space(task: Task) -> Space:
+    pspace = task.pspace
+    try:
+        return Space(columns=pspace.build(), rows=len(pspace))
+    except Exception as error:
+        raise TaskFileError(f"{task.outline.path}: pspace can't be evaluated: {error}") from error
+
+
+def _old_space(layout: Layout, old: Plan | None, digests: Digests) -> Space | None:
+    """Return the space as it was drawn before, where only the code changed."""
+    if old is None or old.space != digests.space or not has_inputs(old, layout):
+        return None
+    inputs = {batch.number: read_inputs(layout.input(batch.number))[1] for batch in old.batches}
+    columns: dict[str, list[Any]] = {name: [] for name in old.names}
+    left = old.rows
+    for number, rows in old.segments():
+        part = rows[:left]
+        left -= len(part)
+        for name, values in columns.items():
+            values += inputs[number][name][part.start : part.stop] if part else []
+    return Space(columns=columns, rows=old.rows)
+
+
+def _usable_codes(layout: Layout, old: Plan | None, digests: Digests, orders: Orders) -> set[str] | None:
+    """Return the digests of code whose rows count as current; None: those of any code."""
+    del layout
+    if orders.keep_rows:
+        return None
+    adopted = set(old.adopted) if old is not None and old.code == digests.code else set()
+    return adopted | {digests.code}
+
+
+def _read_existing(layout: Layout, codes: set[str] | None) -> list[Existing]:
+    journals = list_journals(layout.out)
+    existing = []
+    for path in layout.inputs.glob("*.pkl"):
+        header = _own_header(path)
+        if header is None or not (codes is None or header["code"] in codes):
+            continue
+        _, columns = read_inputs(path)
+        number = int(path.stem)
+        done = read_records(journals.get(number, ())).done
+        existing.append(
+            Existing(number=number, size=header["size"], code=header["code"], columns=columns, done=done)
+        )
+    return existing
+
+
+def _own_header(path: Path) -> dict[str, Any] | None:
+    """Return the header of an input file; None where the file is damaged, or psyrun did not write it."""
+    try:
+        header = read_input_header(path)
+    except FormatError:
+        return None
+    return header if path.stem.isdecimal() else None
+
+
+def _next_number(layout: Layout, old: Plan | None) -> int:
+    used = [int(path.stem) for path in layout.inputs.glob("*.pkl") if path.stem.isdecimal()]
+    used += list_journals(layout.out)
+    return max([old.next_batch if old is not None else 0, *(number + 1 for number in used)])
+
+
+# ---------------------------------------------------------------------- results that psyrun did not write
+
+
+def _is_foreign(layout: Layout) -> bool:
+    return layout.result.exists() and not layout.receipt.exists()
+
+
+def _read_foreign(task: Task, number: int, code: str, names: Sequence[str]) -> _Found:
+    result = task.outline.result
+    try:
+        table = task.store.load(task.outline.layout.result)
+    except (StoreError, OSError) as error:
+        raise DirtyError(
+            f"{result}: its rows can't be kept: {error}; move it away, or use --force"
+        ) from error
+    lacking = [name for name in names if name not in table]
+    if lacking:
+        raise DirtyError(
+            f"{result}: its rows can't be kept, for it lacks the parameters {lacking};"
+            " move it away, or use --force"
+        )
+    size = max((len(values) for values in table.values()), default=0)
+    columns = {name: list(table[name]) for name in names}
+    values = {name: list(column) for name, column in table.items() if name not in columns}
+    batch = Existing(number=number, size=size, code=code, columns=columns, done=frozenset(range(size)))
+    return _Found(batch, values)
+
+
+# ---------------------------------------------------------------------- writing
+
+
+def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
+    """Write everything that a plan refers to, and the plan last."""
+    for folder in (layout.inputs, layout.out, layout.log, layout.jobs, layout.code("x").parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    plan = draft.plan
+    if not layout.code(plan.code).exists():
+        write_zip(outline.source, layout.code(plan.code))
+    if draft.found is not None:
+        _write_found(draft.found, layout, plan)
+    for number, rows in draft.new.items():
+        columns = {name: _pick(values, rows) for name, values in draft.space.columns.items()}
+        _write_inputs(layout, plan, number, len(rows), columns)
+    write_plan(layout.plan, plan)
+
+
+def _pick(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
+    first, last = rows[0], rows[-1]
+    if last - first + 1 == len(rows):
+        return values[first : last + 1]
+    return [values[row] for row in rows]
+
+
+def _write_inputs(
+    layout: Layout, plan: Plan, number: int, size: int, columns: Mapping[str, Sequence[Any]]
+) -> None:
+    header = {"batch": number, "size": size, "code": plan.code, "space": plan.space, "names": list(columns)}
+    try:
+        data = encode_inputs(header, columns)
+    except Exception as error:
+        for name, values in columns.items():
+            _check_picklable(layout, name, values)
+        raise TaskFileError(f"{layout.folder.name}: the assignments can't be pickled: {error}") from error
+    write_atomic(layout.input(number), data)
+
+
+def _check_picklable(layout: Layout, name: str, values: Sequence[Any]) -> None:
+    try:
+        encode_inputs({}, {name: values})
+    except Exception as error:
+        raise TaskFileError(
+            f"{layout.folder.name}: parameter {name!r} can't be pickled: {error};"
+            " let the space hold something that stands for it, and make the object in execute"
+        ) from error
+
+
+def _write_found(found: _Found, layout: Layout, plan: Plan) -> None:
+    batch = found.batch
+    _write_inputs(layout, plan, batch.number, batch.size, batch.columns)
+    block = encode_block(range(batch.size), found.values)
+    write_atomic(layout.out / f"{batch.number}-{secrets.token_hex(4)}.rows", block)

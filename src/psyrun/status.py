@@ -1,0 +1,260 @@
+"""Status: how far tasks are, told by files and one query."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from psyrun.errors import FormatError, TaskFileError
+from psyrun.journal import Failure, read_inputs
+from psyrun.merge import is_current
+from psyrun.plan import read_plan
+from psyrun.records import Tallies, list_journals, read_records
+from psyrun.scheduler import JobState, scheduler_named
+from psyrun.source import loaded, read_zip
+from psyrun.split import take_digests
+from psyrun.submissions import list_submissions
+from psyrun.survey import survey_plan
+from psyrun.task import open_task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from psyrun.plan import Layout, Plan
+    from psyrun.source import SourceCache
+    from psyrun.submissions import Submission
+    from psyrun.survey import Progress
+    from psyrun.task import Outline
+
+__all__ = ["Detail", "Status", "group_failures", "list_details", "read_status"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How far a task is; the counts are rows, and the last five of them add up to `total`.
+
+    Parameters
+    ----------
+    name
+        The task.
+    total
+        Rows of the space (and rows kept beyond it).
+    done, failed, running, queued, missing
+        Rows that have values, that failed, whose batch is running or queued, and the rest.
+    uptodate
+        Whether the result is there and made from the sources as they are now.
+    result
+        The result file, relative to the project root; None where there is none.
+    """
+
+    name: str
+    total: int
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    queued: int = 0
+    missing: int = 0
+    uptodate: bool = False
+    result: str | None = None
+
+
+def read_status(outline: Outline, cache: SourceCache) -> Status:
+    """Tell how far a task is, without writing anything.
+
+    A task that was never planned is run for the length of its space.
+
+    Raises
+    ------
+    TaskFileError
+        If it was never planned and can't be run.
+    FormatError
+        If a file of the task is damaged.
+    """
+    layout = outline.layout
+    plan = read_plan(layout.plan)
+    result = outline.result if layout.result.exists() else None
+    if plan is None:
+        with open_task(outline) as task:
+            total = len(task.pspace)
+        return Status(name=outline.name, total=total, missing=total, result=result)
+    current = is_current(layout, plan)
+    uptodate = current and _is_planned(outline, plan, cache)
+    survey = survey_plan(plan, layout, Tallies())
+    if current and not survey.complete:  # Its journals were removed; the result has the rows.
+        return Status(name=outline.name, total=plan.total, done=plan.total, uptodate=uptodate, result=result)
+    running, queued = _count_in_flight(layout, survey.batches)
+    return Status(
+        name=outline.name,
+        total=plan.total,
+        done=survey.done,
+        failed=survey.failed,
+        running=running,
+        queued=queued,
+        missing=survey.missing - running - queued,
+        uptodate=uptodate and survey.complete,
+        result=result,
+    )
+
+
+def _is_planned(outline: Outline, plan: Plan, cache: SourceCache) -> bool:
+    try:
+        return take_digests(outline, cache).match(plan)
+    except TaskFileError:  # A data file is missing.
+        return False
+
+
+def _count_in_flight(layout: Layout, batches: Sequence[Progress]) -> tuple[int, int]:
+    """Count rows that are neither done nor failed and whose batch is running, and queued."""
+    states = _batch_states(layout)
+    counts = dict.fromkeys(JobState, 0)
+    for progress in batches:
+        state = states.get(progress.batch.number)
+        if state is not None:
+            counts[state] += progress.missing
+    return counts[JobState.RUNNING] + counts[JobState.UNKNOWN], counts[JobState.QUEUED]
+
+
+def _batch_states(layout: Layout) -> dict[int, JobState]:
+    """Ask the schedulers about the batches in flight, each scheduler once."""
+    by_scheduler: dict[str, list[Submission]] = defaultdict(list)
+    for submission in list_submissions(layout.jobs):
+        if not submission.over and submission.job is not None:
+            by_scheduler[submission.scheduler].append(submission)
+    states: dict[int, JobState] = {}
+    for name, submissions in by_scheduler.items():
+        found = scheduler_named(name).query([s.job for s in submissions if s.job is not None])
+        for submission in submissions:
+            states |= _element_states(submission, found)
+    return states
+
+
+def _element_states(
+    submission: Submission, found: Mapping[str, Mapping[int, JobState]] | None
+) -> dict[int, JobState]:
+    numbers = [number for number, _ in submission.batches]
+    if found is None:
+        return dict.fromkeys(numbers, JobState.UNKNOWN)
+    elements = found.get(submission.job or "", {})
+    if -1 in elements:
+        return dict.fromkeys(numbers, elements[-1])
+    return {number: elements[k] for k, number in enumerate(numbers) if k in elements}
+
+
+# ---------------------------------------------------------------------- row by row
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """A wanted row that has no values.
+
+    Parameters
+    ----------
+    assignment
+        Parameter -> value; None where the input file can't be read.
+    failure
+        Why it has none; None where it was not evaluated yet.
+    reason
+        Why its job ended early, where that is known.
+    """
+
+    assignment: Mapping[str, Any] | None
+    failure: Failure | None
+    reason: str | None = None
+
+
+def list_details(outline: Outline) -> Iterator[Detail]:
+    """Yield the wanted rows that have no values, in the order of their batches.
+
+    Raises
+    ------
+    FormatError
+        If a file of the task is damaged.
+    """
+    layout = outline.layout
+    plan = read_plan(layout.plan)
+    if plan is None or (is_current(layout, plan)):
+        return
+    wanted = plan.wanted_rows()
+    journals = list_journals(layout.out)
+    reasons = {
+        number: submission.reason(number)
+        for submission in list_submissions(layout.jobs)
+        for number, _ in submission.batches
+        if submission.over
+    }
+    for progress in survey_plan(plan, layout, Tallies()).batches:
+        batch = progress.batch
+        if progress.done == batch.wanted:
+            continue
+        records = read_records(journals.get(batch.number, ()))
+        rows = sorted(wanted.get(batch.number, frozenset(range(batch.size))) - records.done)
+        assignments = _read_assignments(outline, layout, batch.number, rows)
+        for row, assignment in zip(rows, assignments):
+            yield Detail(assignment, records.failures.get(row), reasons.get(batch.number))
+
+
+def _read_assignments(
+    outline: Outline, layout: Layout, number: int, rows: Iterable[int]
+) -> list[dict[str, Any] | None]:
+    try:
+        columns = _read_columns(outline, layout, number)
+    except (FormatError, OSError):
+        return [None for _ in rows]
+    return [{name: values[row] for name, values in columns.items()} for row in rows]
+
+
+def _read_columns(outline: Outline, layout: Layout, number: int) -> dict[str, list[Any]]:
+    """Read assignments; where they are objects of the task's own classes, load the code that they are of."""
+    path = layout.input(number)
+    try:
+        return read_inputs(path)[1]
+    except (ImportError, AttributeError):
+        plan = read_plan(layout.plan)
+        if plan is None:
+            raise
+        with loaded(read_zip(layout.code(plan.code)), outline.root, part="code"):
+            return read_inputs(path)[1]
+
+
+@dataclass(slots=True)
+class Group:
+    """Failures for one reason.
+
+    Parameters
+    ----------
+    reason, traceback
+        What they have in common.
+    count
+        How many there are.
+    examples
+        Some of the assignments.
+    """
+
+    reason: str
+    traceback: str
+    count: int = 0
+    examples: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+def group_failures(details: Iterable[Detail], examples: int = 3) -> list[Group]:
+    """Group failures by traceback, the most frequent first; those without one by reason."""
+    groups: dict[str, Group] = {}
+    for detail in details:
+        if detail.failure is None:
+            continue
+        failure = detail.failure
+        key = _place(failure.traceback) or failure.reason
+        group = groups.setdefault(key, Group(failure.reason, failure.traceback))
+        group.count += 1
+        if detail.assignment is not None and len(group.examples) < examples:
+            group.examples.append(detail.assignment)
+    return sorted(groups.values(), key=lambda group: -group.count)
+
+
+def _place(traceback: str) -> str:
+    """Return what tracebacks of one cause share: the frames, and the type of the exception."""
+    lines = traceback.strip().splitlines()
+    if not lines:
+        return ""
+    return "\n".join([*lines[:-1], lines[-1].partition(":")[0]])

@@ -1,0 +1,373 @@
+"""Columns as arrays: what the values of a column have in common, and one padded array of them.
+
+- Numbers take the dtype that numpy promotes theirs to; Python's count as int64 (uint64 where only that fits),
+  float64 and complex128. What is missing is NaN, which turns integers and booleans to float64. Integers that
+  would lose digits there, or that have more than 64 bits, stay Python objects.
+- Lists and tuples count as arrays where numpy makes a regular array of numbers or strings of them.
+- Values of varying shape are padded at the end of each axis to a common shape. A value of fewer dimensions
+  gets leading axes of length 1: a scalar comes to stand at index 0, a vector in the first row of a matrix.
+- Strings are padded with None, dates and time differences with NaT.
+- A column of nothing but None holds None. Mixtures of the above, and anything else, are objects.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from psyrun.store import text
+from psyrun.store.table import count_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Column", "assemble", "build", "describe", "join", "survey"]
+
+_OBJECT = np.dtype(object)
+_FLOAT = np.dtype(np.float64)
+_INTEGERS = (np.dtype(np.int64), np.dtype(np.uint64))
+_EXACT = 2**53  # Every integer up to here is a float64.
+_KINDS = dict.fromkeys("biufc", "number") | {"U": "text", "S": "bytes", "M": "datetime", "m": "timedelta"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What is known of the values of a column.
+
+    Parameters
+    ----------
+    kind
+        ``number``, ``text``, ``bytes``, ``datetime``, ``timedelta``, ``object``, or ``missing`` where no value
+        tells.
+    dtype
+        Of numbers, dates and time differences; object for the rest, and for integers of more than 64 bits.
+    shape
+        The common shape of the values.
+    holes
+        Whether values are missing, or are smaller than `shape`.
+    low, high
+        The range of those that are integers.
+    exact
+        Whether they all are float64 as well.
+    width
+        Bytes of the longest encoded string.
+    types
+        Names of the types that occur, for messages.
+    """
+
+    kind: str = "missing"
+    dtype: np.dtype[Any] = _OBJECT
+    shape: tuple[int, ...] = ()
+    holes: bool = False
+    low: int = 0
+    high: int = 0
+    exact: bool = True
+    width: int = 1
+    types: frozenset[str] = frozenset()
+
+    @property
+    def array_dtype(self) -> np.dtype[Any]:
+        """The dtype of the column as an array."""
+        if self.kind == "missing":
+            return _FLOAT if self.types else _OBJECT
+        if self.kind != "number":
+            return self.dtype
+        floating = self.dtype.kind in "fc"
+        if (floating or self.holes) and not self.exact:
+            return _OBJECT
+        return _FLOAT if self.holes and not floating else self.dtype
+
+    @property
+    def boxed(self) -> bool:
+        """Whether only Python objects can hold the values."""
+        return self.kind == "object" or (self.kind == "number" and self.array_dtype == _OBJECT)
+
+
+def join(a: Column, b: Column) -> Column:
+    """Describe the values of two columns, one below the other."""
+    shape, uneven = _join_shapes(a, b)
+    both = Column(
+        shape=shape,
+        holes=a.holes or b.holes or uneven,
+        low=min(a.low, b.low),
+        high=max(a.high, b.high),
+        exact=a.exact and b.exact,
+        width=max(a.width, b.width),
+        types=a.types | b.types,
+    )
+    if "missing" in (a.kind, b.kind):
+        known = a if b.kind == "missing" else b
+        return replace(both, kind=known.kind, dtype=known.dtype)
+    if a.kind != b.kind:
+        return replace(both, kind="object", shape=())
+    try:
+        return replace(both, kind=a.kind, dtype=_join_dtypes(a.dtype, b.dtype, both))
+    except TypeError:  # Years and days have no common unit.
+        return replace(both, kind="object", shape=())
+
+
+def _join_shapes(a: Column, b: Column) -> tuple[tuple[int, ...], bool]:
+    if not (a.types and b.types):
+        return (a.shape if a.types else b.shape), False
+    ndim = max(len(a.shape), len(b.shape))
+    pair = ((1,) * (ndim - len(c.shape)) + c.shape for c in (a, b))
+    return tuple(map(max, *pair)) if ndim else (), a.shape != b.shape
+
+
+def _join_dtypes(a: np.dtype[Any], b: np.dtype[Any], both: Column) -> np.dtype[Any]:
+    if a == b:
+        return a
+    if a.kind in "iuO" and b.kind in "iuO":
+        joint = _OBJECT if _OBJECT in (a, b) else np.promote_types(a, b)
+        return joint if joint.kind in "iu" else _integer_dtype(both.low, both.high)
+    if _OBJECT in (a, b):  # Integers of more than 64 bits among other numbers.
+        other = a if b == _OBJECT else b
+        return np.promote_types(other, _FLOAT) if other.kind in "fc" else _OBJECT
+    return np.promote_types(a, b)
+
+
+def _integer_dtype(low: int, high: int) -> np.dtype[Any]:
+    for dtype in _INTEGERS:
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return dtype
+    return _OBJECT
+
+
+# ---------------------------------------------------------------------- describing
+
+
+def describe(values: Sequence[Any] | NDArray[Any]) -> Column:
+    """Describe the n values of a column.
+
+    Examples
+    --------
+    >>> column = describe([1, 2, None])
+    >>> column.kind, column.array_dtype, column.holes
+    ('number', dtype('float64'), True)
+    >>> describe([[1, 2], [3, 4, 5]]).shape
+    (3,)
+    """
+    if isinstance(values, np.ndarray) and values.dtype != _OBJECT:
+        return _describe_array(values, _name(values.dtype.type))
+    types = set(map(type, values))
+    holes = type(None) in types
+    types.discard(type(None))
+    known = Column(holes=holes)
+    for kind in sorted(types, key=_name):
+        group = values if len(types) == 1 and not holes else [v for v in values if type(v) is kind]
+        known = join(known, _describe_group(kind, group))
+    return known
+
+
+def _describe_group(kind: type, group: Sequence[Any]) -> Column:
+    """Describe values that are all of one type."""
+    if kind is int:
+        return _describe_integers(group)
+    if kind in (bool, float, complex):
+        return Column(kind="number", dtype=np.dtype(kind), high=1, types=frozenset({_name(kind)}))
+    if kind in (str, np.str_, bytes, np.bytes_):
+        return _describe_strings("text" if issubclass(kind, str) else "bytes", group, _name(kind))
+    if issubclass(kind, np.generic) and kind not in (np.datetime64, np.timedelta64):
+        return _describe_array(np.array(group), _name(kind))
+    if _is_array(kind):
+        return _describe_arrays(group, _name(kind))
+    return Column(kind="object", types=frozenset({_name(kind)}))
+
+
+def _is_array(kind: type) -> bool:
+    arrays = (np.ndarray, np.datetime64, np.timedelta64, list, tuple, range)  # Units differ between dates.
+    return issubclass(kind, arrays) and not issubclass(kind, np.ma.MaskedArray)
+
+
+def _describe_integers(values: Sequence[int]) -> Column:
+    low, high = min(values), max(values)
+    dtype = _integer_dtype(low, high)
+    exact = _are_exact(low, high, values)
+    return Column(kind="number", dtype=dtype, low=low, high=high, exact=exact, types=frozenset({"int"}))
+
+
+def _are_exact(low: int, high: int, values: Iterable[int]) -> bool:
+    return (-_EXACT <= low and high <= _EXACT) or all(map(_is_exact, values))
+
+
+def _is_exact(value: int) -> bool:
+    try:
+        return float(value) == value
+    except OverflowError:
+        return False
+
+
+def _describe_strings(kind: str, values: Iterable[Any], name: str) -> Column:
+    width = max(map(len, text.encode(values)), default=1)
+    return Column(kind=kind, width=max(width, 1), types=frozenset({name}))
+
+
+def _describe_array(array: NDArray[Any], name: str) -> Column:
+    """Describe the rows of an array (n, ...)."""
+    kind, shape = _KINDS.get(array.dtype.kind, "object"), array.shape[1:]
+    if kind == "object":
+        return Column(kind=kind, types=frozenset({name}))
+    if kind in ("text", "bytes"):
+        return replace(_describe_strings(kind, array.ravel().tolist(), name), shape=shape)
+    known = Column(kind=kind, dtype=array.dtype.newbyteorder("="), shape=shape, types=frozenset({name}))
+    if array.dtype.kind not in "iu" or array.size == 0:
+        return known
+    low, high = int(array.min()), int(array.max())
+    # Read as Python integers only where the range leaves it open.
+    return replace(known, low=low, high=high, exact=_are_exact(low, high, _python_integers(array)))
+
+
+def _python_integers(array: NDArray[Any]) -> Iterator[int]:
+    for value in array.ravel():
+        yield int(value)
+
+
+def _describe_arrays(group: Sequence[Any], name: str) -> Column:
+    """Describe arrays or lists, those of one dtype and shape together."""
+    alike: dict[tuple[np.dtype[Any], tuple[int, ...]], list[NDArray[Any]]] = defaultdict(list)
+    known = Column()
+    for value in group:
+        array = _as_array(value)
+        if array is None:
+            known = join(
+                known, Column(kind="object", types=frozenset({f"{name} (ragged or of mixed types)"}))
+            )
+        elif array.dtype == _OBJECT:
+            known = join(known, _describe_leaves(array, name))
+        elif array.size == 0 and not isinstance(
+            value, np.ndarray | np.generic
+        ):  # [] fits numbers and strings.
+            known = join(known, Column(shape=array.shape, types=frozenset({name})))
+        else:
+            alike[array.dtype, array.shape].append(array)
+    for (dtype, _), arrays in alike.items():
+        matters = dtype.kind in "iuUS"  # Of the others, one tells as much as all.
+        known = join(known, _describe_array(np.stack(arrays if matters else arrays[:1]), name))
+    return known
+
+
+def _describe_leaves(array: NDArray[Any], name: str) -> Column:
+    leaves = describe(array.ravel().tolist())
+    if leaves.kind == "object" or leaves.shape != ():
+        return Column(kind="object", types=frozenset({f"{name} of {' and '.join(sorted(leaves.types))}"}))
+    return replace(leaves, shape=array.shape, types=frozenset({name}))
+
+
+def _as_array(value: Any) -> NDArray[Any] | None:
+    """Convert a list as numpy does, but never numbers to strings; None where it is not regular."""
+    if isinstance(value, np.ndarray):
+        return value
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "US":
+            return array
+        boxed = np.array(value, dtype=object)  # As strings of fixed width they would lose trailing NULs.
+    except (ValueError, TypeError, OverflowError):
+        return None
+    types = {str, np.str_} if array.dtype.kind == "U" else {bytes, np.bytes_}
+    return boxed if types.issuperset(map(type, boxed.ravel())) else None
+
+
+def _name(kind: type) -> str:
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+# ---------------------------------------------------------------------- building
+
+
+def build(values: Sequence[Any] | NDArray[Any], column: Column) -> NDArray[Any]:
+    """Make one array (n, ...) of n values that `column` describes, together with others or alone.
+
+    Examples
+    --------
+    >>> values = [[1, 2], [3], None]
+    >>> build(values, describe(values)).tolist()
+    [[1.0, 2.0], [3.0, nan], [nan, nan]]
+    """
+    dtype = column.array_dtype
+    if column.boxed or (column.kind == "missing" and not column.types):
+        return _box(values)
+    if isinstance(values, np.ndarray) and values.dtype != _OBJECT and values.shape[1:] == column.shape:
+        return values.astype(dtype, copy=False)
+    if column.shape == ():
+        return _build_scalars(values, dtype)
+    array = np.full((len(values), *column.shape), _filling(dtype), dtype)
+    for i, value in enumerate(values):
+        if value is not None:
+            _place(value, array[i, ...])
+    return array
+
+
+def _box(values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+    plain = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "biufcUS"
+    array = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values.tolist() if plain else values):  # type: ignore[union-attr]
+        array[i] = value
+    return array
+
+
+def _build_scalars(values: Sequence[Any] | NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    filling = _filling(dtype)
+    if dtype == _OBJECT:
+        values = [value.item() if isinstance(value, np.ndarray) else value for value in values]
+    return np.array([filling if value is None else value for value in values], dtype=dtype)
+
+
+def _filling(dtype: np.dtype[Any]) -> Any:
+    if dtype.kind in "Mm":
+        return dtype.type("NaT")
+    return np.nan if dtype.kind in "fc" else None if dtype == _OBJECT else 0
+
+
+def _place(value: Any, room: NDArray[Any]) -> None:
+    """Write a value into the front corner of `room`."""
+    part = _as_array(value)
+    if part is None:
+        raise TypeError(f"a {type(value).__name__} that was described as an array is none")
+    if part.dtype == _OBJECT and room.dtype != _OBJECT:
+        leaves = part.ravel().tolist()
+        part = build(leaves, describe(leaves)).reshape(part.shape)
+    part = part.reshape((1,) * (room.ndim - part.ndim) + part.shape)
+    room[tuple(map(slice, part.shape))] = part
+
+
+def survey(tables: Iterable[Mapping[str, Sequence[Any]]]) -> tuple[dict[str, Column], int]:
+    """Describe the columns of tables, one below the other, and count their rows.
+
+    A name that a table lacks has no values there.
+    """
+    columns: dict[str, Column] = {}
+    rows = 0
+    for table in tables:
+        count = count_rows(table)
+        for name in [*columns, *(name for name in table if name not in columns)]:
+            known = columns.get(name, Column(holes=rows > 0))
+            new = describe(table[name]) if name in table else Column(holes=count > 0)
+            columns[name] = join(known, new)
+        rows += count
+    return columns, rows
+
+
+def assemble(chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]]) -> dict[str, NDArray[Any]]:
+    """Make one array (n, ...) per column of the tables that `chunks` yields; it is called twice."""
+    columns, rows = survey(chunks())
+    arrays = {
+        name: np.empty((rows, *(() if c.boxed else c.shape)), c.array_dtype if not c.boxed else _OBJECT)
+        for name, c in columns.items()
+    }
+    start = 0
+    for table in chunks():
+        count = count_rows(table)
+        for name, column in columns.items():
+            arrays[name][start : start + count] = build(table.get(name, [None] * count), column)
+        start += count
+    kinds = {"text": "U", "bytes": "S"}
+    return {
+        name: text.compact(arrays[name], kinds[column.kind]) if column.kind in kinds else arrays[name]
+        for name, column in columns.items()
+    }

@@ -1,0 +1,104 @@
+"""Tables as pickled dicts of lists: any value, any shape."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from psyrun.disk import replacing
+from psyrun.errors import StoreError
+from psyrun.store.table import count_rows, locate_row
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["PickleStore", "dump"]
+
+
+class PickleStore:
+    """Keeps a table as a pickled dict of lists.
+
+    Parameters
+    ----------
+    protocol
+        Pickle protocol; the highest that this Python knows where it is not given.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> filename = os.path.join(tempfile.mkdtemp(), "table.pkl")
+    >>> PickleStore().append(filename, {"x": [1, 2]})
+    >>> PickleStore().append(filename, {"x": [3]})
+    >>> PickleStore().load(filename)
+    {'x': [1, 2, 3]}
+    >>> PickleStore().load(filename, row=2)
+    {'x': 3}
+    """
+
+    ext = ".pkl"
+
+    def __init__(self, protocol: int = pickle.HIGHEST_PROTOCOL) -> None:
+        self.protocol = protocol
+
+    def check(self, data: Mapping[str, Sequence[Any]]) -> None:
+        """Accept any values: what went through a journal can be pickled."""
+
+    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+        """Write a table of n rows, replacing the file."""
+        count_rows(data)
+        with Path(filename).open("wb") as file:
+            dump({name: list(values) for name, values in data.items()}, file, self.protocol)
+
+    def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
+        """Read name -> values (n,), or with `row` name -> value.
+
+        Loading unpickles: load only files that you trust.
+
+        Raises
+        ------
+        StoreError
+            If the file holds no table, or not that row.
+        """
+        with Path(filename).open("rb") as file:
+            try:
+                data = pickle.load(file)
+            except OSError:
+                raise
+            except Exception as error:  # Damaged pickles raise anything.
+                raise StoreError(f"{filename}: not a pickle file, or cut short ({error!r})") from error
+        if not isinstance(data, dict):
+            raise StoreError(f"{filename}: holds a {type(data).__name__}, not a table (a dict of lists)")
+        if row is None:
+            return data
+        index = locate_row(filename, row, count_rows(data))
+        return {name: values[index] for name, values in data.items()}
+
+    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+        """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.
+
+        Names that one side lacks are filled with None.
+        """
+        path = Path(filename)
+        old = self.load(path) if path.exists() else {}
+        count, more = count_rows(old), count_rows(data)
+        names = [*old, *(name for name in data if name not in old)]
+        table = {name: [*old.get(name, [None] * count), *data.get(name, [None] * more)] for name in names}
+        with replacing(path) as temporary:
+            self.save(temporary, table)
+
+
+def dump(value: Any, file: BinaryIO, protocol: int) -> None:
+    """Pickle, by value where a class or function can't be named (a task file's own)."""
+    start = file.tell()
+    try:
+        pickle.dump(value, file, protocol)
+    except OSError:
+        raise
+    except Exception:
+        import cloudpickle
+
+        file.seek(start)
+        file.truncate()
+        cloudpickle.dump(value, file, protocol)

@@ -1,0 +1,56 @@
+"""What a store is: it keeps a table in one file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+__all__ = ["ChunkStore", "Store"]
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps a table (name -> n values) in a file.
+
+    Attributes
+    ----------
+    ext
+        Extension of its files, with the dot.
+    """
+
+    ext: str
+
+    def check(self, data: Mapping[str, Sequence[Any]]) -> None:
+        """Raise a `StoreError` that names column and type where the store can't hold these values.
+
+        Called with the first finished row: a table that can't be written is found out then, not at the merge.
+        """
+        ...
+
+    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+        """Write a table, replacing the file."""
+        ...
+
+    def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
+        """Read a table, or the values of one row."""
+        ...
+
+    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+        """Add rows at the end; a missing file is created."""
+        ...
+
+
+@runtime_checkable
+class ChunkStore(Store, Protocol):
+    """A store that can write a table piece by piece, without holding all of it."""
+
+    def save_chunks(
+        self,
+        filename: str | os.PathLike[str],
+        chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]],
+    ) -> None:
+        """Write the tables that `chunks` yields, one below the other; it may be called more than once."""
+        ...

@@ -1,0 +1,163 @@
+"""Surveys: how far the batches of a plan are, and the receipt of process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psyrun.records import Tallies, list_journals, read_records
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from psyrun.plan import Batch, Layout, Plan
+    from psyrun.records import Records, Tally
+
+__all__ = [
+    "Progress",
+    "Survey",
+    "file_digest",
+    "inspect_plan",
+    "make_receipt",
+    "read_receipt",
+    "survey_plan",
+]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one batch is: of its wanted rows, how many are done and failed."""
+
+    batch: Batch
+    done: int
+    failed: int
+
+    @property
+    def missing(self) -> int:
+        """Wanted rows that have neither values nor a failure."""
+        return self.batch.wanted - self.done - self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How far a plan is.
+
+    Parameters
+    ----------
+    batches
+        Progress per batch, in the order of the plan.
+    seconds
+        Time spent in `execute` for all of them.
+    """
+
+    batches: Sequence[Progress]
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """Wanted rows."""
+        return sum(progress.batch.wanted for progress in self.batches)
+
+    @property
+    def done(self) -> int:
+        """Rows that have values."""
+        return sum(progress.done for progress in self.batches)
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed."""
+        return sum(progress.failed for progress in self.batches)
+
+    @property
+    def missing(self) -> int:
+        """Rows that were not evaluated yet."""
+        return sum(progress.missing for progress in self.batches)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every wanted row has values."""
+        return all(progress.done == progress.batch.wanted for progress in self.batches)
+
+
+def survey_plan(plan: Plan, layout: Layout, tallies: Tallies | None = None) -> Survey:
+    """Count the rows on disk with one listing of the journals, from the headers of their blocks.
+
+    Parameters
+    ----------
+    plan, layout
+        The plan, and where its files are.
+    tallies
+        Remembers what was counted before.
+    """
+    journals = list_journals(layout.out)
+    wanted = plan.wanted_rows()
+    tallies = tallies or Tallies()
+    found = [
+        (batch, tallies.count(journals.get(batch.number, ()), wanted.get(batch.number)))
+        for batch in plan.batches
+    ]
+    return _make_survey(found)
+
+
+def inspect_plan(plan: Plan, layout: Layout) -> tuple[Survey, dict[int, Records]]:
+    """Read which rows are on disk, verifying the checksum of every block.
+
+    Journals that the receipt on disk names come first: of several records of one row the same one counts
+    for good.
+
+    Returns
+    -------
+    survey : Survey
+    records : dict
+        Batch number -> what its journals hold.
+    """
+    known = {name for name, _, _ in (read_receipt(layout.process) or {}).get("journals", ())}
+    journals = list_journals(layout.out)
+    wanted = plan.wanted_rows()
+    records = {
+        batch.number: read_records(
+            sorted(journals.get(batch.number, ()), key=lambda journal: journal.path.stem not in known)
+        )
+        for batch in plan.batches
+    }
+    found = [(batch, records[batch.number].tally(wanted.get(batch.number))) for batch in plan.batches]
+    return _make_survey(found), records
+
+
+def _make_survey(found: Sequence[tuple[Batch, Tally]]) -> Survey:
+    return Survey(
+        [Progress(batch, tally.done, tally.failed) for batch, tally in found],
+        sum(tally.seconds for _, tally in found),
+    )
+
+
+# ---------------------------------------------------------------------- receipts
+
+
+def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
+    """Name the journals that hold the rows of a plan: a function of their content alone."""
+    journals = [list(end) for batch in plan.batches for end in records[batch.number].ends]
+    content = {"format": FORMAT, "table": plan.table_digest, "journals": journals}
+    return json.dumps(content, indent=0, sort_keys=True).encode() + b"\n"
+
+
+def read_receipt(path: Path) -> dict[str, Any] | None:
+    """Read a receipt; None where there is none that can be used."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+
+
+def file_digest(path: Path) -> str | None:
+    """Return the digest of a file's content; None where there is no such file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,339 @@
+"""Tasks: what a task file says, checked and frozen; finding, loading and checking task files."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import inspect
+import os
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psyrun.errors import TaskFileError
+from psyrun.plan import Layout
+from psyrun.settings import check_settings, literal_settings
+from psyrun.source import loaded, read_source
+from psyrun.store import PickleStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from psyrun.backend import Backend
+    from psyrun.pspace import ParameterSpace
+    from psyrun.scheduler import Scheduler
+    from psyrun.source import Source, SourceCache
+    from psyrun.store import Store
+
+__all__ = ["COMMANDS", "Outline", "Task", "find_task_files", "open_task", "read_outline", "read_outlines"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
+
+# A task of such a name could not be addressed.
+_PSY = {"run", "plan", "list", "status", "merge", "test", "clean", "errors", "kill", "new-task", "completion"}
+_DOIT = {"auto", "doit", "dumpdb", "forget", "help", "ignore", "info", "reset-dep", "strace", "tabcompletion"}
+COMMANDS = frozenset(_PSY | _DOIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What the graph needs to know of a task file.
+
+    Parameters
+    ----------
+    name
+        The task's name.
+    source
+        The captured sources.
+    root
+        The project root, absolute.
+    workdir, result
+        Work folder of all tasks, and the result file: relative to the root, or absolute.
+    file_dep
+        Data files, relative to the root.
+    exclude
+        Names that are not recorded.
+    ext
+        Extension of the store.
+    overwrite_dirty
+        Whether results may become stale without a word.
+    """
+
+    name: str
+    source: Source
+    root: Path
+    workdir: str
+    result: str
+    file_dep: tuple[str, ...]
+    exclude: tuple[str, ...]
+    ext: str
+    overwrite_dirty: bool
+
+    @property
+    def path(self) -> str:
+        """The task file, relative to the root."""
+        return self.source.task
+
+    @property
+    def layout(self) -> Layout:
+        """Where the task's files are."""
+        folder = self.root / self.workdir / self.name
+        return Layout(root=self.root, folder=folder, result=self.root / self.result)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of this a plan records."""
+        return {
+            "exclude": list(self.exclude),
+            "file_dep": list(self.file_dep),
+            "result": self.result,
+            "store": self.ext,
+        }
+
+
+def find_task_files(root: Path, taskdir: str) -> list[Path]:
+    """Return the task files of a folder, sorted by name.
+
+    Raises
+    ------
+    TaskFileError
+        If there is no such folder.
+    """
+    folder = root / taskdir
+    if not folder.is_dir():
+        raise TaskFileError(
+            f"{taskdir}: no such folder in {root}; run psy where it is, name another with --taskdir,"
+            " or begin with psy new-task NAME"
+        )
+    return sorted(path for path in folder.glob("task_*.py") if path.is_file())
+
+
+def read_outlines(
+    root: Path, taskdir: str, cache: SourceCache | None = None
+) -> tuple[dict[str, Outline], dict[str, TaskFileError]]:
+    """Read all task files of a folder.
+
+    Returns
+    -------
+    outlines : dict
+        Task name -> outline.
+    broken : dict
+        Name (as far as it is known) -> what is wrong with that file; the others are not affected.
+    """
+    outlines: dict[str, Outline] = {}
+    broken: dict[str, TaskFileError] = {}
+    for path in find_task_files(root, taskdir):
+        name = path.stem.removeprefix("task_")
+        try:
+            outline = read_outline(root, path, cache)
+        except TaskFileError as error:
+            broken[name] = error
+            continue
+        other = outlines.setdefault(outline.name, outline)
+        if other is not outline:
+            taken = f"the name {outline.name!r} is taken by {other.path}; set another `name`"
+            broken[name] = TaskFileError(f"{outline.path}: {taken}")
+    return outlines, broken
+
+
+def read_outline(root: Path, path: Path, cache: SourceCache | None = None) -> Outline:
+    """Read what the graph needs from a task file, without running it where that is possible.
+
+    Settings that are plain literals, or a store of psyrun, are read off the text. A file that computes them
+    is run once per edit.
+
+    Raises
+    ------
+    TaskFileError
+        If the file can't be read, or a setting is not what it has to be.
+    """
+    source = read_source(root, path, cache)
+    values = literal_settings(source)
+    if values is None:
+        key = f"settings of {source.task} {_fingerprint(source)}"
+        values = cache.get(key) if cache else None
+        if values is None:
+            values = _run_for_settings(source, root)
+            if cache is not None:
+                cache.put(key, values)
+    return _outline(root, source, values)
+
+
+def _fingerprint(source: Source) -> str:
+    whole = hashlib.sha256()
+    for path, text in sorted(source.files.items()):
+        whole.update(f"{path} {len(text)}\n".encode(errors="surrogateescape"))
+        whole.update(text)
+    return whole.hexdigest()
+
+
+def _run_for_settings(source: Source, root: Path) -> dict[str, Any]:
+    with loaded(source, root) as module:
+        values = check_settings(source, vars(module))
+    plain = {name: values[name] for name in ("name", "file_dep", "exclude_from_result", "overwrite_dirty")}
+    paths = {name: values[name] and os.fspath(values[name]) for name in ("workdir", "resultfile")}
+    return {**plain, **paths, "store": values["store"] and values["store"].ext}
+
+
+def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
+    name = values.get("name") or Path(source.task).stem.removeprefix("task_")
+    _check_name(source, name)
+    folder = Path(source.task).parent
+    workdir = _normalise(root, Path(values.get("workdir") or "psy-work"))
+    resultfile = values.get("resultfile")
+    ext = values.get("store") or _store_for(resultfile).ext
+    result = _normalise(root, Path(resultfile or Path(workdir, name, "result" + ext)))
+    return Outline(
+        name=name,
+        source=source,
+        root=root,
+        workdir=workdir,
+        result=result,
+        file_dep=tuple(_normalise(root, folder / path) for path in values.get("file_dep") or ()),
+        exclude=tuple(values.get("exclude_from_result") or ()),
+        ext=ext,
+        overwrite_dirty=bool(values.get("overwrite_dirty", True)),
+    )
+
+
+def _store_for(result: str | os.PathLike[str] | None) -> Store:
+    """Choose a store by the extension of the result file; PickleStore where that tells nothing."""
+    return PickleStore()
+
+
+def _check_name(source: Source, name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.match(name):
+        raise TaskFileError(
+            f"{source.task}: {name!r} can't be a task's name; use letters, digits, '_', '.' and '-',"
+            " a letter or digit first (rename the file, or set `name`)"
+        )
+    if name in COMMANDS:
+        raise TaskFileError(
+            f"{source.task}: {name!r} is a command of psy or doit and can't be a task's name;"
+            " rename the file, or set `name`"
+        )
+
+
+def _normalise(root: Path, path: Path) -> str:
+    """Return the one form of a path: relative to the root where it lies below or beside it as written."""
+    absolute = os.path.normpath(root / path)
+    if path.is_absolute() and not Path(absolute).is_relative_to(root):
+        return absolute
+    return Path(os.path.relpath(absolute, root)).as_posix()
+
+
+# ---------------------------------------------------------------------- tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A task file that was run: its settings, checked.
+
+    Parameters
+    ----------
+    outline
+        What could be known without running it, or is known to the graph.
+    pspace, execute, setup
+        The parameter space, the function to evaluate, and what prepares a process for it (or None).
+    backend, scheduler, store
+        Instances.
+    max_jobs, min_items, pool_size, timeout
+        Limits; None where the file leaves them to psyrun. `timeout` is in seconds.
+    scheduler_args, merge_args
+        Options for the scheduler.
+    prologue
+        Shell script for jobs to source, relative to the task folder, or None.
+    python
+        The Python that jobs run.
+    """
+
+    outline: Outline
+    pspace: ParameterSpace
+    execute: Callable[..., Any]
+    setup: Callable[[int], Any] | None
+    backend: Backend
+    scheduler: Scheduler
+    store: Store
+    max_jobs: int
+    min_items: int
+    pool_size: int | None
+    timeout: float | None
+    scheduler_args: Mapping[str, Any]
+    merge_args: Mapping[str, Any]
+    prologue: str | None
+    python: str
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.outline.name
+
+
+@contextmanager
+def open_task(outline: Outline) -> Iterator[Task]:
+    """Run a task file, and keep its modules importable while the context lasts.
+
+    Raises
+    ------
+    TaskFileError
+        If it can't be run, misses `pspace` or `execute`, or a setting is wrong.
+    """
+    source = outline.source
+    with loaded(source, outline.root) as module:
+        values = check_settings(source, vars(module))
+        for name in ("pspace", "execute"):
+            if values[name] is None:
+                raise TaskFileError(f"{source.task}: there is no `{name}`; a task file has to define it")
+        _check_signature(source, values)
+        _check_options(source, values)
+        yield Task(
+            outline=outline,
+            store=values["store"] or _store_for(outline.result),
+            python=os.fspath(values["python"]),
+            prologue=values["prologue"] and os.fspath(values["prologue"]),
+            **{name: values[name] for name in _PLAIN},
+        )
+
+
+_PLAIN = (
+    *("pspace", "execute", "setup", "backend", "scheduler", "max_jobs", "min_items", "pool_size", "timeout"),
+    *("scheduler_args", "merge_args"),
+)
+
+
+def _check_signature(source: Source, values: Mapping[str, Any]) -> None:
+    """Refuse parameters that `execute` does not take, and such that nobody gives it."""
+    try:
+        parameters = inspect.signature(values["execute"]).parameters
+    except (TypeError, ValueError):  # A builtin that does not tell.
+        return
+    names = list(values["pspace"].keys())
+    kinds = inspect.Parameter
+    named = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    by_name = {name for name, parameter in parameters.items() if parameter.kind in named}
+    takes_any = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
+    surplus = [name for name in names if name not in by_name and not takes_any]
+    if surplus:
+        raise TaskFileError(
+            f"{source.task}: execute({', '.join(parameters)}) does not take {surplus}, which pspace has;"
+            " add them, or take **others"
+        )
+    required = {name for name in by_name if parameters[name].default is kinds.empty}
+    needed = sorted(required - set(names))
+    if needed and values["setup"] is None:
+        raise TaskFileError(
+            f"{source.task}: execute needs {needed}, which pspace does not have;"
+            " add them to pspace, give them defaults, or let setup return them"
+        )
+
+
+def _check_options(source: Source, values: Mapping[str, Any]) -> None:
+    known = values["scheduler"].options
+    for setting in ("scheduler_args", "merge_args"):
+        for option in values[setting]:
+            if option not in known and known:
+                near = difflib.get_close_matches(option, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
+                raise TaskFileError(f"{source.task}: {setting}: {option!r} is not an option; {hint}")
