@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -220,7 +219,7 @@ def test_execute_has_the_last_word_over_setup(project):
         ("def setup(proc_id): return 3", r"setup returned 3 \(int\); return a dict"),
         ("def setup(proc_id): return {1: 2}", "setup returned"),
         ("def setup(proc_id): return {'x': 3}", "setup returns 'x', which is a parameter too"),
-        ("raise ImportError('no such module')", "no such module"),
+        ("import no_such_module", "No module named 'no_such_module'"),
         ("import os; os._exit(4)", r"before it was ready, 3 times .*\(exit 4\)"),
     ],
 )

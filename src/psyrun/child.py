@@ -450,7 +450,7 @@ class _Task:
             raise ExecuteError(
                 f"setup returns {', '.join(map(repr, clash))}, which is a parameter too; rename one of them"
             )
-        return columns, [name for name, column in columns.items() if not all(map(_is_immutable, column))]
+        return columns, [name for name, column in columns.items() if _is_mutable(column)]
 
 
 def _encode(block: _Block, seconds: float) -> bytes:
@@ -462,11 +462,11 @@ def _encode(block: _Block, seconds: float) -> bytes:
         os._exit(1)  # memory, most likely: the pool finds the row by evaluating one at a time
 
 
-def _is_immutable(value: Any) -> bool:
+def _is_mutable(column: Sequence[Any]) -> bool:
     numpy = sys.modules.get("numpy")
-    return type(value) in (*_NUMBERS, str, bytes) or (
-        numpy is not None and isinstance(value, (numpy.number, numpy.bool_))
-    )
+    scalars = () if numpy is None else (numpy.number, numpy.bool_)
+    kinds = set(map(type, column)) - _NUMBERS - {str, bytes}
+    return not all(issubclass(kind, scalars) for kind in kinds)
 
 
 def _call_setup(module: ModuleType, slot: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from psyrun.task import Outline, read_outlines
 __all__ = ["Pending", "Run", "doit_tasks", "run_doit", "run_pass"]
 
 WORK = "psy-work"
+CACHE = f"{WORK}/.sources.json"
 
 
 class Pending(TaskFailed):  # type: ignore[misc]
@@ -70,7 +71,7 @@ class Run:
     @property
     def cache_path(self) -> Path:
         """Where digests of unchanged sources are remembered."""
-        return self.root / WORK / ".sources.json"
+        return self.root / CACHE
 
 
 def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterator[dict[str, Any]]:

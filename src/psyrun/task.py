@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import TaskFileError
+from psyrun.errors import StoreError, TaskFileError
 from psyrun.plan import Layout
 from psyrun.settings import check_settings, literal_settings
 from psyrun.source import loaded, read_source
-from psyrun.store import PickleStore
+from psyrun.store import AutodetectStore, PickleStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -200,7 +200,12 @@ def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
 
 def _store_for(result: str | os.PathLike[str] | None) -> Store:
     """Choose a store by the extension of the result file; PickleStore where that tells nothing."""
-    return PickleStore()
+    if result is None:
+        return PickleStore()
+    try:
+        return AutodetectStore.get_concrete_store(result)
+    except StoreError:
+        return PickleStore()
 
 
 def _check_name(source: Source, name: Any) -> None:

@@ -33,7 +33,7 @@ class AutodetectStore:
 
     Besides the formats of psyrun, an installed package provides others with an entry point of the group
     ``psyrun.stores``: its name is the extension with the dot, its object a class that is called without
-    arguments and makes a `psyrun.store.Store`. Where no file name says otherwise, its own extension is that of
+    arguments and makes a `psyrun.store.Store`. Where no file name says otherwise, `ext` is that of
     `PickleStore`.
 
     Examples

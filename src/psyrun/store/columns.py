@@ -1,4 +1,4 @@
-"""Columns as arrays: what the values of a column have in common, and one padded array of them.
+"""Columns: what the values of one have in common, which decides what array holds them.
 
 - Numbers take the dtype that numpy promotes theirs to; Python's count as int64 (uint64 where only that fits),
   float64 and complex128. What is missing is NaN, which turns integers and booleans to float64. Integers that
@@ -22,11 +22,11 @@ from psyrun.store import text
 from psyrun.store.table import count_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Column", "assemble", "build", "describe", "join", "survey"]
+__all__ = ["Column", "as_array", "describe", "join", "survey"]
 
 _OBJECT = np.dtype(object)
 _FLOAT = np.dtype(np.float64)
@@ -42,8 +42,8 @@ class Column:
     Parameters
     ----------
     kind
-        ``number``, ``text``, ``bytes``, ``datetime``, ``timedelta``, ``object``, or ``missing`` where no value
-        tells.
+        ``number``, ``text``, ``bytes``, ``datetime``, ``timedelta``, ``object``, or ``missing`` where no
+        value tells.
     dtype
         Of numbers, dates and time differences; object for the rest, and for integers of more than 64 bits.
     shape
@@ -164,7 +164,7 @@ def describe(values: Sequence[Any] | NDArray[Any]) -> Column:
     return known
 
 
-def _describe_group(kind: type, group: Sequence[Any]) -> Column:
+def _describe_group(kind: type, group: Any) -> Column:
     """Describe values that are all of one type."""
     if kind is int:
         return _describe_integers(group)
@@ -192,7 +192,7 @@ def _describe_integers(values: Sequence[int]) -> Column:
 
 
 def _are_exact(low: int, high: int, values: Iterable[int]) -> bool:
-    return (-_EXACT <= low and high <= _EXACT) or all(map(_is_exact, values))
+    return (low >= -_EXACT and high <= _EXACT) or all(map(_is_exact, values))
 
 
 def _is_exact(value: int) -> bool:
@@ -232,7 +232,7 @@ def _describe_arrays(group: Sequence[Any], name: str) -> Column:
     alike: dict[tuple[np.dtype[Any], tuple[int, ...]], list[NDArray[Any]]] = defaultdict(list)
     known = Column()
     for value in group:
-        array = _as_array(value)
+        array = as_array(value)
         if array is None:
             known = join(
                 known, Column(kind="object", types=frozenset({f"{name} (ragged or of mixed types)"}))
@@ -258,7 +258,7 @@ def _describe_leaves(array: NDArray[Any], name: str) -> Column:
     return replace(leaves, shape=array.shape, types=frozenset({name}))
 
 
-def _as_array(value: Any) -> NDArray[Any] | None:
+def as_array(value: Any) -> NDArray[Any] | None:
     """Convert a list as numpy does, but never numbers to strings; None where it is not regular."""
     if isinstance(value, np.ndarray):
         return value
@@ -277,65 +277,6 @@ def _name(kind: type) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-# ---------------------------------------------------------------------- building
-
-
-def build(values: Sequence[Any] | NDArray[Any], column: Column) -> NDArray[Any]:
-    """Make one array (n, ...) of n values that `column` describes, together with others or alone.
-
-    Examples
-    --------
-    >>> values = [[1, 2], [3], None]
-    >>> build(values, describe(values)).tolist()
-    [[1.0, 2.0], [3.0, nan], [nan, nan]]
-    """
-    dtype = column.array_dtype
-    if column.boxed or (column.kind == "missing" and not column.types):
-        return _box(values)
-    if isinstance(values, np.ndarray) and values.dtype != _OBJECT and values.shape[1:] == column.shape:
-        return values.astype(dtype, copy=False)
-    if column.shape == ():
-        return _build_scalars(values, dtype)
-    array = np.full((len(values), *column.shape), _filling(dtype), dtype)
-    for i, value in enumerate(values):
-        if value is not None:
-            _place(value, array[i, ...])
-    return array
-
-
-def _box(values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
-    plain = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "biufcUS"
-    array = np.empty(len(values), dtype=object)
-    for i, value in enumerate(values.tolist() if plain else values):  # type: ignore[union-attr]
-        array[i] = value
-    return array
-
-
-def _build_scalars(values: Sequence[Any] | NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    filling = _filling(dtype)
-    if dtype == _OBJECT:
-        values = [value.item() if isinstance(value, np.ndarray) else value for value in values]
-    return np.array([filling if value is None else value for value in values], dtype=dtype)
-
-
-def _filling(dtype: np.dtype[Any]) -> Any:
-    if dtype.kind in "Mm":
-        return dtype.type("NaT")
-    return np.nan if dtype.kind in "fc" else None if dtype == _OBJECT else 0
-
-
-def _place(value: Any, room: NDArray[Any]) -> None:
-    """Write a value into the front corner of `room`."""
-    part = _as_array(value)
-    if part is None:
-        raise TypeError(f"a {type(value).__name__} that was described as an array is none")
-    if part.dtype == _OBJECT and room.dtype != _OBJECT:
-        leaves = part.ravel().tolist()
-        part = build(leaves, describe(leaves)).reshape(part.shape)
-    part = part.reshape((1,) * (room.ndim - part.ndim) + part.shape)
-    room[tuple(map(slice, part.shape))] = part
-
-
 def survey(tables: Iterable[Mapping[str, Sequence[Any]]]) -> tuple[dict[str, Column], int]:
     """Describe the columns of tables, one below the other, and count their rows.
 
@@ -351,23 +292,3 @@ def survey(tables: Iterable[Mapping[str, Sequence[Any]]]) -> tuple[dict[str, Col
             columns[name] = join(known, new)
         rows += count
     return columns, rows
-
-
-def assemble(chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]]) -> dict[str, NDArray[Any]]:
-    """Make one array (n, ...) per column of the tables that `chunks` yields; it is called twice."""
-    columns, rows = survey(chunks())
-    arrays = {
-        name: np.empty((rows, *(() if c.boxed else c.shape)), c.array_dtype if not c.boxed else _OBJECT)
-        for name, c in columns.items()
-    }
-    start = 0
-    for table in chunks():
-        count = count_rows(table)
-        for name, column in columns.items():
-            arrays[name][start : start + count] = build(table.get(name, [None] * count), column)
-        start += count
-    kinds = {"text": "U", "bytes": "S"}
-    return {
-        name: text.compact(arrays[name], kinds[column.kind]) if column.kind in kinds else arrays[name]
-        for name, column in columns.items()
-    }

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import StoreError
 from psyrun.store.columns import Column, describe, join, survey
-from psyrun.store.nodes import create_node, extend_node, fit_node, join_node, list_nodes, read_node
+from psyrun.store.nodes import (
+    create_node,
+    extend_node,
+    find_group,
+    fit_node,
+    join_node,
+    list_nodes,
+    read_node,
+    read_row_count,
+    write_row_count,
+)
 from psyrun.store.table import count_rows, locate_row
 
 if TYPE_CHECKING:
@@ -22,9 +32,10 @@ __all__ = ["H5Store"]
 class H5Store:
     """Keeps a table in an HDF5 file, as one array (n, ...) per column below `node`; the rest is left alone.
 
-    How values become arrays is told in `psyrun.store.columns`, how those become nodes in `psyrun.store.nodes`.
-    Numbers, strings, bytes, dates, time differences and arrays of them can be kept, objects can't. Rows are
-    written and appended block by block, without holding the table; one row is read without the others.
+    How values become arrays is told in `psyrun.store.columns`, how arrays become nodes in
+    `psyrun.store.nodes`. Numbers, strings, bytes, dates, time differences and arrays of them can be kept,
+    objects can't. Rows are written and appended block by block, without holding the table; one row is read
+    without the others.
 
     Parameters
     ----------
@@ -48,7 +59,7 @@ class H5Store:
     def __init__(self, node: str = "/psyrun") -> None:
         if not node.startswith("/"):
             raise StoreError(f"node {node!r} is not the path of an HDF5 group; it must start with '/'")
-        self.node = node
+        self.node = node.rstrip("/") or "/"
 
     def check(self, data: Mapping[str, Sequence[Any]]) -> None:
         """Make sure that the file can hold these values.
@@ -88,10 +99,10 @@ class H5Store:
         _refuse_objects(columns)
         mode = "a" if _is_hdf5(filename) else "w"
         with _open(filename, mode) as file:
-            group = self._get_group(file, create=True)
+            group = find_group(file, self.node, create=True)
             for node in list_nodes(group).values():
                 file.remove_node(node)
-            group._v_attrs.psyrun_rows = 0
+            write_row_count(group, 0)
             nodes = {
                 name: create_node(group, name, column, position=i, rows=rows)
                 for i, (name, column) in enumerate(columns.items())
@@ -100,7 +111,7 @@ class H5Store:
                 count = count_rows(table)
                 for name, column in columns.items():
                     extend_node(nodes[name], table.get(name, [None] * count), column)
-            _commit(group, rows)
+            write_row_count(group, rows)
 
     def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
         """Read name -> array (n, ...), or with `row` name -> value, without the other rows.
@@ -111,8 +122,8 @@ class H5Store:
             If the file is not an HDF5 file or damaged, or does not have that node or that row.
         """
         with _open(filename, "r") as file:
-            group = self._get_group(file)
-            nodes, rows = list_nodes(group), _count_rows(group)
+            group = find_group(file, self.node)
+            nodes, rows = list_nodes(group), read_row_count(group)
             if row is None:
                 return {name: read_node(node, 0, rows) for name, node in nodes.items()}
             index = locate_row(filename, row, rows)
@@ -135,8 +146,8 @@ class H5Store:
             self.save(filename, data)
             return
         with _open(filename, "a") as file:
-            group = self._get_group(file, create=True)
-            nodes, rows = list_nodes(group), _count_rows(group)
+            group = find_group(file, self.node, create=True)
+            nodes, rows = list_nodes(group), read_row_count(group)
             columns = _join_columns(nodes, data, rows, more)
             _refuse_objects(columns)
             for i, (name, column) in enumerate(columns.items()):
@@ -145,21 +156,7 @@ class H5Store:
                     node = create_node(group, name, column, position=i, rows=rows + more)
                 node = fit_node(node, column, rows)
                 extend_node(node, data.get(name, [None] * more), column)
-            _commit(group, rows + more)
-
-    def _get_group(self, file: Any, *, create: bool = False) -> Any:
-        import tables
-
-        if self.node not in file and create:
-            parent, _, name = self.node.rpartition("/")
-            return file.create_group(parent or "/", name, createparents=True)
-        if self.node not in file:
-            found = ", ".join(node._v_pathname for node in file.iter_nodes("/")) or "nothing"
-            raise StoreError(f"{file.filename}: no node {self.node!r}; there is {found}")
-        group = file.get_node(self.node)
-        if not isinstance(group, tables.Group):
-            raise StoreError(f"{file.filename}: node {self.node!r} is an array, not a group of columns")
-        return group
+            write_row_count(group, rows + more)
 
 
 def _join_columns(
@@ -195,17 +192,6 @@ def _explain(column: Column) -> str:
     return " beyond 64 bits"
 
 
-def _count_rows(group: Any) -> int:
-    if "psyrun_rows" in group._v_attrs:
-        return int(group._v_attrs.psyrun_rows)
-    return max(map(len, list_nodes(group).values()), default=0)
-
-
-def _commit(group: Any, rows: int) -> None:
-    group._v_file.flush()
-    group._v_attrs.psyrun_rows = rows
-
-
 def _is_hdf5(filename: str | os.PathLike[str]) -> bool:
     import tables
 
@@ -223,8 +209,17 @@ def _open(filename: str | os.PathLike[str], mode: str) -> Iterator[Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", tables.NaturalNameWarning)
-            with tables.open_file(os.fspath(filename), mode) as file:
+            with _open_once(filename, mode) as file:
                 yield file
     except tables.HDF5ExtError as error:
         reason = str(error).strip().splitlines()[-1]
         raise StoreError(f"{filename}: not an HDF5 file, damaged or cut short ({reason})") from error
+
+
+def _open_once(filename: str | os.PathLike[str], mode: str) -> Any:
+    import tables
+
+    try:
+        return tables.open_file(os.fspath(filename), mode)
+    except ValueError as error:  # PyTables does not write to a file that is open for reading, or vice versa.
+        raise StoreError(f"{filename}: {error}") from error

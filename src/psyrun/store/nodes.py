@@ -1,11 +1,14 @@
 """Columns as HDF5 nodes: arrays (n, ...) that grow along their first axis.
 
 Attributes of a node say what HDF5 can't: ``psyrun_kind`` (`Column.kind`), ``psyrun_position`` (among the
-columns, from 0), ``psyrun_dtype`` of dates and time differences, which are kept as int64, and ``psyrun_shape``
-of values that have an axis of length 0, which is kept as 1. Strings are fixed-width, as `psyrun.store.text`
-encodes them, so that any HDF5 reader shows them. A node without these attributes is somebody else's array: it
-is read as it is, and becomes one of ours when it is appended to.
+columns, from 0), ``psyrun_dtype`` of dates and time differences, which are kept as int64, and
+``psyrun_shape`` of values that have an axis of length 0, which is kept as 1. The group has ``psyrun_rows``,
+the number of rows that all columns have. Strings are fixed-width, as `psyrun.store.text` encodes them, so
+that any HDF5 reader shows them. A node without these attributes is somebody else's array: it is read as it is,
+and becomes one of ours when it is appended to.
 """
+
+# ruff: noqa: SLF001 - PyTables spells its public names with _v_, to leave the others to nodes.
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from psyrun.errors import StoreError
 from psyrun.store import text
-from psyrun.store.columns import Column, build, describe, join
+from psyrun.store.arrays import build
+from psyrun.store.columns import Column, describe, join
 from psyrun.store.names import escape, unescape
 
 if TYPE_CHECKING:
@@ -24,7 +29,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["create_node", "extend_node", "fit_node", "join_node", "list_nodes", "read_node"]
+__all__ = [
+    "create_node",
+    "extend_node",
+    "find_group",
+    "fit_node",
+    "join_node",
+    "list_nodes",
+    "read_node",
+    "read_row_count",
+    "write_row_count",
+]
 
 # What PyTables refuses or hides: slashes, '.' and '..', and its own prefixes.
 _UNSAFE = r"/|^\.(?=\.?\Z)|^_(?=[a-z]_)"
@@ -34,6 +49,41 @@ _MIN_CHUNK_ROWS = 512  # For files that start small and grow.
 _BLOCK = 4 * 1024 * 1024  # Bytes of a node that are in memory at a time.
 _STRINGS = {"text": "U", "bytes": "S"}
 _TIMES = ("datetime", "timedelta")
+
+
+def find_group(file: Any, path: str, *, create: bool = False) -> Any:
+    """Find the group of columns at `path`, or create it.
+
+    Raises
+    ------
+    StoreError
+        If there is no such node and it is not to be created, or if it is no group.
+    """
+    import tables
+
+    if path not in file and create:
+        parent, _, name = path.rpartition("/")
+        return file.create_group(parent or "/", name, createparents=True)
+    if path not in file:
+        found = ", ".join(node._v_pathname for node in file.iter_nodes("/")) or "nothing"
+        raise StoreError(f"{file.filename}: no node {path!r}; there is {found}")
+    group = file.get_node(path)
+    if not isinstance(group, tables.Group):
+        raise StoreError(f"{file.filename}: node {path!r} is an array, not a group of columns")
+    return group
+
+
+def read_row_count(group: Any) -> int:
+    """Tell how many rows the columns of a group have."""
+    if "psyrun_rows" in group._v_attrs:
+        return int(group._v_attrs.psyrun_rows)
+    return max(map(len, list_nodes(group).values()), default=0)
+
+
+def write_row_count(group: Any, rows: int) -> None:
+    """Say that all columns of a group have their rows."""
+    group._v_file.flush()
+    group._v_attrs.psyrun_rows = rows
 
 
 def list_nodes(group: Any) -> dict[str, Any]:
@@ -102,12 +152,16 @@ def extend_node(node: Any, values: Sequence[Any] | NDArray[Any], column: Column)
 
 def read_node(node: Any, start: int, stop: int) -> NDArray[Any]:
     """Read the values of the rows from `start` to `stop` (n, ...); what the node does not have is missing."""
-    if not _is_ours(node):
-        return _read_foreign(node)[start:stop]
-    stop = min(stop, len(node))
-    blocks = [_decode(node, block) for block in _read_blocks(node, start, stop)]
-    array = np.concatenate(blocks) if len(blocks) != 1 else blocks[0]
-    kind = node.attrs.psyrun_kind
+    if _is_ours(node):
+        kind = str(node.attrs.psyrun_kind)
+        blocks = [_decode(node, block) for block in _read_blocks(node, start, min(stop, len(node)))]
+        array = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+    else:
+        kind, array = "", _read_foreign(node)[start:stop]
+    lacking = stop - start - len(array)
+    if lacking:  # An append was interrupted, or the arrays are not ours.
+        column = join(describe(array), Column(holes=True))
+        array = np.concatenate([build(array, column), build([None] * lacking, column)])
     return text.compact(array, _STRINGS[kind]) if kind in _STRINGS else array
 
 
@@ -117,7 +171,7 @@ def _is_ours(node: Any) -> bool:
 
 def _read_foreign(node: Any) -> NDArray[Any]:
     values = node.read()
-    return values if isinstance(values, np.ndarray) else build(values, describe(values))
+    return build(values, describe(values)) if isinstance(values, list) else np.atleast_1d(values)
 
 
 def _read_blocks(node: Any, start: int, stop: int) -> Iterator[NDArray[Any]]:
@@ -153,10 +207,11 @@ def join_node(node: Any, new: Column) -> Column:
     if not _is_ours(node) or old.dtype.kind not in "iu" or both.array_dtype == old.dtype:
         return both
     # Whether these integers fit another type depends on the values.
-    for block in _read_blocks(node, 0, len(node)):
-        if len(block):
+    old = replace(old, high=0)
+    if len(node) and 0 not in old.shape:
+        for block in _read_blocks(node, 0, len(node)):
             old = join(old, describe(block))
-    return join(replace(old, low=0, high=0) if len(node) == 0 else old, new)
+    return join(old, new)
 
 
 def _column_of(node: Any) -> Column:
@@ -171,6 +226,7 @@ def _column_of(node: Any) -> Column:
         dtype=np.dtype(str(attributes.psyrun_dtype)) if kind in _TIMES else plain,
         shape=tuple(map(int, shape)),
         holes=empty and len(node) > 0,
+        high=int(np.iinfo(np.uint64).max) if node.dtype == np.uint64 else 0,
         width=node.dtype.itemsize if kind in _STRINGS else 1,
         types=frozenset() if empty else frozenset({str(node.dtype) if kind == "number" else kind}),
     )

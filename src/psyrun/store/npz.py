@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -12,12 +11,14 @@ import numpy as np
 
 from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.columns import assemble, describe
+from psyrun.store.arrays import assemble
+from psyrun.store.columns import describe
 from psyrun.store.names import escape, unescape
 from psyrun.store.pickle import dump
 from psyrun.store.table import count_rows, locate_row
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
@@ -32,8 +33,9 @@ class NpzStore:
     """Keeps a table as one array (n, ...) per column, in a file that `numpy.load` reads.
 
     How values become arrays is told in `psyrun.store.columns`. Strings are fixed-width arrays, or objects
-    where some are missing, end in NUL or are much longer than the rest. Other objects are pickled: `numpy.load`
-    needs ``allow_pickle=True`` for them, and **loading unpickles**, so load only files that you trust.
+    where some are missing, end in NUL or are much longer than the rest. Other objects are pickled:
+    `numpy.load` needs ``allow_pickle=True`` for them, and **loading unpickles**, so load only files that you
+    trust.
 
     Examples
     --------
@@ -137,8 +139,9 @@ def _pickle(name: str, values: Any, types: frozenset[str]) -> memoryview:
     try:
         dump(values, buffer, _PICKLE_PROTOCOL)
     except Exception as error:
+        what = " and ".join(sorted(types))
         raise StoreError(
-            f"column {name!r} holds values of type {' and '.join(sorted(types))} that can't be pickled ({error}); "
+            f"column {name!r} holds values of type {what} that can't be pickled ({error}); "
             "return something else, or name it in exclude_from_result"
         ) from error
     return buffer.getbuffer()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psyrun.errors import StoreError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, Sized
 
 __all__ = ["count_rows", "locate_row"]
 
 
-def count_rows(data: Mapping[str, Sequence[Any]]) -> int:
+def count_rows(data: Mapping[str, Sized]) -> int:
     """Count the rows of a table; one without columns has none.
 
     Raises

@@ -1,0 +1,595 @@
+"""The ``psy`` command: arguments in, words and exit codes out."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from psyrun.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from types import FrameType
+
+    from psyrun.console import LogWatcher, TerminalWatcher
+    from psyrun.graph import Run
+    from psyrun.orders import Orders
+    from psyrun.source import SourceCache
+    from psyrun.status import Status
+    from psyrun.task import Outline
+
+__all__ = ["main"]
+
+OK, UNFINISHED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 75, 130
+_SEVERITY = (OK, PENDING, UNFINISHED, USAGE, INTERRUPTED)
+ASK_SECONDS = 600.0
+
+
+# ---------------------------------------------------------------------- the project at hand
+
+
+class Project:
+    """The task files below the current folder.
+
+    Parameters
+    ----------
+    taskdir
+        Folder of the task files, relative to the current folder.
+    """
+
+    def __init__(self, taskdir: str) -> None:
+        self.root = Path.cwd()
+        self.taskdir = taskdir
+
+    def load_cache(self) -> SourceCache:
+        """Return what is remembered of unchanged sources."""
+        from psyrun.graph import CACHE
+        from psyrun.source import SourceCache
+
+        return SourceCache.load(self.root / CACHE)
+
+    def select(self, names: Sequence[str]) -> tuple[list[Outline], dict[str, Exception], SourceCache]:
+        """Read the named task files, or all.
+
+        Returns
+        -------
+        tuple
+            Outlines, what is wrong with others (name -> error), and the cache.
+        """
+        from psyrun.task import read_outlines
+
+        cache = self.load_cache()
+        outlines, broken = read_outlines(self.root, self.taskdir, cache)
+        for name in names:
+            if name not in outlines and name not in broken:
+                raise click.UsageError(_no_such_task(name, [*outlines, *broken], self.taskdir))
+        chosen = [outline for name, outline in outlines.items() if not names or name in names]
+        wrong = {name: error for name, error in broken.items() if not names or name in names}
+        return chosen, dict(wrong), cache
+
+
+def _no_such_task(name: str, known: Sequence[str], taskdir: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"no task {name!r} in {taskdir}; did you mean {near[0]!r}?"
+    there = f"there are {', '.join(sorted(known))}" if known else "there is none"
+    return f"no task {name!r} in {taskdir}; {there} (a task is a file {taskdir}/task_<name>.py)"
+
+
+def _complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    del parameter
+    from psyrun.task import find_task_files
+
+    try:
+        taskdir = context.find_root().params.get("taskdir") or "psy-tasks"
+        names = [path.stem.removeprefix("task_") for path in find_task_files(Path.cwd(), taskdir)]
+    except Exception:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+# ---------------------------------------------------------------------- words
+
+
+def _say(text: str) -> None:
+    click.echo(text)
+
+
+def _complain(text: str) -> None:
+    click.echo(f"psy: {text}", err=True)
+
+
+def _complain_of(broken: Mapping[str, Exception]) -> int:
+    for error in broken.values():
+        _complain(str(error))
+    return USAGE if broken else OK
+
+
+def _worst(codes: Iterable[int]) -> int:
+    return max(codes, key=_SEVERITY.index, default=OK)
+
+
+# ---------------------------------------------------------------------- commands
+
+_TASKS = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=_complete_task)
+_pass_project = click.make_pass_decorator(Project)
+
+
+class _Group(click.Group):
+    """Lists commands in the order in which they are defined, and suggests."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            if near:
+                hint = f"there is no command {args[0]!r}; did you mean {near[0]!r}?"
+                raise click.UsageError(hint, ctx) from error
+            raise
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="psy", message="%(prog)s %(version)s")
+@click.option("--taskdir", default="psy-tasks", show_default=True, help="Folder of the task files.")
+@click.pass_context
+def cli(context: click.Context, taskdir: str) -> None:
+    """Run one function over many parameter assignments, and never lose a row.
+
+    A task is a file psy-tasks/task_NAME.py with a parameter space `pspace` and a function `execute`; its
+    result is written to psy-work/NAME/result.pkl.
+
+    \b
+    Examples:
+      psy run               evaluate what is missing, in all tasks
+      psy run fig1          in one task
+      psy status -v         how far they are, and what is missing or failed
+      psy errors            why rows failed
+    """
+    context.obj = Project(taskdir)
+
+
+@cli.command()
+@_TASKS
+@click.option(
+    "-c", "--continue", "keep", is_flag=True, help="Keep rows of older code, and rows that left the space."
+)
+@click.option("-f", "--force", is_flag=True, help="Evaluate everything again, overwrite foreign results.")
+@click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes on this machine.")
+@click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before costly rows are evaluated again.")
+@click.option("-w", "--wait", is_flag=True, help="Wait for the jobs of a batch system.")
+@_pass_project
+def run(
+    project: Project,
+    tasks: tuple[str, ...],
+    keep: bool,
+    force: bool,
+    jobs: int | None,
+    no_retry: bool,
+    yes: bool,
+    wait: bool,
+) -> int:
+    """Evaluate what is missing, and write results.
+
+    Rows whose values are on disk are not evaluated again, unless the code that they depend on was edited.
+    Failed rows are tried once more. Interrupt it as you like: finished rows are kept.
+
+    \b
+    Examples:
+      psy run                   all tasks
+      psy run fig1 -j 4         one task, on four processes
+      psy run --continue fig1   keep the rows of older code, add new ones
+      psy run --force fig1      evaluate every row again
+
+    Exit codes: 0 finished, 1 rows failed or missing, 2 usage or task file, 75 jobs in flight,
+    130 interrupted.
+    """
+    from psyrun.orders import Orders
+
+    if keep and force:
+        raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
+    orders = Orders(keep_rows=keep, again=force, retry=not no_retry, wait=wait, processes=jobs)
+    outlines, broken, cache = project.select(tasks)
+    code = _complain_of(broken)
+    if not outlines:
+        if not broken:
+            _say(f"there are no task files in {project.taskdir}; begin with psy new-task NAME")
+        return code
+    if not (keep or force) and not _settle_stakes(outlines, cache, yes=yes):
+        return _worst([code, UNFINISHED])
+    return _worst([code, _run_passes(project, outlines, orders, cache)])
+
+
+def _settle_stakes(outlines: Sequence[Outline], cache: SourceCache, *, yes: bool) -> bool:
+    """Say which finished rows an edit makes stale; ask where they are costly. Return whether to go on."""
+    from psyrun.console import count, duration
+    from psyrun.errors import PsyrunError
+    from psyrun.stakes import find_stake
+
+    costly = False
+    for outline in outlines:
+        try:
+            stake = find_stake(outline, cache)
+        except PsyrunError:
+            continue  # The run finds the same fault, and says so.
+        if stake is None:
+            continue
+        _say(
+            f"{stake.task}: {', '.join(stake.changed) or 'the code'} changed. {count(stake.rows, 'row')}"
+            f" ({duration(stake.seconds)} of computing) will be evaluated again;"
+            f" to keep them: psy run --continue {stake.task}"
+        )
+        costly = costly or stake.seconds > ASK_SECONDS
+    if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        return click.confirm("Evaluate them again?", default=False)
+    return True
+
+
+def _run_passes(project: Project, outlines: Sequence[Outline], orders: Orders, cache: SourceCache) -> int:
+    from dataclasses import replace
+
+    from psyrun.console import make_watcher
+    from psyrun.graph import Run, run_pass
+
+    names = [outline.name for outline in outlines]
+    interrupted = False
+    with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
+        done: Run | None = None
+        while True:
+            current = Run(root=project.root, taskdir=project.taskdir, orders=orders, watcher=watcher)
+            try:
+                run_pass(current, names)
+            except KeyboardInterrupt:
+                interrupted = True
+            before, done = done, current
+            moved = before is None or before.pending != current.pending or before.failures != current.failures
+            if interrupted or not (orders.wait and current.pending and moved):
+                break
+            orders = replace(orders, retry=False, again=False)
+    return _summarise(outlines, done, cache, interrupted=interrupted)
+
+
+def _summarise(outlines: Sequence[Outline], run: Run, cache: SourceCache, *, interrupted: bool) -> int:
+    from psyrun.errors import PsyrunError
+    from psyrun.status import read_status
+
+    codes = []
+    for outline in outlines:
+        error = run.errors.get(outline.name)
+        if error is not None:
+            _complain(str(error))
+            codes.append(_code_of(error))
+            continue
+        try:
+            status = read_status(outline, cache)
+        except PsyrunError as trouble:
+            _complain(str(trouble))
+            codes.append(USAGE)
+            continue
+        codes.append(_summarise_one(status, run, interrupted=interrupted))
+    if interrupted:
+        _say(f"interrupted; what is finished is kept. To go on: psy run {' '.join(o.name for o in outlines)}")
+        return INTERRUPTED
+    return _worst(codes)
+
+
+def _code_of(error: Exception) -> int:
+    from psyrun.errors import DirtyError, FormatError, TaskFileError
+
+    return USAGE if isinstance(error, (TaskFileError, DirtyError, FormatError)) else UNFINISHED
+
+
+def _summarise_one(status: Status, run: Run, *, interrupted: bool) -> int:
+    from psyrun.console import count
+
+    name = status.name
+    if status.uptodate:
+        _say(f"{name}: {count(status.total, 'row')}, up to date: {status.result}")
+        return OK
+    rows = f"{name}: {status.done:,} of {count(status.total, 'row')} done"
+    flying = status.running + status.queued
+    if flying and not interrupted:
+        _say(f"{rows}, {flying:,} in flight: psy status {name}, or psy run --wait {name}")
+        return PENDING
+    words = [f"{status.failed:,} failed"] if status.failed else []
+    words += [f"{status.missing:,} missing"] if status.missing else []
+    _say(", ".join([rows, *words]) + ("" if status.failed or interrupted else "; go on: psy run " + name))
+    if status.failed:
+        _say(f"  why: psy errors {name}; which: psy status -v {name}")
+        _say(f"  to try them again: psy run {name}; after mending the code: psy run --continue {name}")
+    reason = run.failures.get(name)
+    if reason and not status.failed:
+        _say(f"  {reason}")
+    return UNFINISHED
+
+
+@contextmanager
+def _warnings_to(watcher: LogWatcher | TerminalWatcher) -> Iterator[None]:
+    def show(message: Warning | str, *details: Any, **more: Any) -> None:
+        del details, more
+        watcher.note("psy", str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let TERM and HUP do what Ctrl-C does: what is finished is kept."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@cli.command()
+@_TASKS
+@_pass_project
+def plan(project: Project, tasks: tuple[str, ...]) -> int:
+    """Say what psy run would do, and do nothing.
+
+    \b
+    Example:
+      psy plan fig1
+    """
+    from psyrun.errors import PsyrunError
+    from psyrun.preview import preview
+
+    outlines, broken, cache = project.select(tasks)
+    code = _complain_of(broken)
+    for outline in outlines:
+        try:
+            for line in preview(outline, cache):
+                _say(f"{outline.name}: {line}")
+        except PsyrunError as error:
+            _complain(str(error))
+            code = USAGE
+    return code
+
+
+@cli.command("list")
+@_pass_project
+def list_(project: Project) -> int:
+    """List the tasks; bare names where standard output is no terminal.
+
+    \b
+    Example:
+      psy list
+    """
+    outlines, broken, _ = project.select(())
+    width = max((len(outline.name) for outline in outlines), default=0)
+    for outline in sorted(outlines, key=lambda outline: outline.name):
+        _say(f"{outline.name.ljust(width)}  {outline.path}" if sys.stdout.isatty() else outline.name)
+    _complain_of(broken)
+    return OK
+
+
+@cli.command()
+@_TASKS
+@click.option("-v", "--verbose", is_flag=True, help="List missing and failed assignments.")
+@click.option("--all", "everything", is_flag=True, help="With -v: all of them, not just the first 100.")
+@click.option("--json", "as_json", is_flag=True, help="For programs; the format is documented and stable.")
+@_pass_project
+def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: bool, as_json: bool) -> int:
+    """Tell how far the tasks are; reads files, writes nothing.
+
+    \b
+    Examples:
+      psy status
+      psy status -v fig1     with missing and failed assignments
+      psy status --json
+    """
+    from psyrun.console import show_details, show_statuses
+    from psyrun.errors import PsyrunError
+    from psyrun.status import list_details, read_status
+
+    outlines, broken, cache = project.select(tasks)
+    found: list[tuple[Outline, Status]] = []
+    for outline in outlines:
+        try:
+            found.append((outline, read_status(outline, cache)))
+        except PsyrunError as error:
+            broken[outline.name] = error
+    _complain_of(broken)
+    if as_json:
+        return _say_json([each for _, each in found])
+    if found:
+        _say(show_statuses([each for _, each in found]))
+    for outline, _ in found if verbose else ():
+        lines = show_details(list_details(outline), None if everything else 100)
+        if lines:
+            _say("\n".join([f"\n{outline.name}:", *lines]))
+    return OK
+
+
+def _say_json(statuses: Sequence[Status]) -> int:
+    import json
+    from dataclasses import asdict
+
+    _say(json.dumps({"tasks": [asdict(each) for each in statuses]}))
+    return OK
+
+
+@cli.command()
+@_TASKS
+@_pass_project
+def errors(project: Project, tasks: tuple[str, ...]) -> int:
+    """Show why rows failed: one traceback for each cause, how often, and for which assignments.
+
+    \b
+    Example:
+      psy errors fig1
+    """
+    from psyrun.console import show_group
+    from psyrun.status import group_failures, list_details
+
+    outlines, broken, _ = project.select(tasks)
+    _complain_of(broken)
+    any_failed = False
+    for outline in outlines:
+        groups = group_failures(list_details(outline))
+        any_failed = any_failed or bool(groups)
+        for group in groups:
+            _say(f"{outline.name}: {show_group(group)}")
+    if not any_failed:
+        _say("no row failed")
+    return OK
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("filename", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
+@_pass_project
+def merge(project: Project, folder: Path, filename: Path, force: bool) -> int:
+    """Merge the finished rows below DIR (a task's folder `out`) into FILE.
+
+    Takes the rows that the plan beside DIR asks for; without a plan, the newest record of each row. The
+    extension of FILE says how it is stored.
+
+    \b
+    Example:
+      psy merge psy-work/fig1/out partial-result.pkl
+    """
+    from psyrun.console import count
+    from psyrun.partial import merge_partial
+
+    if filename.exists() and not force:
+        raise click.UsageError(f"{filename} exists; --force overwrites it")
+    rows = merge_partial(project.root, folder, filename)
+    _say(f"{filename}: {count(rows, 'row')}")
+    return OK
+
+
+@cli.command()
+@_TASKS
+@_pass_project
+def test(project: Project, tasks: tuple[str, ...]) -> int:
+    """Evaluate one assignment in a fresh process, and leave nothing behind.
+
+    \b
+    Example:
+      psy test fig1
+    """
+    from psyrun.errors import PsyrunError
+    from psyrun.preflight import try_one
+
+    outlines, broken, _ = project.select(tasks)
+    code = _complain_of(broken)
+    for outline in outlines:
+        try:
+            for line in try_one(outline):
+                _say(f"{outline.name}: {line}")
+        except PsyrunError as error:
+            _complain(str(error))
+            code = _worst([code, _code_of(error)])
+    return code
+
+
+@cli.command()
+@_TASKS
+@click.option("--all", "everything", is_flag=True, help="All tasks.")
+@click.option("--stale", is_flag=True, help="Only rows that no plan wants any more.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@_pass_project
+def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: bool, yes: bool) -> int:
+    """Remove results and work folders of tasks; on a terminal, asks first.
+
+    \b
+    Examples:
+      psy clean fig1           everything that psy run made for fig1
+      psy clean --stale --all  only rows of older code, or that left the space
+    """
+    from psyrun.clean import find_files, remove_files
+    from psyrun.console import count
+
+    if not tasks and not everything:
+        raise click.UsageError("name the tasks to clean, or use --all")
+    outlines, broken, _ = project.select(tasks)
+    _complain_of(broken)
+    for outline in outlines:
+        doomed = find_files(outline, stale=stale)
+        if not doomed:
+            _say(f"{outline.name}: nothing to remove")
+            continue
+        ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+        if ask and not click.confirm(f"{outline.name}: remove {count(len(doomed), 'file')}?", default=False):
+            continue
+        remove_files(outline, doomed)
+        _say(f"{outline.name}: {count(len(doomed), 'file')} removed")
+    return OK
+
+
+@cli.command(
+    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@_pass_project
+def doit(project: Project, arguments: tuple[str, ...]) -> int:
+    """Run plain doit on the same graph; takes doit's commands and options.
+
+    \b
+    Examples:
+      psy doit list --all
+      psy doit info fig1:process
+    """
+    from psyrun.graph import Run, run_doit
+    from psyrun.orders import Orders
+
+    return run_doit(
+        Run(root=project.root, taskdir=project.taskdir, orders=Orders(wait=True)), list(arguments)
+    )
+
+
+# ---------------------------------------------------------------------- the entry point
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``psy`` and return its exit code."""
+    from psyrun.errors import PsyrunError
+
+    try:
+        return cli.main(args=arguments, prog_name="psy", standalone_mode=False) or OK
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.exceptions.Abort:
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except PsyrunError as error:
+        _complain(str(error))
+        return _code_of(error)
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # The reader of our output went away, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
