@@ -324,9 +324,11 @@ def test_a_deadly_row_costs_itself_only(project, act, reason, capfd):
     assert journal.failures == {}
 
 
-def test_a_crash_leaves_its_traceback_in_the_log(project, capfd):
-    evaluate_rows(project, "import ctypes; ctypes.string_at(0)", n=1)
-    assert "in execute" in capfd.readouterr().err
+def test_a_crash_leaves_its_traceback_and_what_was_printed_in_the_log(project, capfd):
+    evaluate_rows(project, "print('about to crash')\nimport ctypes; ctypes.string_at(0)", n=1)
+    log = capfd.readouterr()
+    assert log.out == "about to crash\n"
+    assert "in execute" in log.err
 
 
 def test_stop_keeps_what_was_sent(project):

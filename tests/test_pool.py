@@ -209,8 +209,9 @@ def test_a_death_fails_exactly_the_row_that_died(toy, act, reason, capfd):
         "while True: pass",
         "ctypes.PyDLL(None).sleep(1000)",
         "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)",
+        "os.setpgid(0, os.getpgid(os.getppid())); time.sleep(1000)",
     ],
-    ids=["python loop", "C call holding the GIL", "sleep deaf to SIGTERM"],
+    ids=["python loop", "C call holding the GIL", "sleep deaf to SIGTERM", "sleep in another group"],
 )
 def test_a_row_that_takes_too_long_is_killed(toy, act):
     ledger = Ledger()

@@ -241,9 +241,10 @@ if sys.platform == "linux":
 
     def _die_by_kernel(life: int) -> None:
         """Have the kernel send SIGKILL, which needs no interpreter lock, when the pipe or the parent ends."""
-        fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
         with contextlib.suppress(ImportError, AttributeError):
             import ctypes
 
@@ -279,7 +280,8 @@ def command(*, root: Path, code: Path, inputs: Path, exclude: Iterable[str] = ()
     exclude
         Names that are not recorded.
     """
-    spec = {"root": str(root), "code": str(code), "inputs": str(inputs), "exclude": sorted(exclude)}
+    paths = {"root": root, "code": code, "inputs": inputs}
+    spec = {name: str(path.absolute()) for name, path in paths.items()} | {"exclude": sorted(exclude)}
     return [sys.executable, "-P", "-m", "psyrun.child", json.dumps(spec)]
 
 
@@ -394,12 +396,11 @@ def _columns(group: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], dict[st
 class _Task:
     """Evaluates rows of a captured task."""
 
-    def __init__(self, spec: Mapping[str, Any], module: ModuleType, line: Line, local: Iterable[str]) -> None:
-        self._inputs, self._exclude = spec["inputs"], frozenset(spec["exclude"])
-        self._line = line
-        self._execute = module.execute
-        self._setup = _call_setup(module, line.slot)
-        self._freezer = _Freezer(local)
+    def __init__(
+        self, spec: Mapping[str, Any], execute: Any, setup: dict[str, Any], freezer: _Freezer, line: Line
+    ) -> None:
+        self._inputs, self._exclude = Path(spec["inputs"]), frozenset(spec["exclude"])
+        self._execute, self._setup, self._freezer, self._line = execute, setup, freezer, line
         self._batches: dict[int, tuple[dict[str, list[Any]], list[str]]] = {}
 
     def evaluate(self, order: Order) -> tuple[int, bytes]:
@@ -445,7 +446,7 @@ class _Task:
     def _load(self, tag: int) -> tuple[dict[str, list[Any]], list[str]]:
         from psyrun.journal import read_inputs
 
-        _, columns = read_inputs(Path(self._inputs) / f"{tag}.pkl")
+        _, columns = read_inputs(self._inputs / f"{tag}.pkl")
         if clash := sorted(columns.keys() & self._setup.keys()):
             raise ExecuteError(
                 f"setup returns {', '.join(map(repr, clash))}, which is a parameter too; rename one of them"
@@ -540,8 +541,7 @@ def main(arguments: Sequence[str]) -> None:
     """Evaluate rows of the captured task that the first argument names, as long as the pool sends orders."""
     spec, *numbers = arguments
     line = connect(numbers)
-    with contextlib.suppress(Exception):  # standard error may be no file
-        faulthandler.enable()
+    _prepare_log()
     try:
         _run(json.loads(spec), line)
     except BaseException as error:
@@ -551,13 +551,21 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(1)
 
 
+def _prepare_log() -> None:
+    """Let the log have all that was printed before a child dies, and where it died."""
+    with contextlib.suppress(Exception):  # there may be no such files
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        faulthandler.enable()
+
+
 def _run(spec: Mapping[str, Any], line: Line) -> None:
     from psyrun.source import loaded, read_zip
 
     source = read_zip(Path(spec["code"]))
     with loaded(source, Path(spec["root"]), part="code") as module:
-        task = _Task(spec, module, line, [module.__name__, *source.modules])
-        serve(line, task.evaluate)
+        setup = _call_setup(module, line.slot)
+        freezer = _Freezer([module.__name__, *source.modules])
+        serve(line, _Task(spec, module.execute, setup, freezer, line).evaluate)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from psyrun.searchpath import apply_edits
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from importlib.machinery import ModuleSpec
@@ -52,10 +54,13 @@ class ModuleSearch:
         The project root, absolute; searched last.
     folder
         The task folder, absolute; searched first, as when the task file runs.
+    edits
+        What the task file adds to `sys.path`, as of `path_edits`.
     """
 
     root: str
     folder: str
+    edits: Sequence[tuple[int | None, str]] = ()
     _known: dict[str, LocalModule | None] = field(default_factory=dict)
 
     def find(self, name: str) -> LocalModule | None:
@@ -74,7 +79,7 @@ class ModuleSearch:
         return self._as_local(_search(name, package.folders))
 
     def _find_top(self, name: str) -> ModuleSpec | None:
-        path = [self.folder, *filter(None, sys.path), self.root]
+        path = apply_edits([self.folder, *filter(None, sys.path), self.root], self.edits, self.folder)
         for finder in sys.meta_path:
             spec = None
             if finder is importlib.machinery.PathFinder:

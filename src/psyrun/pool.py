@@ -261,6 +261,7 @@ class _Child:
         """Kill the child and whatever it started in its process group."""
         with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM where only zombies are left
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()  # it may have left its group
 
     def close(self) -> None:
         self.dismiss()

@@ -25,6 +25,7 @@ from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, TaskFileError
 from psyrun.imports import ModuleSearch
 from psyrun.loading import loaded
+from psyrun.searchpath import path_edits
 from psyrun.slices import slice_statements
 from psyrun.syntax import bound_names, digest, exported_names, imported_names, is_text, parse, scopes_of
 
@@ -115,6 +116,7 @@ def read_source(root: Path, task_file: Path, cache: SourceCache | None = None) -
     conf = capture.read(conf_file) if conf_file.is_file() else None
     scripts = [path for path in (conf, task) if path is not None]
     facts = capture.task_facts(scripts)
+    capture.search.edits = facts["path"]
     space = capture.follow(facts["space_imports"])
     code = capture.follow([*facts["code_imports"], *facts["space_imports"]])
     definitions = dict(zip(scripts, facts["definitions"]))
@@ -251,7 +253,7 @@ def _task_facts(trees: Sequence[ast.Module]) -> dict[str, Any]:
     for tree in trees:
         inside = range(start, start := start + len(tree.body))
         definitions.append(_define((slices.bound[i], said[i]) for i in inside if i in slices.code))
-    facts: dict[str, Any] = {"definitions": definitions}
+    facts: dict[str, Any] = {"definitions": definitions, "path": path_edits(statements)}
     for part, kept in (("code", sorted(slices.code)), ("space", sorted(slices.space))):
         facts[part] = _mix(said[index] for index in kept)
         facts[f"{part}_imports"] = imported_names(statements[index] for index in kept)

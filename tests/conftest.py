@@ -1,0 +1,125 @@
+"""What tests share: a project in a folder of its own, with the psy command and a count of evaluations."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PRELUDE = """\
+import os
+def seen(*row):
+    fd = os.open(os.environ["EVALUATIONS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(fd, (repr(row) + "\\n").encode())
+    os.close(fd)
+"""
+
+
+@dataclass
+class Project:
+    """A folder with task files. `seen(...)`, importable in them as `from counting import seen`, counts."""
+
+    root: Path
+
+    @property
+    def evaluations(self) -> Path:
+        return self.root / "evaluations.txt"
+
+    def write(self, path: str, text: str) -> Path:
+        """Write a file, dedented."""
+        target = self.root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(textwrap.dedent(text))
+        return target
+
+    def task(self, name: str, text: str) -> Path:
+        """Write a task file."""
+        return self.write(f"psy-tasks/task_{name}.py", text)
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        """Replace text in a file, which has to be there."""
+        target = self.root / path
+        text = target.read_text()
+        assert old in text
+        target.write_text(text.replace(old, new))
+
+    def env(self, **more: str) -> dict[str, str]:
+        elsewhere = str(self.root.parent / "elsewhere")
+        return os.environ | {"EVALUATIONS": str(self.evaluations), "PYTHONPATH": elsewhere} | more
+
+    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+        """Start psy in a process group of its own."""
+        argv = [sys.executable, "-P", "-m", "psyrun.cli", *arguments]
+        options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(
+            argv, cwd=self.root, env=self.env(), process_group=0, stdin=subprocess.DEVNULL, **options | more
+        )
+
+    def psy(
+        self, *arguments: str, code: int | None = 0, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        """Run psy and check its exit code, unless that is None."""
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            raise
+        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        if code is not None:
+            assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+        return done
+
+    def count(self, *arguments: str, code: int | None = 0) -> int:
+        """Run psy and return how many rows it evaluated."""
+        before = len(self.rows_seen())
+        self.psy(*arguments, code=code)
+        return len(self.rows_seen()) - before
+
+    def rows_seen(self) -> list[str]:
+        return self.evaluations.read_text().splitlines() if self.evaluations.exists() else []
+
+    def result(self, task: str) -> dict[str, list[Any]]:
+        with (self.root / "psy-work" / task / "result.pkl").open("rb") as file:
+            return pickle.load(file)
+
+    def status(self, task: str) -> dict[str, Any]:
+        tasks = json.loads(self.psy("status", "--json", task).stdout)["tasks"]
+        assert [each["name"] for each in tasks] == [task]
+        return tasks[0]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project whose path has a blank, outside which `counting.py` lies: it is no local module."""
+    root = tmp_path / "my project"
+    (root / "psy-tasks").mkdir(parents=True)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "counting.py").write_text(PRELUDE)
+    return Project(root)
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """Wait for a condition, with a deadline in seconds."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true"
+            time.sleep(0.02)
+
+    return wait
