@@ -198,6 +198,39 @@ def test_modules_come_from_the_task_folder_then_sys_path_then_the_root(project, 
     assert modules == {"far": "far.py", "middle": "src/middle.py", "near": "psy-tasks/near.py"}
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "sys.path.insert(0, '../lib')",
+        "sys.path.append('../lib')",
+        "sys.path += ['../lib']",
+        "sys.path.extend(['../lib'])",
+        "sys.path.append(os.path.join(os.path.dirname(__file__), '..', 'lib'))",
+        "sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, 'lib'))",
+        "sys.path.append(os.path.abspath('../lib'))",
+        "sys.path.append(os.getcwd() + '/../lib')",
+        "HERE = Path(__file__).resolve().parent\nsys.path.append(str(HERE.parent / 'lib'))",
+        "sys.path.append(str(pathlib.Path(__file__).parents[1].joinpath('lib')))",
+        "LIB = '../lib'\nif LIB not in sys.path:\n    sys.path.insert(1, LIB)",
+    ],
+)
+def test_folders_that_the_task_file_adds_to_sys_path_are_searched(project, edit):
+    put(project, {"lib/helper.py": "def f(x): return x", "helper/data.txt": ""})
+    write(project, task_a=f"import os, pathlib, sys\nfrom pathlib import Path\n{edit}\n{TASK}")
+    source = read(project)
+    assert source.modules == {"helper": "lib/helper.py"}
+    assert str(project) not in repr(source)
+    with loaded(source, project, part="code") as module:
+        assert module.execute(2) == {"y": 2}
+
+
+@pytest.mark.parametrize("edit", ["sys.path.append(f())", "sys.path.insert(K, 'x')", "sys.path.append(3)"])
+def test_folders_that_are_computed_are_not_searched(project, edit):
+    put(project, {"lib/helper.py": ""})
+    write(project, task_a=f"{edit}\nimport helper")
+    assert read(project).modules == {}
+
+
 def test_editable_install_through_a_finder_is_local(project, monkeypatch):
     put(project, {"lib/edited/__init__.py": "", "lib/edited/part.py": ""})
     write(project, task_a="import edited.part")

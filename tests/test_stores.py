@@ -1,12 +1,11 @@
 """What every store does, and what only one of them does."""
 
 import itertools
-import math
-import resource
 import subprocess
 import sys
 import warnings
 import zipfile
+from decimal import Decimal
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -124,7 +123,7 @@ def test_what_was_saved_is_loaded(store, file, data):
 
 @quick
 @given(pair=pairs_of_tables())
-@example(pair=({"x": [1]}, {"x": ["" * 3]}) if False else ({"x": [None]}, {"x": ["a"]}))
+@example(pair=({"x": [None]}, {"x": ["a"]}))
 @example(pair=({"x": [2**63]}, {"x": [1]}))
 @example(pair=({"x": [1]}, {"x": [2**64 - 1]}))
 @example(pair=({"x": [True]}, {"x": [2.5]}))
@@ -213,7 +212,7 @@ def test_stores_keep_to_the_protocol(store):
 
 
 def test_importing_the_package_loads_neither_numpy_nor_tables():
-    code = "import sys, psyrun.store; sys.exit(any(m in sys.modules for m in ('numpy', 'tables', 'cloudpickle')))"
+    code = "import sys, psyrun.store; sys.exit(bool({'numpy', 'tables', 'cloudpickle'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert set(psyrun.store.__all__) >= {"AutodetectStore", "H5Store", "NpzStore", "PickleStore"}
     with pytest.raises(AttributeError, match="NoStore"):
@@ -260,7 +259,7 @@ def describe_and_build(values):
     [
         ([[1, 2], [3], []], [[1, 2], [3, None], [None, None]]),
         ([5, [1, 2], None], [[5, None], [1, 2], [None, None]]),
-        ([[7, 8, 9], [[1], [2]], 5], [[[7, 8, 9], [None] * 3], [[1, None, None], [2, None, None]], [[5, None, None], [None] * 3]]),
+        ([[7, 8], [[1], [2]], 5], [[[7, 8], [None] * 2], [[1, None], [2, None]], [[5, None], [None] * 2]]),
         ([["a"], [], ["b\0", "c"]], [["a", None], [None, None], ["b\0", "c"]]),
         ([np.zeros((0, 2)), np.zeros((0, 2)), np.ones((1, 2))], [[[None, None]], [[None, None]], [[1, 1]]]),
         ([np.array([1, None]), np.array([2, 3]), np.array(4)], [[1, None], [2, 3], [4, None]]),
@@ -352,8 +351,8 @@ OBJECTS = {
     "list": [[1], [1, 2]],
     "list of dict": [{}],
     "set": {1},
-    "int": 2**70,
-    "Decimal": __import__("decimal").Decimal("1.5"),
+    "int": 2**70 + 1,
+    "Decimal": Decimal("1.5"),
     "MaskedArray": np.ma.masked_array([1, 2], [True, False]),
 }
 
@@ -568,10 +567,10 @@ def test_strings_are_legible_for_other_hdf5_readers(file):
         assert h5.root.psyrun.b[:].tolist() == [b"raw", b"x"]
 
 
-def test_names_raise_no_warning(file):
+def test_names_that_pytables_dislikes_raise_no_warning_and_come_back(file):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        names = ["b.b", "a b", "class", "/", "_v_x", "", "ü", "__members__", "%00", "x" * 300]
+        names = ["b.b", "a b", "class", "/", "_v_x", "", "ü", "__members__", "a.", "..", "%00", "x" * 300]
         loaded = round_trip(H5Store(), file(H5Store()), {name: [1] for name in names})
     assert list(loaded) == names
 
@@ -582,7 +581,8 @@ from psyrun.store.h5 import H5Store
 def chunks():
     for start in range(0, 10**6, 10**4):
         rows = range(start, start + 10**4)
-        yield {**{f"f{k}": [i + 0.1 for i in rows] for k in range(4)}, "i": list(rows), "s": [f"s{i}" for i in rows]}
+        floats = {f"f{k}": [i + k / 10 for i in rows] for k in range(4)}
+        yield {**floats, "i": list(rows), "s": [f"s{i}" for i in rows]}
 H5Store().save_chunks(sys.argv[1], chunks)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
@@ -602,8 +602,14 @@ def test_a_million_rows_are_merged_in_little_memory(file):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("a.pkl", PickleStore), ("a.npz", NpzStore), ("a.b.h5", H5Store), ("a.HDF5", H5Store), (Path("a.pickle"), PickleStore)],
-)  # fmt: skip
+    [
+        ("a.pkl", PickleStore),
+        (Path("a.pickle"), PickleStore),
+        ("a.npz", NpzStore),
+        ("a.b.h5", H5Store),
+        ("a.HDF5", H5Store),
+    ],
+)
 def test_the_extension_chooses_the_store(name, kind):
     assert type(AutodetectStore.get_concrete_store(name)) is kind
 

@@ -19,7 +19,7 @@ __all__ = ["apply_edits", "path_edits"]
 _FOLDER = "/psyrun" + "/folder" * 20
 # fmt: off
 _HARMLESS = frozenset({
-    "path", "join", "dirname", "abspath", "realpath", "normpath", "expanduser", "getcwd", "pardir", "curdir",
+    "path", "join", "dirname", "abspath", "realpath", "normpath", "getcwd", "pardir", "curdir",
     "Path", "cwd", "parent", "parents", "resolve", "absolute", "joinpath", "as_posix",
 })
 # fmt: on
@@ -28,8 +28,8 @@ _HARMLESS = frozenset({
 def path_edits(statements: Iterable[ast.stmt]) -> list[tuple[int | None, str]]:
     """List the folders that top-level statements add to `sys.path`.
 
-    Only literals are understood, and what ``os.path`` and ``pathlib`` make of them, ``__file__`` and the working
-    directory, which is the task folder.
+    Only literals are understood, and what ``os.path`` and ``pathlib`` make of them, of ``__file__`` and of
+    the working directory, which is the task folder.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def path_edits(statements: Iterable[ast.stmt]) -> list[tuple[int | None, str]]:
                     names[name] = _evaluate(value, names)
                 case _:
                     found = ((index, _evaluate(value, names)) for index, value in _additions(node))
-                    edits += [(index, _relative(folder)) for index, folder in found if folder is not None]
+                    edits += [(i, _relative(folder)) for i, folder in found if isinstance(folder, str | Path)]
     return edits
 
 
@@ -87,7 +87,7 @@ def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """Work out an expression of literals and harmless functions; None where it is not one."""
     try:
         return _value_of(node, names)
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except Exception:
         return None
 
 
@@ -110,7 +110,7 @@ def _value_of(node: ast.expr, names: Mapping[str, Any]) -> Any:
     raise LookupError(ast.dump(node))
 
 
-def _absolute(path: Any) -> str:
+def _absolute(path: str | Path) -> str:
     return os.path.normpath(Path(_FOLDER, path))
 
 
@@ -118,8 +118,8 @@ def _path(*parts: Any) -> Path:
     return Path(_FOLDER, *parts)
 
 
-def _relative(folder: Any) -> str:
-    absolute = _absolute(os.fspath(folder) if isinstance(folder, str | Path) else ".")
+def _relative(folder: str | Path) -> str:
+    absolute = _absolute(folder)
     return os.path.relpath(absolute, _FOLDER) if Path(absolute).is_relative_to("/psyrun") else absolute
 
 
@@ -129,7 +129,6 @@ _OS_PATH = SimpleNamespace(
     abspath=_absolute,
     realpath=_absolute,
     normpath=os.path.normpath,
-    expanduser=os.path.expanduser,
     pardir=os.pardir,
 )
 _NAMES = {

@@ -104,10 +104,6 @@ class _Statement:
         return {name for name, _ in self.binds}
 
     @property
-    def defines(self) -> bool:
-        return isinstance(self.node, _DEFINITIONS)
-
-    @property
     def later(self) -> list[Scope]:
         """Bodies of functions and lambdas."""
         return [scope for scope in self.scopes if not scope.runs_now]
@@ -205,10 +201,9 @@ def _needs_whole(statements: Iterable[_Statement], names: _Names) -> bool:
 
 def _shows_namespace(node: ast.AST) -> bool:
     match node:
-        case (
-            ast.Call(func=ast.Name(id="vars" | "locals"), args=[])
-            | ast.ImportFrom(names=[ast.alias(name="*")])
-        ):
+        case ast.Call(func=ast.Name(id="vars" | "locals"), args=[]):
+            return True
+        case ast.ImportFrom(names=[ast.alias(name="*")]):
             return True
     return False
 
@@ -275,7 +270,7 @@ def _changed_now(statement: _Statement, names: _Names, effects: Mapping[str, set
     loaded = {
         node.id for node in statement.now if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
     }
-    for name in loaded if statement.defines else statement.reads:
+    for name in loaded if isinstance(statement.node, _DEFINITIONS) else statement.reads:
         roots |= effects.get(name, set())
     return close_over(roots, names.shared) & names.variables
 

@@ -204,8 +204,9 @@ def _open(filename: str | os.PathLike[str], mode: str) -> Iterator[Any]:
     """Open a file; what HDF5 finds wrong with it becomes a `StoreError`."""
     import tables
 
-    if mode != "w":
-        Path(filename).stat()  # A missing file is Python's FileNotFoundError.
+    # A missing file is Python's FileNotFoundError; HDF5 would take an empty one for a new one.
+    if mode != "w" and Path(filename).stat().st_size == 0:
+        raise StoreError(f"{filename}: not an HDF5 file: it is empty")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", tables.NaturalNameWarning)

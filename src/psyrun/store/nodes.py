@@ -4,8 +4,8 @@ Attributes of a node say what HDF5 can't: ``psyrun_kind`` (`Column.kind`), ``psy
 columns, from 0), ``psyrun_dtype`` of dates and time differences, which are kept as int64, and
 ``psyrun_shape`` of values that have an axis of length 0, which is kept as 1. The group has ``psyrun_rows``,
 the number of rows that all columns have. Strings are fixed-width, as `psyrun.store.text` encodes them, so
-that any HDF5 reader shows them. A node without these attributes is somebody else's array: it is read as it is,
-and becomes one of ours when it is appended to.
+that any HDF5 reader shows them. A node without these attributes is somebody else's array: it is read as it
+is, and becomes one of ours when it is appended to.
 """
 
 # ruff: noqa: SLF001 - PyTables spells its public names with _v_, to leave the others to nodes.
@@ -41,8 +41,8 @@ __all__ = [
     "write_row_count",
 ]
 
-# What PyTables refuses or hides: slashes, '.' and '..', and its own prefixes.
-_UNSAFE = r"/|^\.(?=\.?\Z)|^_(?=[a-z]_)"
+# What PyTables refuses, hides or loses: slashes, a dot at the end, and its own prefixes.
+_UNSAFE = r"/|\.\Z|^_(?=[a-z]?_)"
 _TEMPORARY = "_p_psyrun_new"  # Hidden by its prefix, and no column's name.
 _CHUNK = 64 * 1024  # Bytes; read and written as a whole.
 _MIN_CHUNK_ROWS = 512  # For files that start small and grow.
