@@ -13,31 +13,39 @@ from psyrun.version import __version__
 if TYPE_CHECKING:
     from psyrun.backend import DistributeBackend, LoadBalancingBackend
     from psyrun.graph import doit_tasks
+    from psyrun.mapper import map_pspace, map_pspace_hdd_backed, map_pspace_parallel
     from psyrun.pspace import AmbiguousOperationError, Param, ParameterSpace, missing
     from psyrun.scheduler import ImmediateRun, Local
-    from psyrun.store import DefaultStore, PickleStore
+    from psyrun.store import AutodetectStore, DefaultStore, H5Store, NpzStore, PickleStore
 
 __all__ = [
     "AmbiguousOperationError",
+    "AutodetectStore",
     "DefaultStore",
     "DistributeBackend",
+    "H5Store",
     "ImmediateRun",
     "LoadBalancingBackend",
     "Local",
+    "NpzStore",
     "Param",
     "ParameterSpace",
     "PickleStore",
     "__version__",
     "doit_tasks",
+    "map_pspace",
+    "map_pspace_hdd_backed",
+    "map_pspace_parallel",
     "missing",
 ]
 
 _HOMES = {
     "psyrun.backend": ("DistributeBackend", "LoadBalancingBackend"),
     "psyrun.graph": ("doit_tasks",),
+    "psyrun.mapper": ("map_pspace", "map_pspace_hdd_backed", "map_pspace_parallel"),
     "psyrun.pspace": ("AmbiguousOperationError", "Param", "ParameterSpace", "missing"),
     "psyrun.scheduler": ("ImmediateRun", "Local"),
-    "psyrun.store": ("DefaultStore", "PickleStore"),
+    "psyrun.store": ("AutodetectStore", "DefaultStore", "H5Store", "NpzStore", "PickleStore"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -238,8 +238,10 @@ def _pack(column: Sequence[Any]) -> tuple[str, Any]:
     kind = type(column[0])
     if kind is numpy.ndarray:
         return _pack_arrays(column, numpy)
-    if issubclass(kind, (numpy.number, numpy.bool_)) and all(type(value) is kind for value in column):
-        return "scalars", numpy.array(column, dtype=column[0].dtype)
+    # timedelta64 counts as a number, but has a unit of its own in each value.
+    plain = issubclass(kind, (numpy.number, numpy.bool_)) and not issubclass(kind, numpy.timedelta64)
+    if plain and all(type(value) is kind for value in column):
+        return "scalars", numpy.array(column, dtype=kind)
     return "list", list(column)
 
 

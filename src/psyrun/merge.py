@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import numbers
-import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +13,7 @@ from psyrun.errors import DirtyError, FormatError
 from psyrun.journal import read_inputs
 from psyrun.plan import read_plan
 from psyrun.records import JournalFile, list_journals, read_values
+from psyrun.rows import ABSENT, stack
 from psyrun.store import ChunkStore
 from psyrun.survey import file_digest, read_receipt
 from psyrun.task import open_task
@@ -27,11 +25,10 @@ if TYPE_CHECKING:
     from psyrun.plan import Layout, Plan
     from psyrun.task import Outline
 
-__all__ = ["build_table", "is_current", "merge", "read_batch"]
+__all__ = ["is_current", "merge", "read_batch"]
 
 FORMAT = 1
 _CACHED = 16
-_ABSENT: Any = object()
 
 
 def is_current(layout: Layout, plan: Plan | None) -> bool:
@@ -75,7 +72,7 @@ def merge(outline: Outline, orders: Orders) -> None:
     reader = _Reader(layout, plan, {name: end for name, end, _ in receipt["journals"]}, set(outline.exclude))
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
         if isinstance(task.store, ChunkStore):
-            task.store.save_chunks(temporary, reader.chunks)
+            task.store.save_chunks(temporary, reader.filled_chunks)
         else:
             task.store.save(temporary, reader.table())
         # The receipt comes first: a result without one would be taken for somebody else's.
@@ -104,7 +101,7 @@ def read_batch(
     Returns
     -------
     table : dict
-        Name -> values (size,), `Ellipsis`-free: rows without a value hold a private marker.
+        Name -> values (size,); `rows.ABSENT` for rows that have none.
     done : list of bool
         Whether row i has values.
     """
@@ -116,7 +113,7 @@ def read_batch(
         for row in rows:
             done[row] = True
         for name, column in values.items():
-            target = table.setdefault(name, [_ABSENT] * size)
+            target = table.setdefault(name, [ABSENT] * size)
             _place(target, rows, column)
     for name in exclude:
         table.pop(name, None)
@@ -152,7 +149,17 @@ class _Reader:
 
     def table(self) -> dict[str, list[Any]]:
         """Return all rows; names that a row lacks are filled."""
-        return build_table(self.chunks(), self.plan.names, self.exclude)
+        names = [name for name in self.plan.names if name not in self.exclude]
+        return stack(self.chunks(), names)
+
+    def filled_chunks(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield tables of consecutive rows in which None stands for what single rows lack."""
+        for chunk in self.chunks():
+            yield {
+                name: [None if value is ABSENT else value for value in values]
+                for name, values in chunk.items()
+                if not all(value is ABSENT for value in values)
+            }
 
     def _read(self, number: int, journals: list[JournalFile]) -> dict[str, list[Any]]:
         table, _ = read_batch(self.layout, number, journals, self.ends, self.exclude)
@@ -166,39 +173,3 @@ class _Reader:
             named = [journal for journal in journals if journal.path.stem in rank]
             found[number] = sorted(named, key=lambda journal: rank[journal.path.stem])
         return found
-
-
-def build_table(
-    chunks: Iterable[Mapping[str, Sequence[Any]]], names: Sequence[str], exclude: Iterable[str] = ()
-) -> dict[str, list[Any]]:
-    """Put tables one below the other: the parameters first, then other names in the order of appearance.
-
-    A name that a row lacks is NaN where the column holds numbers, else None.
-    """
-    excluded = set(exclude)
-    table: dict[str, list[Any]] = {name: [] for name in names if name not in excluded}
-    rows = 0
-    for chunk in chunks:
-        size = max((len(values) for values in chunk.values()), default=0)
-        for name in chunk:
-            if name not in table:
-                table[name] = [_ABSENT] * rows
-        for name, values in table.items():
-            values += chunk.get(name, [_ABSENT] * size)
-        rows += size
-    for values in table.values():
-        _fill(values)
-    return table
-
-
-def _fill(values: list[Any]) -> None:
-    if not any(value is _ABSENT for value in values):
-        return
-    present = [value for value in values if value is not _ABSENT]
-    filler = math.nan if present and all(_is_number(value) for value in present) else None
-    values[:] = [filler if value is _ABSENT else value for value in values]
-
-
-def _is_number(value: Any) -> bool:
-    numpy = sys.modules.get("numpy")
-    return isinstance(value, numbers.Number) or (numpy is not None and isinstance(value, numpy.ndarray))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import FormatError
-from psyrun.merge import build_table, read_batch
+from psyrun.merge import read_batch
 from psyrun.plan import Layout, read_plan
 from psyrun.records import list_journals
+from psyrun.rows import stack
 from psyrun.source import loaded, read_zip
 from psyrun.store import AutodetectStore
 
@@ -60,7 +61,7 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
     plan = read_plan(layout.plan)
     filename = Path(filename).absolute()
     with _importable(layout, plan):
-        table = build_table(_read_chunks(layout, folder, plan), () if plan is None else plan.names)
+        table = stack(_read_chunks(layout, folder, plan), () if plan is None else plan.names)
         with replacing(filename, filename.suffix) as temporary:
             store.save(temporary, table)
     return max((len(values) for values in table.values()), default=0)
