@@ -4,11 +4,7 @@ import numpy as np
 
 from psyrun import Param
 
-pspace = (
-    Param(a=np.arange(1, 5))
-    * Param(b=np.linspace(0, 1, 10))
-    * Param(c=[1.0, 1.5, 10.0, 10.5])
-)
+pspace = Param(a=np.arange(1, 5)) * Param(b=np.linspace(0, 1, 10)) * Param(c=[1.0, 1.5, 10.0, 10.5])
 
 
 def execute(a, b, c):

@@ -359,15 +359,14 @@ def plan(project: Project, tasks: tuple[str, ...]) -> int:
     from psyrun.preview import preview
 
     outlines, broken, cache = project.select(tasks)
-    code = _complain_of(broken)
+    _complain_of(broken)
     for outline in outlines:
         try:
             for line in preview(outline, cache):
                 _say(f"{outline.name}: {line}")
         except PsyrunError as error:
             _complain(str(error))
-            code = USAGE
-    return code
+    return OK
 
 
 @cli.command("list")
@@ -521,12 +520,12 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
     \b
     Examples:
       psy clean fig1           everything that psy run made for fig1
-      psy clean --stale --all  only rows of older code, or that left the space
+      psy clean --stale        only rows of older code, or that left the space
     """
     from psyrun.clean import find_files, remove_files
     from psyrun.console import count
 
-    if not tasks and not everything:
+    if not (tasks or everything or stale):
         raise click.UsageError("name the tasks to clean, or use --all")
     outlines, broken, _ = project.select(tasks)
     _complain_of(broken)

@@ -37,14 +37,14 @@ def count(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time span in words, such as ``45 s``, ``12 min`` or ``412 h``."""
+    """Return a time span in words, such as ``about 45 s``, ``about 12 min`` or ``about 412 h``."""
     if seconds < 1:
         return "under 1 s"
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"about {seconds:.0f} s"
     if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:,.0f} h"
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:,.0f} h"
 
 
 def show_value(value: Any, limit: int = 60) -> str:
@@ -83,10 +83,10 @@ class _Pace:
 
 def _opening(task: str, survey: Survey, processes: int | None) -> str:
     left = survey.total - survey.done
-    of = "" if left == survey.total else f" of {survey.total:,}"
+    what = count(left, "row") if left == survey.total else f"{left:,} of {count(survey.total, 'row')}"
     by = "" if processes is None else f", {count(processes, 'process')}"
     batches = count(sum(progress.done < progress.batch.wanted for progress in survey.batches), "batch")
-    return f"{task}: {left:,}{of} rows to evaluate in {batches}{by}"
+    return f"{task}: {what} to evaluate in {batches}{by}"
 
 
 class LogWatcher:
@@ -130,7 +130,7 @@ class LogWatcher:
         self._said = time.monotonic()
         ended = survey.done + survey.failed
         rate = self._pace.rate(ended)
-        left = f", about {duration((survey.total - ended) / rate)} left" if rate > 0 else ""
+        left = f", {duration((survey.total - ended) / rate)} left" if rate > 0 else ""
         self._write(
             f"{task}: {ended:,} of {survey.total:,} rows, {survey.failed:,} failed, {rate:.3g} rows/s{left}"
         )

@@ -13,12 +13,11 @@ from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, SchedulerError, SubmitLimitError
 from psyrun.journal import read_input_header
 from psyrun.lock import hold
-from psyrun.merge import is_current
 from psyrun.plan import read_plan
 from psyrun.records import Tallies
 from psyrun.scheduler import JobSpec, JobState
 from psyrun.submissions import Submission, list_submissions, new_token, write_submission
-from psyrun.survey import inspect_plan, make_receipt, survey_plan
+from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
 from psyrun.task import open_task
 
 if TYPE_CHECKING:

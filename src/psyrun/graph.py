@@ -18,13 +18,13 @@ from doit.loader import generate_tasks
 
 from psyrun.errors import PsyrunError
 from psyrun.farm import process
-from psyrun.merge import is_current, merge
+from psyrun.merge import merge
 from psyrun.orders import Orders, Silence, Watcher
 from psyrun.plan import read_plan
 from psyrun.records import list_journals
 from psyrun.source import SourceCache
 from psyrun.split import has_inputs, split, take_digests
-from psyrun.survey import read_receipt
+from psyrun.survey import is_current, read_receipt
 from psyrun.task import Outline, read_outlines
 
 __all__ = ["Pending", "Run", "doit_tasks", "run_doit", "run_pass"]

@@ -15,7 +15,7 @@ from psyrun.plan import read_plan
 from psyrun.records import JournalFile, list_journals, read_values
 from psyrun.rows import ABSENT, stack
 from psyrun.store import ChunkStore
-from psyrun.survey import file_digest, read_receipt
+from psyrun.survey import file_digest, is_current, read_receipt
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
@@ -25,23 +25,10 @@ if TYPE_CHECKING:
     from psyrun.plan import Layout, Plan
     from psyrun.task import Outline
 
-__all__ = ["is_current", "merge", "read_batch"]
+__all__ = ["merge", "read_batch"]
 
 FORMAT = 1
 _CACHED = 16
-
-
-def is_current(layout: Layout, plan: Plan | None) -> bool:
-    """Whether the result file is there, whole, and made from what process.json says now."""
-    receipt = read_receipt(layout.receipt)
-    try:
-        size = layout.result.stat().st_size
-    except OSError:
-        return False
-    if receipt is None or plan is None or receipt.get("table") != plan.table_digest:
-        return False
-    process = file_digest(layout.process)
-    return receipt.get("size") == size and process in (None, receipt.get("process"))
 
 
 def merge(outline: Outline, orders: Orders) -> None:

@@ -50,7 +50,7 @@ def try_one(outline: Outline) -> Iterator[str]:
         yield f"{seconds:.3g} s, and {overhead:.2g} s to start a process"
         size = _store(task, assignment | values, Path(folder))
         yield (
-            f"the whole space, {count(total, 'row')}: about {duration(seconds * total)} of computing"
+            f"the whole space, {count(total, 'row')}: {duration(seconds * total)} of computing"
             f" and {_show_bytes(size * total)} in {task.store.ext}"
         )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from psyrun.console import count
-from psyrun.merge import is_current
 from psyrun.orders import Orders
 from psyrun.plan import read_plan
 from psyrun.split import draft_plan, take_digests
 from psyrun.stakes import compare_definitions
-from psyrun.survey import survey_plan
+from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
@@ -43,10 +42,10 @@ def preview(outline: Outline, cache: SourceCache) -> Iterator[str]:
         elif survey.complete:
             yield f"write {outline.result} from {count(old.total, 'row')}"
         else:
-            yield (
-                f"evaluate {count(survey.missing, 'row')}, try {count(survey.failed, 'failed row')} again,"
-                f" keep {survey.done:,}"
-            )
+            words = [f"evaluate {count(survey.missing, 'row')}"] if survey.missing else []
+            words += [f"try {count(survey.failed, 'failed row')} again"] if survey.failed else []
+            words += [f"keep {count(survey.done, 'row')}"] if survey.done else []
+            yield ", ".join(words)
         return
     with open_task(outline) as task:
         plan = draft_plan(task, digests, old, Orders()).plan

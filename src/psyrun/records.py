@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from psyrun.journal import read_blocks, read_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from psyrun.journal import Failure
+    from psyrun.journal import Block, Failure
 
 __all__ = ["JournalFile", "Records", "Tallies", "Tally", "list_journals", "read_records", "read_values"]
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ def read_records(journals: Iterable[JournalFile]) -> Records:
     ends = []
     for journal in journals:
         last = None
-        for block in read_blocks(_current(journal.path)):
+        for block in _read_blocks(journal.path):
             done.update(block.rows)
             failures.update((failure.row, failure) for failure in block.failures)
             seconds += block.header.seconds
@@ -140,8 +143,7 @@ def read_values(
     """
     seen: set[int] = set()
     for journal in journals:
-        path = _current(journal.path)
-        for block in read_blocks(path, size=None if sizes is None else sizes[path.stem]):
+        for block in _read_blocks(journal.path, None if sizes is None else sizes[journal.path.stem]):
             fresh = [i for i, row in enumerate(block.rows) if row not in seen]
             seen.update(block.rows)
             columns = block.columns()
@@ -152,10 +154,18 @@ def read_values(
                 yield rows, {name: [values[i] for i in fresh] for name, values in columns.items()}
 
 
-def _current(path: Path) -> Path:
-    """Follow a journal that was closed since it was listed."""
-    closed = path.with_suffix(".rows")
-    return path if path.exists() or not closed.exists() else closed
+def _read_blocks(path: Path, size: int | None = None) -> Iterator[Block]:
+    return _follow(path, lambda name: read_blocks(name, size=size))
+
+
+def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:
+    """Read a journal, also one that was closed, that is renamed, or removed since it was listed."""
+    for name in dict.fromkeys((path, path.with_suffix(".rows"))):
+        try:
+            yield from read(name)
+        except FileNotFoundError:  # From opening it, before the first block.
+            continue
+        return
 
 
 class Tallies:
@@ -187,8 +197,9 @@ class Tallies:
     def _count_headers(self, journal: JournalFile) -> Tally:
         start, tally = self._counted.get(journal.path.stem, (0, Tally()))
         if start < journal.size:
+            tally_start = start
             done, failed, seconds = tally.done, tally.failed, tally.seconds
-            for header in read_headers(_current(journal.path), start):
+            for header in _follow(journal.path, lambda name: read_headers(name, tally_start)):
                 start = header.end
                 done, failed, seconds = done + header.rows, failed + header.failures, seconds + header.seconds
             tally = Tally(done, failed, seconds)

@@ -7,6 +7,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,11 @@ from psyrun.source import unread_names
 from psyrun.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from psyrun.source import Source
 
-__all__ = ["SETTINGS", "Setting", "check_settings", "literal_settings"]
+__all__ = ["SETTINGS", "Setting", "check_settings", "check_text", "literal_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +137,32 @@ def check_settings(source: Source, names: Mapping[str, Any]) -> dict[str, Any]:
     TaskFileError
         If a setting has a wrong type, or a name looks like a misspelt setting.
     """
-    _refuse_misspelt(source, names)
     values = {}
     for name, setting in SETTINGS.items():
         value = names.get(name, setting.default)
         if isinstance(value, type) and name in ("store", "scheduler", "backend"):
             value = _instance(source, name, value)
-        if name in names and not setting.accepts(value):
-            raise TaskFileError(
-                f"{source.task}: {name} has to be {setting.expected}, not {_shorten(value)}"
-                f" ({type(value).__name__})"
-            )
+        if name in names:
+            _check(_file_of(source, name), name, value)
         values[name] = value
     return values
+
+
+def _check(path: str, name: str, value: Any) -> None:
+    if not SETTINGS[name].accepts(value):
+        found = f"{_shorten(value)} ({type(value).__name__})"
+        raise TaskFileError(f"{path}: {name} has to be {SETTINGS[name].expected}, not {found}")
+
+
+def _file_of(source: Source, name: str) -> str:
+    """Return the file that sets a name: psy-conf.py where the task file does not."""
+    if source.conf is None or any(name in _bound_names(each) for each in _parse(source, source.task)):
+        return source.task
+    return source.conf
+
+
+def _parse(source: Source, path: str) -> list[ast.stmt]:
+    return ast.parse(source.files[path]).body
 
 
 def _instance(source: Source, name: str, kind: type) -> Any:
@@ -156,12 +172,35 @@ def _instance(source: Source, name: str, kind: type) -> Any:
         raise TaskFileError(f"{source.task}: {name} = {kind.__name__} can't be created: {error}") from error
 
 
-def _refuse_misspelt(source: Source, names: Mapping[str, Any]) -> None:
+def check_text(source: Source) -> None:
+    """Check what can be read off the text: misspelt settings, and the types of literals.
+
+    Raises
+    ------
+    TaskFileError
+        If a name that nothing reads looks like a misspelt setting, or a setting has a wrong type.
+    """
     unread = {name for name in unread_names(source) if not name.startswith("_") and name not in SETTINGS}
-    for name in sorted(unread & names.keys()):
+    set_ones = {
+        name for path in source.scripts for each in _parse(source, path) for name in _bound_names(each)
+    }
+    for name in sorted(unread):
         near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.8)
-        if near and near[0] not in names:
-            raise TaskFileError(f"{source.task}: {name!r} is not a setting; did you mean {near[0]!r}?")
+        if near and near[0] not in set_ones:
+            path = _file_of(source, name)
+            raise TaskFileError(f"{path}: {name!r} is not a setting; did you mean {near[0]!r}?")
+    for path in source.scripts:
+        for statement in _parse(source, path):
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in SETTINGS:
+                    with suppress(ValueError):  # It is computed.
+                        _check_literal(path, name, value)
+
+
+def _check_literal(path: str, name: str, node: ast.expr) -> None:
+    value = ast.literal_eval(node)
+    if name not in ("store", "scheduler", "backend"):
+        _check(path, name, value)
 
 
 def _shorten(value: Any, limit: int = 60) -> str:
@@ -185,19 +224,18 @@ def literal_settings(source: Source) -> dict[str, Any] | None:
         None where the file has to be run to know.
     """
     values: dict[str, Any] = {}
-    for path in (source.conf, source.task):
-        if path is not None:
-            try:
-                values |= _literals(ast.parse(source.files[path]))
-            except ValueError:
-                return None
+    for path in source.scripts:
+        try:
+            values |= _literals(_parse(source, path))
+        except ValueError:
+            return None
     return values
 
 
-def _literals(tree: ast.Module) -> dict[str, Any]:
+def _literals(statements: Iterable[ast.stmt]) -> dict[str, Any]:
     """Raise ValueError where a setting is computed."""
     found: dict[str, Any] = {}
-    for statement in tree.body:
+    for statement in statements:
         names = {name for name in _bound_names(statement) if name in _OUTLINE or name == "*"}
         if not names:
             continue

@@ -13,6 +13,7 @@ from psyrun.journal import encode_block, encode_inputs, read_input_header, read_
 from psyrun.plan import Existing, Plan, Space, make_plan, read_plan, write_plan
 from psyrun.records import list_journals, read_records
 from psyrun.source import digest_data, digest_with_data, write_zip
+from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
@@ -53,8 +54,11 @@ def take_digests(outline: Outline, cache: SourceCache) -> Digests:
     TaskFileError
         If a declared data file is missing.
     """
-    data = digest_data(outline.root, outline.file_dep, cache)
     source = outline.source
+    try:
+        data = digest_data(outline.root, outline.file_dep, cache)
+    except TaskFileError as error:
+        raise TaskFileError(f"{outline.path}: {error}") from error
     return Digests(digest_with_data(source.code, data), digest_with_data(source.space, data))
 
 
@@ -89,8 +93,40 @@ def split(outline: Outline, orders: Orders, cache: SourceCache) -> None:
         if current != old:
             write_plan(layout.plan, current)
         return
+    if old is not None and not digests.match(old) and not (orders.again or orders.keep_rows):
+        _refuse_dirty(outline, old)
     with open_task(outline) as task:
+        if old is not None and is_current(layout, old) and has_inputs(old, layout):
+            _restore_journals(task, old)
         _write(draft_plan(task, digests, old, orders), layout, outline)
+
+
+def _refuse_dirty(outline: Outline, old: Plan) -> None:
+    done = 0 if outline.overwrite_dirty else survey_plan(old, outline.layout).done
+    if done:
+        raise DirtyError(
+            f"{outline.path}: it was edited, {done:,} finished rows would become stale, and it says"
+            f" overwrite_dirty = False; keep them: psy run --continue {outline.name},"
+            f" give them up: psy run --force {outline.name}"
+        )
+
+
+def _restore_journals(task: Task, old: Plan) -> None:
+    """Write rows that only the result holds, for journals were removed, to journals again."""
+    layout = task.outline.layout
+    if survey_plan(old, layout).complete:
+        return
+    journals = list_journals(layout.out)
+    table = {name: list(column) for name, column in task.store.load(layout.result).items()}
+    done = {b.number: read_records(journals.get(b.number, ())).done for b in old.batches}
+    place = 0
+    for number, rows in old.segments():
+        lost = [row for row in rows if row not in done[number]]
+        if lost:
+            places = [place + row - rows.start for row in lost]
+            values = {name: [column[i] for i in places] for name, column in table.items()}
+            _write_journal(layout, number, encode_block(lost, values))
+        place += len(rows)
 
 
 # ---------------------------------------------------------------------- drafting
@@ -263,16 +299,22 @@ def _read_foreign(task: Task, number: int, code: str, names: Sequence[str]) -> _
 
 def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     """Write everything that a plan refers to, and the plan last."""
+    columns = draft.space.columns
+    plan = draft.plan
+    inputs = {}
+    for number, rows in draft.new.items():
+        part = {name: _pick(values, rows) for name, values in columns.items()}
+        inputs[number] = _encode(outline, plan, number, part)
     for folder in (layout.inputs, layout.out, layout.log, layout.jobs, layout.code("x").parent):
         folder.mkdir(parents=True, exist_ok=True)
-    plan = draft.plan
     if not layout.code(plan.code).exists():
         write_zip(outline.source, layout.code(plan.code))
     if draft.found is not None:
-        _write_found(draft.found, layout, plan)
-    for number, rows in draft.new.items():
-        columns = {name: _pick(values, rows) for name, values in draft.space.columns.items()}
-        _write_inputs(layout, plan, number, len(rows), columns)
+        found = draft.found.batch
+        write_atomic(layout.input(found.number), _encode(outline, plan, found.number, found.columns))
+        _write_journal(layout, found.number, encode_block(range(found.size), draft.found.values))
+    for number, data in inputs.items():
+        write_atomic(layout.input(number), data)
     write_plan(layout.plan, plan)
 
 
@@ -283,31 +325,26 @@ def _pick(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
     return [values[row] for row in rows]
 
 
-def _write_inputs(
-    layout: Layout, plan: Plan, number: int, size: int, columns: Mapping[str, Sequence[Any]]
-) -> None:
+def _encode(outline: Outline, plan: Plan, number: int, columns: Mapping[str, Sequence[Any]]) -> bytes:
+    size = max((len(values) for values in columns.values()), default=0)
     header = {"batch": number, "size": size, "code": plan.code, "space": plan.space, "names": list(columns)}
     try:
-        data = encode_inputs(header, columns)
+        return encode_inputs(header, columns)
     except Exception as error:
         for name, values in columns.items():
-            _check_picklable(layout, name, values)
-        raise TaskFileError(f"{layout.folder.name}: the assignments can't be pickled: {error}") from error
-    write_atomic(layout.input(number), data)
+            _check_picklable(outline, name, values)
+        raise TaskFileError(f"{outline.path}: the assignments can't be pickled: {error}") from error
 
 
-def _check_picklable(layout: Layout, name: str, values: Sequence[Any]) -> None:
+def _check_picklable(outline: Outline, name: str, values: Sequence[Any]) -> None:
     try:
         encode_inputs({}, {name: values})
     except Exception as error:
         raise TaskFileError(
-            f"{layout.folder.name}: parameter {name!r} can't be pickled: {error};"
+            f"{outline.path}: parameter {name!r} can't be pickled ({error});"
             " let the space hold something that stands for it, and make the object in execute"
         ) from error
 
 
-def _write_found(found: _Found, layout: Layout, plan: Plan) -> None:
-    batch = found.batch
-    _write_inputs(layout, plan, batch.number, batch.size, batch.columns)
-    block = encode_block(range(batch.size), found.values)
-    write_atomic(layout.out / f"{batch.number}-{secrets.token_hex(4)}.rows", block)
+def _write_journal(layout: Layout, number: int, block: bytes) -> None:
+    write_atomic(layout.out / f"{number}-{secrets.token_hex(4)}.rows", block)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import FormatError, TaskFileError
 from psyrun.journal import Failure, read_inputs
-from psyrun.merge import is_current
 from psyrun.plan import read_plan
 from psyrun.records import Tallies, list_journals, read_records
 from psyrun.scheduler import JobState, scheduler_named
 from psyrun.source import loaded, read_zip
 from psyrun.split import take_digests
 from psyrun.submissions import list_submissions
-from psyrun.survey import survey_plan
+from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
@@ -244,7 +243,7 @@ def group_failures(details: Iterable[Detail], examples: int = 3) -> list[Group]:
         if detail.failure is None:
             continue
         failure = detail.failure
-        key = _place(failure.traceback) or failure.reason
+        key = _place(failure.traceback) or failure.reason.partition(":")[0]
         group = groups.setdefault(key, Group(failure.reason, failure.traceback))
         group.count += 1
         if detail.assignment is not None and len(group.examples) < examples:

@@ -21,6 +21,7 @@ __all__ = [
     "Survey",
     "file_digest",
     "inspect_plan",
+    "is_current",
     "make_receipt",
     "read_receipt",
     "survey_plan",
@@ -161,3 +162,16 @@ def file_digest(path: Path) -> str | None:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+def is_current(layout: Layout, plan: Plan | None) -> bool:
+    """Whether the result file is there, whole, and made from what process.json says now."""
+    receipt = read_receipt(layout.receipt)
+    try:
+        size = layout.result.stat().st_size
+    except OSError:
+        return False
+    if receipt is None or plan is None or receipt.get("table") != plan.table_digest:
+        return False
+    process = file_digest(layout.process)
+    return receipt.get("size") == size and process in (None, receipt.get("process"))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import StoreError, TaskFileError
 from psyrun.plan import Layout
-from psyrun.settings import check_settings, literal_settings
+from psyrun.settings import check_settings, check_text, literal_settings
 from psyrun.source import loaded, read_source
 from psyrun.store import AutodetectStore, PickleStore
 
@@ -150,6 +150,7 @@ def read_outline(root: Path, path: Path, cache: SourceCache | None = None) -> Ou
         If the file can't be read, or a setting is not what it has to be.
     """
     source = read_source(root, path, cache)
+    check_text(source)
     values = literal_settings(source)
     if values is None:
         key = f"settings of {source.task} {_fingerprint(source)}"

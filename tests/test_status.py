@@ -1,0 +1,334 @@
+"""What the reading commands say, and that they write nothing; cleaning; words for mistakes."""
+
+import json
+import re
+
+import pytest
+
+import psyrun
+
+TASK = """\
+from counting import seen
+from helper import scale
+from psyrun import Param
+pspace = Param(x=range(4))
+pool_size = 1
+def execute(x):
+    seen(x)
+    return {"y": scale(x)}
+"""
+HELPER = "def scale(x):\n    return 10 * x\n"
+FAILING = TASK.replace("    return", "    if x == 2:\n        raise ValueError('two')\n    return")
+KEYS = ["name", "total", "done", "failed", "running", "queued", "missing", "uptodate", "result"]
+COUNTS = KEYS[2:7]
+
+
+@pytest.fixture
+def two(project):
+    """A project of the tasks `good`, never run, and `fails`, of which one row raises."""
+    project.write("psy-tasks/helper.py", HELPER)
+    project.task("good", TASK)
+    project.task("fails", FAILING)
+    return project
+
+
+def tree(project):
+    """List everything below the project: path -> time and content."""
+    return {
+        str(path.relative_to(project.root)): (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in sorted(project.root.rglob("*"))
+    }
+
+
+def listing(project, folder):
+    path = project.root / folder
+    return sorted(each.name for each in path.iterdir()) if path.exists() else None
+
+
+READING = [
+    *(["status"], ["status", "-v", "--all"], ["status", "--json"], ["plan"], ["list"], ["errors"], ["test"]),
+    ["--version"],
+    ["--help"],
+]
+
+
+# ---------------------------------------------------------------------- reading writes nothing
+
+
+@pytest.mark.parametrize("state", ["never run", "failed", "edited", "foreign"])
+def test_reading_commands_write_nothing(two, state):
+    if state in ("failed", "edited"):
+        two.psy("run", code=1)
+    if state == "edited":
+        two.edit("psy-tasks/helper.py", "10", "11")
+        two.edit("psy-tasks/task_good.py", "range(4)", "range(6)")
+    if state == "foreign":
+        two.write("psy-work/good/result.pkl", "no pickle")
+    before = tree(two)
+    for arguments in READING:
+        two.psy(*arguments, code=0 if arguments != ["test"] else None)
+        after = {path: entry for path, entry in tree(two).items() if path != "evaluations.txt"}
+        assert after == {path: before[path] for path in after}, arguments
+        assert {*before} - {"evaluations.txt"} == {*after}, arguments
+
+
+# ---------------------------------------------------------------------- status
+
+
+def test_status_as_json_has_the_documented_keys_and_counts_that_add_up(two):
+    def read():
+        out = json.loads(two.psy("status", "--json").stdout)
+        assert list(out) == ["tasks"]
+        for task in out["tasks"]:
+            assert list(task) == KEYS
+            assert sum(task[name] for name in COUNTS) == task["total"]
+            assert all(type(task[name]) is int for name in ("total", *COUNTS))
+            assert type(task["uptodate"]) is bool
+        return {task["name"]: tuple(task[name] for name in KEYS[1:]) for task in out["tasks"]}
+
+    result = "psy-work/good/result.pkl"
+    assert read() == {
+        "fails": (4, 0, 0, 0, 0, 4, False, None),
+        "good": (4, 0, 0, 0, 0, 4, False, None),
+    }
+    two.psy("run", code=1)
+    assert read() == {
+        "fails": (4, 3, 1, 0, 0, 0, False, None),
+        "good": (4, 4, 0, 0, 0, 0, True, result),
+    }
+    two.edit("psy-tasks/helper.py", "10", "11")
+    assert read()["good"][-2:] == (False, result)
+    two.psy("run", "good")
+    assert read()["good"] == (4, 4, 0, 0, 0, 0, True, result)
+    (two.root / result).unlink()
+    assert read()["good"] == (4, 4, 0, 0, 0, 0, False, None)
+
+
+def test_status_names_failed_and_missing_assignments(two):
+    two.psy("run", "fails", code=1)
+    out = two.psy("status", "-v").stdout
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert lines[0] == ["task", "rows", "done", "failed", "running", "queued", "missing", "result"]
+    assert ["fails", "4", "3", "1", "0", "0", "0", "-"] in lines
+    assert ["good", "4", "0", "0", "0", "0", "4", "-"] in lines
+    assert re.search(r"^  failed:  x=2  ValueError: two$", out, re.MULTILINE)
+
+    for journal in (two.root / "psy-work/fails/out").glob("0-*"):
+        journal.unlink()
+    assert re.search(r"^  missing: x=0$", two.psy("status", "-v", "fails").stdout, re.MULTILINE)
+    status = two.status("fails")
+    assert (status["done"], status["failed"], status["missing"]) == (2, 1, 1)
+
+
+def test_status_names_the_first_hundred_unless_all_are_asked_for(project):
+    project.task(
+        "t",
+        """\
+        from psyrun import Param
+        pspace = Param(x=range(103))
+        pool_size = 1
+        max_jobs = 2
+        def execute(x):
+            raise ValueError(f"no {x}")
+        """,
+    )
+    project.psy("run", code=1)
+    out = project.psy("status", "-v").stdout
+    assert out.count("failed:") == 100
+    assert "and 3 more" in out
+    assert "--all" in out
+    assert project.psy("status", "-v", "--all").stdout.count("failed:") == 103
+    errors = project.psy("errors").stdout
+    assert errors.count("Traceback") <= 1
+    assert "103 rows failed" in errors
+
+
+def test_status_of_named_tasks_only(two):
+    assert two.psy("status", "good").stdout.count("good") == 1
+    assert "fails" not in two.psy("status", "good").stdout
+
+
+def test_errors_groups_failures_by_cause(project):
+    project.task(
+        "t",
+        """\
+        from psyrun import Param
+        pspace = Param(x=range(6))
+        pool_size = 1
+        def execute(x):
+            if x % 2:
+                raise ValueError(f"odd {x}")
+            if x == 4:
+                return {"y": [][x]}
+            return {}
+        """,
+    )
+    project.psy("run", code=1)
+    out = project.psy("errors").stdout
+    odd, four = (out.index(words) for words in ("3 rows failed: ValueError: odd", "1 row failed: IndexError"))
+    assert odd < four
+    assert "for example  x=1" in out
+    assert "for example  x=4" in out
+    assert 'raise ValueError(f"odd {x}")' in out
+
+
+# ---------------------------------------------------------------------- list and plan
+
+
+def test_list_prints_bare_names_on_a_pipe(two):
+    assert two.psy("list").stdout == "fails\ngood\n"
+    two.task("broken", "def execute(:\n")
+    done = two.psy("list")
+    assert done.stdout.splitlines() in (["fails", "good"], ["broken", "fails", "good"])
+    assert "task_broken.py" in done.stderr
+
+
+def test_plan_foretells_what_run_evaluates(two):
+    good = "psy-tasks/task_good.py"
+    steps = [
+        (lambda: None, "good: was never run", 4),
+        (lambda: None, "good: up to date (4 rows)", 0),
+        (lambda: two.edit(good, "range(4)", "range(6)"), "good: the parameter space changed", 2),
+        (lambda: two.edit(good, "range(6)", "[5, 0]"), "good: the parameter space changed", 0),
+        (lambda: two.edit("psy-tasks/helper.py", "10", "11"), "good: psy-tasks/helper.py: scale changed", 2),
+        (lambda: two.edit("psy-tasks/helper.py", "11", "10"), "good: psy-tasks/helper.py: scale changed", 0),
+    ]
+    for act, first, evaluated in steps:
+        act()
+        said = two.psy("plan", "good").stdout.splitlines()
+        assert said[0] == first
+        if "up to date" not in first:
+            assert said[1].startswith(f"good: evaluate {evaluated} row"), said
+        assert two.count("run", "good") == evaluated, said
+
+
+def test_plan_tells_failed_rows(two):
+    two.psy("run", "fails", code=1)
+    assert "try 1 failed row again" in two.psy("plan", "fails").stdout
+    assert two.count("run", "fails", code=1) == 1
+
+
+# ---------------------------------------------------------------------- test
+
+
+def test_test_evaluates_one_assignment(two):
+    said = two.psy("test", "good").stdout
+    assert two.rows_seen() == ["(0,)"]
+    assert "execute(x=0)" in said
+    assert "y=0" in said
+    assert "4 rows" in said
+    assert not (two.root / "psy-work").exists()
+
+
+def test_test_shows_why_execute_fails(two):
+    two.edit("psy-tasks/task_fails.py", "x == 2", "x == 0")
+    done = two.psy("test", "fails", code=1)
+    assert "ValueError: two" in done.stdout + done.stderr
+    assert "task_fails.py" in done.stdout + done.stderr
+    assert not (two.root / "psy-work").exists()
+
+
+# ---------------------------------------------------------------------- clean
+
+
+def test_clean_removes_what_run_made_for_the_named_task(two):
+    two.psy("run", code=1)
+    two.psy("clean", "good")
+    assert listing(two, "psy-work/good") is None
+    assert two.status("fails")["done"] == 3
+    assert two.status("good")["missing"] == 4
+    assert (two.root / "psy-tasks/task_good.py").exists()
+    assert two.psy("clean", "good").returncode == 0
+    assert two.count("run", "good") == 4
+
+
+def test_clean_needs_names_or_all(two):
+    two.psy("run", code=1)
+    before = tree(two)
+    done = two.psy("clean", code=2)
+    assert "--all" in done.stderr
+    assert tree(two) == before
+    two.psy("clean", "--all")
+    assert listing(two, "psy-work/good") is listing(two, "psy-work/fails") is None
+
+
+def test_clean_leaves_what_psyrun_did_not_write(two):
+    two.psy("run", "good")
+    two.write("psy-work/good/notes.txt", "mine")
+    foreign = two.write("psy-work/fails/result.pkl", "mine too")
+    two.psy("clean", "--all")
+    assert listing(two, "psy-work/good") == ["notes.txt"]
+    assert foreign.read_text() == "mine too"
+
+
+def test_clean_stale_removes_only_rows_that_no_plan_wants(two):
+    two.psy("run", "good")
+    two.edit("psy-tasks/helper.py", "10", "11")
+    two.psy("run", "good")
+    two.edit("psy-tasks/task_good.py", "range(4)", "range(3)")
+    two.psy("run", "good")
+    before = two.result("good")
+    assert len(listing(two, "psy-work/good/code")) == 2
+
+    two.psy("clean", "--stale", "good")
+    assert len(listing(two, "psy-work/good/code")) == 1
+    assert [len(listing(two, f"psy-work/good/{folder}")) for folder in ("in", "out")] == [3, 3]
+    assert two.result("good") == before
+    assert two.status("good")["uptodate"]
+    assert two.count("run", "good") == 0
+    assert two.psy("clean", "--stale", "good").returncode == 0
+
+    two.edit("psy-tasks/helper.py", "11", "10")
+    assert two.count("run", "good") == 3
+
+
+def test_clean_stale_keeps_rows_that_were_adopted(two):
+    two.psy("run", "good")
+    two.edit("psy-tasks/helper.py", "10", "11")
+    assert two.count("run", "--continue", "good") == 0
+    two.psy("clean", "--stale", "--all")
+    assert two.count("run", "good") == 0
+    assert two.result("good") == {"x": [0, 1, 2, 3], "y": [0, 10, 20, 30]}
+
+
+# ---------------------------------------------------------------------- words for mistakes
+
+
+def test_version_is_told(project):
+    assert project.psy("--version").stdout == f"psy {psyrun.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "god"], ["no task 'god'", "did you mean 'good'?"]),
+        (["status", "god"], ["no task 'god'", "did you mean 'good'?"]),
+        (["plan", "good", "xyz"], ["no task 'xyz'", "good", "fails"]),
+        (["errors", "god"], ["did you mean 'good'?"]),
+        (["test", "god"], ["did you mean 'good'?"]),
+        (["clean", "god"], ["did you mean 'good'?"]),
+        (["rnu"], ["no command 'rnu'", "did you mean 'run'?"]),
+        (["statsu"], ["did you mean 'status'?"]),
+        (["run", "--contine"], ["--continue"]),
+        (["merge", "psy-work/nowhere/out", "a.pkl"], ["psy-work/nowhere/out"]),
+        (["merge", "psy-tasks", "a.pkl"], ["no finished rows", "psy-work/example/out"]),
+    ],
+)
+def test_unknown_names_are_refused_with_a_suggestion(two, arguments, words):
+    done = two.psy(*arguments, code=2)
+    assert [word for word in words if word not in done.stderr] == []
+    assert done.stdout == ""
+    assert not (two.root / "psy-work").exists()
+
+
+def test_reading_commands_tell_of_a_broken_task_file_and_go_on(two):
+    two.task("broken", "def execute(:\n")
+    for command in ("status", "plan", "errors"):
+        done = two.psy(command, code=None)
+        assert "psy-tasks/task_broken.py:1" in done.stderr, command
+        assert "Traceback" not in done.stderr
+    assert "good" in two.psy("status", code=None).stdout
+    assert [task["name"] for task in json.loads(two.psy("status", "--json", code=None).stdout)["tasks"]] == [
+        "fails",
+        "good",
+    ]
