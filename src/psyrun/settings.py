@@ -7,7 +7,6 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -181,26 +180,26 @@ def check_text(source: Source) -> None:
         If a name that nothing reads looks like a misspelt setting, or a setting has a wrong type.
     """
     unread = {name for name in unread_names(source) if not name.startswith("_") and name not in SETTINGS}
-    set_ones = {
-        name for path in source.scripts for each in _parse(source, path) for name in _bound_names(each)
-    }
+    statements = [each for path in source.scripts for each in _parse(source, path)]
+    bound = {name for each in statements for name in _bound_names(each)}
     for name in sorted(unread):
         near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.8)
-        if near and near[0] not in set_ones:
+        if near and near[0] not in bound:
             path = _file_of(source, name)
             raise TaskFileError(f"{path}: {name!r} is not a setting; did you mean {near[0]!r}?")
     for path in source.scripts:
         for statement in _parse(source, path):
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in SETTINGS:
-                    with suppress(ValueError):  # It is computed.
-                        _check_literal(path, name, value)
+                    _check_literal(path, name, value)
 
 
 def _check_literal(path: str, name: str, node: ast.expr) -> None:
-    value = ast.literal_eval(node)
-    if name not in ("store", "scheduler", "backend"):
-        _check(path, name, value)
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:  # It is computed.
+        return
+    _check(path, name, value)
 
 
 def _shorten(value: Any, limit: int = 60) -> str:

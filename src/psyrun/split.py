@@ -93,7 +93,7 @@ def split(outline: Outline, orders: Orders, cache: SourceCache) -> None:
         if current != old:
             write_plan(layout.plan, current)
         return
-    if old is not None and not digests.match(old) and not (orders.again or orders.keep_rows):
+    if old is not None and digests.code != old.code and not (orders.again or orders.keep_rows):
         _refuse_dirty(outline, old)
     with open_task(outline) as task:
         if old is not None and is_current(layout, old) and has_inputs(old, layout):
@@ -117,6 +117,7 @@ def _restore_journals(task: Task, old: Plan) -> None:
     if survey_plan(old, layout).complete:
         return
     journals = list_journals(layout.out)
+    layout.out.mkdir(exist_ok=True)
     table = {name: list(column) for name, column in task.store.load(layout.result).items()}
     done = {b.number: read_records(journals.get(b.number, ())).done for b in old.batches}
     place = 0
