@@ -9,6 +9,8 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
+import textwrap
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -420,6 +422,24 @@ def test_worker_stops_whatever_number_of_signals_it_gets(project, processes, wai
     assert run.returncode == 1, out + err
     assert not processes.find()
     assert rows_on_disk(project) == (set(), set())
+
+
+def test_signal_that_arrives_while_another_is_dealt_with_does_not_hang_the_worker():
+    code = """\
+        import signal
+        import threading
+        from psyrun import worker
+
+        def notify_all(self, real=threading.Condition.notify_all):
+            threading.Condition.notify_all = real
+            signal.raise_signal(signal.SIGTERM)
+            real(self)
+
+        threading.Condition.notify_all = notify_all
+        worker._stop_on_signals()
+        signal.raise_signal(signal.SIGINT)
+        """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=5)
 
 
 @needs_proc

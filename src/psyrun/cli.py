@@ -298,7 +298,8 @@ def _summarise_one(status: Status, run: Run, *, interrupted: bool) -> int:
 
     name = status.name
     if status.uptodate:
-        _say(f"{name}: {count(status.total, 'row')}, up to date: {status.result}")
+        state = "finished" if name in run.written else "up to date"
+        _say(f"{name}: {state}, {count(status.total, 'row')} in {status.result}")
         return OK
     rows = f"{name}: {status.done:,} of {count(status.total, 'row')} done"
     flying = status.running + status.queued

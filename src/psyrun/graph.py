@@ -57,6 +57,11 @@ class Run:
         What the user asked for.
     watcher
         Told how it goes.
+    errors, failures, pending, written
+        What came of it: task -> what is wrong, task -> which rows could not be evaluated, task -> elements
+        in flight, and tasks whose result was written.
+    cache
+        What is remembered of unchanged sources.
     """
 
     root: Path
@@ -66,6 +71,7 @@ class Run:
     errors: dict[str, Exception] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     pending: dict[str, int] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
     cache: SourceCache = field(default_factory=SourceCache)
 
     @property
@@ -224,7 +230,8 @@ class _Nodes:
     # ------------------------------------------------------------------ merge
 
     def _merge(self, orders: Orders) -> None:
-        merge(self.outline, orders)
+        if merge(self.outline, orders):
+            self.run.written.add(self.outline.name)
 
     def _is_merged(self, task: Any) -> bool:
         del task

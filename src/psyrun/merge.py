@@ -31,8 +31,13 @@ FORMAT = 1
 _CACHED = 16
 
 
-def merge(outline: Outline, orders: Orders) -> None:
+def merge(outline: Outline, orders: Orders) -> bool:
     """Write the result file of a task whose rows are all there.
+
+    Returns
+    -------
+    bool
+        Whether it had to be written.
 
     Raises
     ------
@@ -49,7 +54,7 @@ def merge(outline: Outline, orders: Orders) -> None:
     if plan is None or receipt is None or receipt["table"] != plan.table_digest:
         raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")
     if is_current(layout, plan):
-        return
+        return False
     if layout.result.exists() and not layout.receipt.exists() and not (orders.again or orders.keep_rows):
         raise DirtyError(
             f"{outline.result}: psyrun did not write this file;"
@@ -71,6 +76,7 @@ def merge(outline: Outline, orders: Orders) -> None:
             "table": plan.table_digest,
         }
         write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
+    return True
 
 
 # ---------------------------------------------------------------------- reading rows
