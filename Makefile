@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.installed
 	$(BIN)/psy run
-	$(BIN)/python -c "import pickle; table = pickle.load(open('psy-work/example/result.pkl', 'rb')); \
+	@$(BIN)/python -c "import pickle; table = pickle.load(open('psy-work/example/result.pkl', 'rb')); \
 	print(*table, sep='\t'); [print(*row, sep='\t') for row in list(zip(*table.values()))[:5]]; \
 	print('...', len(table['result']), 'rows')"
 

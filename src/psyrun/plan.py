@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import sys
 import zlib
-from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from array import array
+from collections import defaultdict, deque
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
@@ -163,8 +165,9 @@ class Plan:
 
     def segments(self) -> list[tuple[int, range]]:
         """Return (batch number, its rows) in the order of the space."""
-        packed = zlib.decompress(base64.b64decode(self.order))
-        flat = memoryview(packed).cast("q").tolist()
+        flat = array("q", zlib.decompress(base64.b64decode(self.order)))
+        if sys.byteorder == "big":
+            flat.byteswap()
         numbers = [batch.number for batch in self.batches]
         return [(numbers[b], range(row, row + n)) for b, row, n in zip(flat[::3], flat[1::3], flat[2::3])]
 
@@ -255,25 +258,8 @@ class Existing:
     done: Collection[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    batch: Existing
-    row: int
-
-
-@dataclass(slots=True)
-class _Slots:
-    """The rows on disk that may stand for a row of the space, best first."""
-
-    by_key: dict[Any, list[_Slot]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, batch: Existing, rows: Iterable[int], keys: Sequence[Any]) -> None:
-        for row in rows:
-            self.by_key[keys[row]].append(_Slot(batch, row))
-
-    def take(self, key: Any) -> _Slot | None:
-        slots = self.by_key.get(key)
-        return slots.pop() if slots else None
+_Cell = tuple[int, int]  # batch number, row
+_Run = tuple[int, int, int]  # batch number, first row, length
 
 
 def make_plan(
@@ -309,67 +295,108 @@ def make_plan(
     new : dict
         Number of a new batch -> the rows of the space (numbers from 0) that it holds.
     """
-    taken = _match(space, existing, blank.code) if existing else [None] * space.rows
-    fresh = [i for i, slot in enumerate(taken) if slot is None]
+    if existing:
+        cells: list[_Cell | None] = _match(space, existing, blank.code)
+        fresh: Sequence[int] = [i for i, cell in enumerate(cells) if cell is None]
+    else:
+        cells, fresh = [], range(space.rows)
     new: dict[int, Sequence[int]] = {}
     start, number = 0, blank.next_batch
     for size in partition(len(fresh)) if fresh else ():
         new[number] = fresh[start : start + size]
         start, number = start + size, number + 1
-    cells = [(slot.batch.number, slot.row) if slot else (-1, -1) for slot in taken]
-    for new_number, rows in new.items():
-        for row, i in enumerate(rows):
-            cells[i] = (new_number, row)
-    cells += _kept(cells, existing, keep)
+    if existing:
+        for new_number, rows in new.items():
+            for row, i in enumerate(rows):
+                cells[i] = (new_number, row)
+        placed = [cell for cell in cells if cell is not None]
+        runs = _find_runs([*placed, *_kept(placed, existing, keep)])
+    else:
+        runs = [(new_number, 0, len(rows)) for new_number, rows in new.items()]
     sizes = {batch.number: batch.size for batch in existing} | {b: len(rows) for b, rows in new.items()}
-    plan = replace(blank, rows=space.rows, next_batch=number, **_arrange(cells, sizes))
+    plan = replace(blank, rows=space.rows, next_batch=number, **_arrange(runs, sizes))
     codes = {batch.number: batch.code for batch in existing}
     used = {codes[batch.number] for batch in plan.batches if batch.number in codes}
     return replace(plan, adopted=tuple(sorted(used - {plan.code}))), new
 
 
-def _match(space: Space, existing: Sequence[Existing], code: str) -> list[_Slot | None]:
-    slots = _Slots()
-    # The best comes last, for `take` takes from the end.
-    ranked = sorted(existing, key=lambda batch: (batch.code == code, batch.number))
-    keys = {batch.number: row_keys(batch.columns)[::1] for batch in ranked}
+def _match(space: Space, existing: Sequence[Existing], code: str) -> list[_Cell | None]:
+    """Find for each row of the space a row on disk; None where there is none."""
+    # The first of equal rows is the best.
+    ranked = sorted(existing, key=lambda batch: (batch.code == code, batch.number), reverse=True)
+    keys = {batch.number: row_keys(batch.columns) for batch in ranked}
+    index: dict[Any, Any] = {}  # key -> a cell, or a queue of cells
     for batch in ranked:
-        if batch.code == code:
-            pending = (row for row in range(batch.size - 1, -1, -1) if row not in batch.done)
-            slots.add(batch, pending, keys[batch.number])
+        _index_rows(index, keys[batch.number], batch, sorted(batch.done))
     for batch in ranked:
-        slots.add(batch, sorted(batch.done, reverse=True), keys[batch.number])
+        if batch.code == code and len(batch.done) < batch.size:
+            pending = [row for row in range(batch.size) if row not in batch.done]
+            _index_rows(index, keys[batch.number], batch, pending)
     wanted = row_keys(space.columns) if space.columns else [()] * space.rows
-    return [slots.take(key) for key in wanted]
+    return [_take(index, key) for key in wanted]
+
+
+def _index_rows(index: dict[Any, Any], keys: Sequence[Any], batch: Existing, rows: Iterable[int]) -> None:
+    number = batch.number
+    for row in rows:
+        cell = (number, row)
+        other = index.setdefault(keys[row], cell)
+        if other is not cell:
+            if isinstance(other, deque):
+                other.append(cell)
+            else:
+                index[keys[row]] = deque([other, cell])
+
+
+def _take(index: dict[Any, Any], key: Any) -> _Cell | None:
+    found = index.pop(key, None)
+    if not isinstance(found, deque):
+        return found  # type: ignore[no-any-return]
+    cell: _Cell = found.popleft()
+    index[key] = found if len(found) > 1 else found[0]
+    return cell
 
 
 def _kept(
-    cells: Collection[tuple[int, int]], existing: Sequence[Existing], keep: Iterable[tuple[int, range]]
-) -> list[tuple[int, int]]:
-    have = set(cells)
+    cells: Collection[_Cell], existing: Sequence[Existing], keep: Iterable[tuple[int, range]]
+) -> list[_Cell]:
+    """Return the rows to keep that have values and are not among `cells`."""
+    candidates = list(keep)
+    have = set(cells) if candidates else set()
     done = {batch.number: batch.done for batch in existing}
     return [
         (number, row)
-        for number, rows in keep
+        for number, rows in candidates
         for row in rows
         if (number, row) not in have and row in done.get(number, ())
     ]
 
 
-def _arrange(cells: Sequence[tuple[int, int]], sizes: Mapping[int, int]) -> dict[str, Any]:
+def _find_runs(cells: Iterable[_Cell]) -> list[_Run]:
+    """Join neighbouring rows of one batch."""
+    runs: list[_Run] = []
+    first = end = batch = -1
+    for number, row in cells:
+        if number == batch and row == end:
+            end += 1
+            continue
+        if batch >= 0:
+            runs.append((batch, first, end - first))
+        batch, first, end = number, row, row + 1
+    if batch >= 0:
+        runs.append((batch, first, end - first))
+    return runs
+
+
+def _arrange(runs: Sequence[_Run], sizes: Mapping[int, int]) -> dict[str, Any]:
     """Describe an order of rows as segments of batches."""
     wanted: dict[int, int] = {}
-    segments: list[list[int]] = []
-    numbers = sorted({number for number, _ in cells})
+    for number, _, length in runs:
+        wanted[number] = wanted.get(number, 0) + length
+    numbers = sorted(wanted)
     index = {number: i for i, number in enumerate(numbers)}
-    last = (-1, -1)
-    for number, row in cells:
-        wanted[number] = wanted.get(number, 0) + 1
-        if (number, row - 1) == last:
-            segments[-1][2] += 1
-        else:
-            segments.append([index[number], row, 1])
-        last = (number, row)
-    packed = b"".join(n.to_bytes(8, "little") for segment in segments for n in segment)
+    flat = array("q", [n for number, first, length in runs for n in (index[number], first, length)])
+    if sys.byteorder == "big":
+        flat.byteswap()
     batches = tuple(Batch(number, sizes[number], wanted[number]) for number in numbers)
-    return {"batches": batches, "order": base64.b64encode(zlib.compress(packed, 6)).decode()}
+    return {"batches": batches, "order": base64.b64encode(zlib.compress(flat.tobytes(), 6)).decode()}
