@@ -80,7 +80,7 @@ def _no_such_task(name: str, known: Sequence[str], taskdir: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"no task {name!r} in {taskdir}; did you mean {near[0]!r}?"
-    there = f"there are {', '.join(sorted(known))}" if known else "there is none"
+    there = f"known: {', '.join(sorted(known))}" if known else "there is none"
     return f"no task {name!r} in {taskdir}; {there} (a task is a file {taskdir}/task_<name>.py)"
 
 
@@ -540,6 +540,78 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
             continue
         remove_files(outline, doomed)
         _say(f"{outline.name}: {count(len(doomed), 'file')} removed")
+    return OK
+
+
+@cli.command()
+@_TASKS
+@click.option("--all", "everything", is_flag=True, help="All tasks.")
+@_pass_project
+def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
+    """Cancel the jobs of tasks, of a local run too, and no others.
+
+    Finished rows are kept; psy run goes on there.
+
+    \b
+    Example:
+      psy kill fig1
+    """
+    from psyrun.console import count
+    from psyrun.farm import cancel_jobs
+
+    if not tasks and not everything:
+        raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
+    outlines, broken, _ = project.select(tasks)
+    _complain_of(broken)
+    for outline in outlines:
+        jobs = cancel_jobs(outline)
+        said = f"{count(jobs, 'job')} cancelled; what is finished is kept" if jobs else "nothing is in flight"
+        _say(f"{outline.name}: {said}")
+    return OK
+
+
+@cli.command("new-task")
+@click.argument("name")
+@click.option("--scheduler", default="Local", show_default=True, metavar="S", help="Who runs the jobs.")
+@_pass_project
+def new_task(project: Project, name: str, scheduler: str) -> int:
+    """Write a task file that runs as it is, and explains each setting.
+
+    \b
+    Example:
+      psy new-task fig1
+    """
+    from psyrun.task import check_name
+    from psyrun.template import write_template
+
+    path = Path(project.taskdir) / f"task_{name}.py"
+    check_name(str(path), name)
+    if path.exists():
+        raise click.UsageError(f"{path} exists; choose another name, or remove it first")
+    try:
+        text = write_template(name, scheduler)
+    except LookupError as error:
+        raise click.UsageError(str(error)) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    _say(f"{path} is written; edit it, then: psy test {name}, psy run {name}")
+    return OK
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print a script that completes commands and task names.
+
+    \b
+    Example, for ~/.bashrc:
+      eval "$(psy completion bash)"
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is not None:
+        _say(found(cli, {}, "psy", "_PSY_COMPLETE").source())
     return OK
 
 

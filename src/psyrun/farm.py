@@ -15,7 +15,7 @@ from psyrun.journal import read_input_header
 from psyrun.lock import hold
 from psyrun.plan import read_plan
 from psyrun.records import Tallies
-from psyrun.scheduler import JobSpec, JobState
+from psyrun.scheduler import JobSpec, JobState, scheduler_named
 from psyrun.submissions import Submission, list_submissions, new_token, write_submission
 from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
 from psyrun.task import open_task
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from psyrun.survey import Survey
     from psyrun.task import Outline, Task
 
-__all__ = ["Outcome", "process"]
+__all__ = ["Outcome", "cancel_jobs", "process"]
 
 # What an enclosing job says of itself is not true of the jobs that it submits.
 _FOREIGN = ("SLURM_", "SBATCH_", "SGE_", "PBS_", "NSLOTS", "NHOSTS", "NQUEUES", "JOB_ID", "TASK_ID")
@@ -313,6 +313,22 @@ class _Step:
         reasons = sorted(set(ended.values()))
         if said or reasons:
             self.messages.append("; ".join([said or ", ".join(reasons), f"log: {self.layout.relative(log)}"]))
+
+
+def cancel_jobs(outline: Outline) -> int:
+    """Cancel the jobs in a task's own submission files, and no others; return how many were in flight.
+
+    Finished rows are kept; the next run goes on there.
+    """
+    cancelled = 0
+    for submission in list_submissions(outline.layout.jobs):
+        if submission.over or submission.job is None:
+            continue
+        scheduler = scheduler_named(submission.scheduler)
+        if submission.job in (scheduler.query([submission.job]) or {submission.job}):
+            scheduler.cancel([submission.job])
+            cancelled += 1
+    return cancelled
 
 
 _States = Mapping[str, Mapping[int, JobState]] | None

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from psyrun.source import Source, SourceCache
     from psyrun.store import Store
 
-__all__ = ["COMMANDS", "Outline", "Task", "find_task_files", "open_task", "read_outline", "read_outlines"]
+__all__ = [
+    "COMMANDS",
+    "Outline",
+    "Task",
+    "check_name",
+    "find_task_files",
+    "open_task",
+    "read_outline",
+    "read_outlines",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
@@ -180,7 +189,7 @@ def _run_for_settings(source: Source, root: Path) -> dict[str, Any]:
 
 def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
     name = values.get("name") or Path(source.task).stem.removeprefix("task_")
-    _check_name(source, name)
+    check_name(source.task, name)
     folder = Path(source.task).parent
     workdir = _normalise(root, Path(values.get("workdir") or "psy-work"))
     resultfile = values.get("resultfile")
@@ -209,15 +218,16 @@ def _store_for(result: str | os.PathLike[str] | None) -> Store:
         return PickleStore()
 
 
-def _check_name(source: Source, name: Any) -> None:
+def check_name(path: str, name: Any) -> None:
+    """Raise TaskFileError unless a task file at `path` may have this name."""
     if not isinstance(name, str) or not _NAME.match(name):
         raise TaskFileError(
-            f"{source.task}: {name!r} can't be a task's name; use letters, digits, '_', '.' and '-',"
+            f"{path}: {name!r} can't be a task's name; use letters, digits, '_', '.' and '-',"
             " a letter or digit first (rename the file, or set `name`)"
         )
     if name in COMMANDS:
         raise TaskFileError(
-            f"{source.task}: {name!r} is a command of psy or doit and can't be a task's name;"
+            f"{path}: {name!r} is a command of psy or doit and can't be a task's name;"
             " rename the file, or set `name`"
         )
 

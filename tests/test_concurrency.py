@@ -1,0 +1,285 @@
+"""Two at work on one project, or one at work and one looking: nothing twice, nothing lost, nothing disturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+GATED = """\
+import os
+import time
+from counting import seen
+from psyrun import Param
+
+pspace = Param(x=range(20))
+pool_size = 2
+
+
+def execute(x):
+    seen(x)
+    while not os.path.exists("../gate"):
+        time.sleep(0.01)
+    return {"y": 2 * x}
+"""
+PLAIN = """\
+from counting import seen
+from psyrun import Param
+
+pspace = Param(x=range(20))
+pool_size = 2
+
+
+def execute(x):
+    seen(x)
+    return {"y": 2 * x}
+"""
+
+
+@pytest.fixture
+def gate(project):
+    """A file for which rows wait; it is there in the end, so that nothing waits for ever."""
+    path = project.root / "gate"
+    yield path
+    path.touch()
+
+
+class Started:
+    """A psy that was started, its output in a file."""
+
+    def __init__(self, project, name, *arguments):
+        self._path = project.root / f"{name}.out"
+        with self._path.open("w") as file:
+            self.process = project.start(*arguments, stdout=file, stderr=file)
+
+    def said(self):
+        return self._path.read_text()
+
+    def end(self, code=0):
+        """Wait for its end and check the exit code."""
+        assert self.process.wait(timeout=60) == code, self.said()
+
+
+@pytest.fixture
+def start(project):
+    """Start psy; what is still there in the end is killed."""
+    started = []
+
+    def begin(*arguments):
+        started.append(Started(project, f"psy{len(started)}", *arguments))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        if each.process.poll() is None:
+            os.killpg(each.process.pid, signal.SIGKILL)
+            each.process.wait()
+
+
+def assert_right(project, n=20, factor=2, task="example"):
+    assert project.result(task) == {"x": list(range(n)), "y": [factor * x for x in range(n)]}
+
+
+def snapshot(folder):
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# ---------------------------------------------------------------------- two runs
+
+
+def test_second_run_waits_and_evaluates_nothing_twice(project, start, gate, wait_until):
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(project.rows_seen)
+    second = start("run")
+    wait_until(lambda: "waiting" in second.said())
+    assert str(first.process.pid) in second.said()
+    gate.touch()
+    first.end()
+    second.end()
+    assert len(project.rows_seen()) == 20
+    assert_right(project)
+
+
+def test_runs_that_begin_at_once_evaluate_nothing_twice(project, start):
+    project.task("example", PLAIN)
+    runs = [start("run") for _ in range(3)]
+    for run in runs:
+        run.end()
+    assert len(project.rows_seen()) == 20
+    assert_right(project)
+    assert project.count("run") == 0
+
+
+def test_runs_of_different_tasks_do_not_wait_for_each_other(project, start, gate, wait_until):
+    project.task("example", GATED)
+    project.task("other", PLAIN)
+    first = start("run", "example")
+    wait_until(project.rows_seen)
+    project.psy("run", "other", timeout=30)
+    assert_right(project, task="other")
+    assert first.process.poll() is None
+    gate.touch()
+    first.end()
+    assert_right(project)
+
+
+def test_waiting_run_can_be_interrupted_and_the_other_goes_on(project, start, gate, wait_until):
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(project.rows_seen)
+    second = start("run")
+    wait_until(lambda: "waiting" in second.said())
+    os.killpg(second.process.pid, signal.SIGINT)
+    second.end(code=130)
+    assert "Traceback" not in second.said()
+    gate.touch()
+    first.end()
+    assert len(project.rows_seen()) == 20
+    assert_right(project)
+
+
+def test_run_takes_over_where_the_other_is_interrupted(project, start, gate, wait_until):
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(project.rows_seen)
+    second = start("run")
+    wait_until(lambda: "waiting" in second.said())
+    os.killpg(first.process.pid, signal.SIGINT)
+    first.end(code=130)
+    gate.touch()
+    second.end()
+    assert_right(project)
+
+
+def test_run_with_newer_code_does_not_disturb_the_one_under_way(project, start, gate, wait_until):
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(project.rows_seen)
+    project.edit("psy-tasks/task_example.py", "2 * x", "3 * x")
+    second = start("run", "--yes")
+    wait_until(lambda: "waiting" in second.said())
+    gate.touch()
+    second.end()
+    first.process.wait(timeout=60)
+    assert "Traceback" not in first.said()
+    assert_right(project, factor=3)
+    assert project.count("run") == 0
+    assert_right(project, factor=3)
+
+
+def test_plans_made_at_once_mix_no_values(project, start, gate, wait_until):
+    """The space is drawn anew by each of them: values have to stay with the assignments that they are of."""
+    project.task(
+        "example",
+        """\
+        import os
+        import random
+        import sys
+        import time
+        from counting import seen
+        from psyrun import Param
+        from psyrun.backend import DistributeBackend
+
+
+        class Slow(DistributeBackend):
+            def partition(self, rows, max_jobs, min_items):
+                if "--no-retry" in sys.argv:
+                    seen("planning")
+                    while not os.path.exists("../gate"):
+                        time.sleep(0.01)
+                return super().partition(rows, max_jobs, min_items)
+
+
+        backend = Slow()
+        pspace = Param(x=[random.random() for _ in range(10)])
+        pool_size = 2
+
+
+        def execute(x):
+            return {"y": 2 * x}
+        """,
+    )
+    slow = start("run", "--no-retry")
+    wait_until(project.rows_seen)
+    project.psy("run")
+    gate.touch()
+    slow.end()
+    result = project.result("example")
+    assert len(result["x"]) == 10
+    assert result["y"] == [2 * x for x in result["x"]]
+
+
+# ---------------------------------------------------------------------- locks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("others", ["none", "one that waits"])
+def test_lock_of_a_killed_psy_delays_nobody(project, start, gate, wait_until, others):
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(project.rows_seen)
+    waiting = start("run") if others != "none" else None
+    if waiting is not None:
+        wait_until(lambda: "waiting" in waiting.said())
+    assert (project.root / "psy-work/example/lock").exists()
+    first.process.kill()
+    first.process.wait()
+    gate.touch()
+    began = time.monotonic()
+    second = waiting or start("run")
+    second.end()
+    assert time.monotonic() - began < 10
+    assert_right(project)
+    assert not list((project.root / "psy-work/example").glob("lock*"))
+
+
+# ---------------------------------------------------------------------- looking at a run
+
+
+@pytest.mark.slow
+def test_looking_at_a_run_works_and_writes_nothing(project, start, gate, wait_until):
+    project.task("example", GATED)
+    run = start("run")
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    before = snapshot(project.root / "psy-work")
+    status = project.status("example")
+    counts = [status[name] for name in ("done", "failed", "running", "queued", "missing")]
+    assert sum(counts) == status["total"] == 20
+    assert status["running"] + status["queued"] == 20
+    assert not status["uptodate"]
+    assert status["result"] is None
+    assert "example" in project.psy("status", "-v").stdout
+    assert project.psy("list").stdout.split() == ["example"]
+    project.psy("plan")
+    project.psy("errors")
+    assert snapshot(project.root / "psy-work") == before
+    assert project.rows_seen() == ["(0,)", "(1,)"] or len(project.rows_seen()) == 2
+    gate.touch()
+    run.end()
+    assert_right(project)
+    status = project.status("example")
+    assert (status["done"], status["running"], status["queued"]) == (20, 0, 0)
+
+
+def test_counts_add_up_while_rows_come_in(project, start, wait_until):
+    project.task("example", PLAIN.replace("range(20)", "range(400)").replace("seen(x)", "seen(x); work()"))
+    project.edit(
+        "psy-tasks/task_example.py",
+        "def execute",
+        "import time\n\n\ndef work():\n    time.sleep(0.01)\n\n\ndef execute",
+    )
+    run = start("run")
+    wait_until(lambda: len(project.rows_seen()) > 10)
+    done = []
+    while run.process.poll() is None:
+        status = project.status("example")
+        counts = [status[name] for name in ("done", "failed", "running", "queued", "missing")]
+        assert sum(counts) == status["total"] == 400, status
+        assert min(counts) >= 0, status
+        done.append(status["done"])
+    assert done == sorted(done)
+    run.end()
+    assert_right(project, 400)

@@ -1,0 +1,418 @@
+"""doit: what psyrun relies on in it, and psy, plain doit and a dodo file of one's own on the same files."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from doit.cmd_base import ModuleTaskLoader
+from doit.doit_cmd import DoitMain
+from doit.exceptions import TaskFailed
+
+TEMPLATE = Path(__file__).parent.parent / "dodo_template.py"
+TASK = """\
+from counting import seen
+from psyrun import Param
+
+pspace = Param(x=range(8))
+pool_size = 1
+max_jobs = 2
+
+
+def execute(x):
+    seen(x)
+    return {"y": 2 * x}
+"""
+OWN_DODO = """\
+import psyrun
+
+
+def task_psy():
+    yield from psyrun.doit_tasks("psy-tasks")
+
+
+def plot():
+    with open("psy-work/example/result.pkl", "rb") as source, open("plot.log", "a") as log:
+        log.write(f"{len(source.read())}\\n")
+
+
+def task_plot():
+    return {"file_dep": ["psy-work/example/result.pkl"], "targets": ["plot.log"], "actions": [plot]}
+"""
+
+
+@pytest.fixture
+def doit(project):
+    """Run plain doit in the project and return what it printed."""
+
+    def run(*arguments, code=0):
+        argv = [sys.executable, "-P", "-m", "doit", *arguments]
+        done = subprocess.run(
+            argv, cwd=project.root, env=project.env(), capture_output=True, text=True, timeout=60, check=False
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == code if code is not None else done.returncode != 0, said
+        return said
+
+    return run
+
+
+@pytest.fixture
+def template(project):
+    """A project with a task and the template as its dodo file."""
+    project.task("example", TASK)
+    shutil.copy(TEMPLATE, project.root / "dodo.py")
+    return project
+
+
+@pytest.fixture
+def own(project):
+    """A project with a task and a dodo file that plots its result."""
+    project.task("example", TASK)
+    project.write("dodo.py", OWN_DODO)
+    return project
+
+
+def count(project, run, *arguments, **more):
+    """Return how many rows are evaluated by a call of `run`."""
+    before = len(project.rows_seen())
+    run(*arguments, **more)
+    return len(project.rows_seen()) - before
+
+
+def plots(project):
+    log = project.root / "plot.log"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def assert_right(project, n, factor=2, task="example"):
+    assert project.result(task) == {"x": list(range(n)), "y": [factor * x for x in range(n)]}
+
+
+# ---------------------------------------------------------------------- what psyrun relies on
+
+
+def run_graph(folder, *arguments, **creators):
+    """Run doit on functions that create tasks; return its exit code."""
+    config = {"dep_file": str(folder / "doit.db"), "backend": "sqlite3", "verbosity": 0}
+    loader = ModuleTaskLoader({"DOIT_CONFIG": config, **creators})
+    return DoitMain(loader, config_filenames=()).run(["run", *arguments])
+
+
+def test_doit_never_records_a_pending_node_as_success(tmp_path):
+    runs = []
+    (tmp_path / "dep").write_text("1")
+
+    def act():
+        runs.append(1)
+        (tmp_path / "target").write_text("1")
+        return TaskFailed("in flight", report=False)
+
+    def task_a():
+        return {"actions": [act], "file_dep": [str(tmp_path / "dep")], "targets": [str(tmp_path / "target")]}
+
+    assert [run_graph(tmp_path, task_a=task_a) for _ in range(2)] == [1, 1]
+    assert len(runs) == 2
+
+
+def test_doit_ends_the_whole_run_where_a_predicate_raises(tmp_path):
+    runs = []
+
+    def task_a():
+        return {"actions": [lambda: runs.append("a")], "uptodate": [lambda: 1 / 0]}
+
+    def task_b():
+        return {"actions": [lambda: runs.append("b")]}
+
+    assert run_graph(tmp_path, "--continue", task_a=task_a, task_b=task_b) != 0
+    assert runs == []
+
+
+def test_doit_hashes_a_file_dep_after_the_action(tmp_path):
+    runs = []
+    dep = tmp_path / "dep"
+    dep.write_text("1")
+
+    def act():
+        runs.append(1)
+        dep.write_text("edited during the action")
+
+    def task_a():
+        return {"actions": [act], "file_dep": [str(dep)]}
+
+    assert [run_graph(tmp_path, task_a=task_a) for _ in range(2)] == [0, 0]
+    assert len(runs) == 1
+
+
+def test_doit_takes_predicates_and_file_deps_as_a_conjunction(tmp_path):
+    runs, settled, dep = [], [True], tmp_path / "dep"
+    dep.write_text("1")
+
+    def task_a():
+        return {"actions": [lambda: runs.append(1)], "file_dep": [str(dep)], "uptodate": [lambda: settled[0]]}
+
+    def again():
+        before = len(runs)
+        run_graph(tmp_path, task_a=task_a)
+        return len(runs) - before
+
+    assert (again(), again()) == (1, 0)
+    settled[0] = False
+    assert again() == 1
+    settled[0] = True
+    dep.write_text("2")
+    assert (again(), again()) == (1, 0)
+
+
+def test_doit_groups_nodes_by_basename(tmp_path):
+    runs = []
+
+    def task_any():
+        for group in "ab":
+            yield {"basename": group, "name": None, "doc": f"group {group}"}
+            for name in "xy":
+                yield {"basename": group, "name": name, "actions": [(runs.append, [group + name])]}
+
+    assert run_graph(tmp_path, "b", task_any=task_any) == 0
+    assert runs == ["bx", "by"]
+    assert run_graph(tmp_path, "a:y", task_any=task_any) == 0
+    assert runs[2:] == ["ay"]
+
+
+def test_doit_writes_its_database_at_the_end_only(tmp_path):
+    listed = []
+
+    def look():
+        with closing(sqlite3.connect(tmp_path / "doit.db")) as database:
+            listed.append(database.execute("select count(*) from doit").fetchone()[0])
+
+    def task_a():
+        return {"actions": [lambda: None]}
+
+    def task_b():
+        return {"actions": [look], "task_dep": ["a"]}
+
+    assert run_graph(tmp_path, task_a=task_a, task_b=task_b) == 0
+    look()
+    assert listed == [0, 2]
+
+
+# ---------------------------------------------------------------------- the template
+
+
+@pytest.mark.slow
+def test_template_runs_every_step_once(template, doit):
+    assert count(template, doit) == 8
+    assert_right(template, 8)
+    said = doit()
+    assert [line for line in said.splitlines() if line.startswith(".")] == []
+    assert len(template.rows_seen()) == 8
+    listed = doit("list")
+    assert "example" in listed
+    assert "example:split" not in listed
+    listed = doit("list", "--all")
+    for step in ("split", "process", "merge"):
+        assert f"example:{step}" in listed
+    info = doit("info", "example:process")
+    assert "psy-work/example/plan.json" in info
+    assert "psy-work/example/process.json" in info
+    template.edit("psy-tasks/task_example.py", "range(8)", "range(10)")
+    assert count(template, doit, "example") == 2
+    assert_right(template, 10)
+
+
+@pytest.mark.slow
+def test_psy_and_doit_evaluate_nothing_twice_in_turn(template, doit):
+    assert template.count("run") == 8
+    assert count(template, doit) == 0
+    template.edit("psy-tasks/task_example.py", "range(8)", "range(10)")
+    assert count(template, doit) == 2
+    assert template.count("run") == 0
+    template.edit("psy-tasks/task_example.py", "range(10)", "range(11)")
+    assert template.count("run") == 1
+    assert count(template, doit) == 0
+    assert_right(template, 11)
+
+
+@pytest.mark.slow
+def test_split_takes_its_orders_as_options(template, doit):
+    doit()
+    template.edit("psy-tasks/task_example.py", "2 * x", "3 * x")
+    assert count(template, doit, "example:split", "--keep-rows") == 0
+    assert count(template, doit) == 0
+    assert_right(template, 8)
+    assert count(template, doit, "example:split", "--again") == 0
+    assert count(template, doit) == 8
+    assert_right(template, 8, factor=3)
+    assert count(template, doit) == 0
+
+
+def test_broken_task_file_does_not_stop_the_others(template, doit):
+    template.task("broken", "from psyrun import Param\npspace = Param(x=range(3)\n")
+    template.task("raising", "pspace = 1 / 0\ndef execute(x):\n    return {}\n")
+    said = doit(code=None)
+    assert "task_broken.py" in said
+    assert "task_raising.py" in said
+    assert_right(template, 8)
+
+
+def test_damaged_plan_does_not_stop_the_others(template, doit):
+    template.task("other", TASK)
+    doit()
+    (template.root / "psy-work/example/plan.json").write_bytes(b"garbage")
+    (template.root / "psy-work/other/result.pkl").unlink()
+    said = doit(code=None)
+    assert "plan.json" in said
+    assert_right(template, 8, task="other")
+
+
+def test_failed_rows_fail_plain_doit(template, doit):
+    template.edit("psy-tasks/task_example.py", "seen(x)", "seen(x)\n    1 / (x - 3)")
+    said = doit(code=None)
+    assert "psy errors example" in said
+    assert not (template.root / "psy-work/example/result.pkl").exists()
+    assert template.status("example")["failed"] == 1
+
+
+def test_psy_doit_runs_plain_doit_without_a_dodo_file(project):
+    project.task("example", TASK)
+    listed = project.psy("doit", "list", "--all").stdout
+    for step in ("split", "process", "merge"):
+        assert f"example:{step}" in listed
+    before = len(project.rows_seen())
+    project.psy("doit", "run", "example")
+    assert len(project.rows_seen()) - before == 8
+    assert project.count("run") == 0
+    assert_right(project, 8)
+
+
+# ---------------------------------------------------------------------- a dodo file of one's own
+
+
+@pytest.mark.slow
+def test_own_task_runs_after_the_merge_whenever_the_result_changed(own, doit):
+    assert count(own, doit, "plot") == 8
+    assert plots(own) == 1
+    doit()
+    assert plots(own) == 1
+    own.edit("psy-tasks/task_example.py", "range(8)", "range(9)")
+    assert count(own, doit) == 1
+    assert plots(own) == 2
+    own.edit("psy-tasks/task_example.py", "seen(x)", "seen(x)  # a remark")
+    assert count(own, doit) == 0
+    assert plots(own) == 2
+
+
+def test_own_task_does_not_run_where_rows_failed(own, doit):
+    own.edit("psy-tasks/task_example.py", "seen(x)", "seen(x)\n    1 / (x - 3)")
+    doit("plot", code=None)
+    assert plots(own) == 0
+    doit("--continue", code=None)
+    assert plots(own) == 0
+
+
+@pytest.mark.slow
+def test_psy_run_and_an_own_dodo_file_work_on_the_same_files(own, doit):
+    assert own.count("run") == 8
+    assert count(own, doit) == 0
+    assert plots(own) == 1
+    own.edit("psy-tasks/task_example.py", "range(8)", "range(9)")
+    assert own.count("run") == 1
+    assert count(own, doit) == 0
+    assert plots(own) == 2
+    own.edit("psy-tasks/task_example.py", "range(9)", "range(10)")
+    assert count(own, doit) == 1
+    assert own.count("run") == 0
+    assert_right(own, 10)
+
+
+# ---------------------------------------------------------------------- the database is a cache
+
+
+def database_of(project):
+    return project.root / "psy-work" / ".doit.db"
+
+
+def assert_one_warning(done):
+    said = done.stdout + done.stderr
+    assert said.count(".doit.db") == 1, said
+    assert "Traceback" not in said
+
+
+def test_lost_database_costs_no_evaluation(project):
+    project.task("example", TASK)
+    project.psy("run")
+    database_of(project).unlink()
+    result = project.root / "psy-work/example/result.pkl"
+    before = result.stat().st_mtime_ns
+    assert project.count("run") == 0
+    assert result.stat().st_mtime_ns == before
+    assert database_of(project).exists()
+
+
+@pytest.mark.slow
+def test_locked_database_is_one_warning(project):
+    project.task("example", TASK)
+    project.psy("run")
+    with closing(sqlite3.connect(database_of(project), isolation_level=None)) as other:
+        other.execute("begin immediate")
+        done = project.psy("run", timeout=30)
+        assert_one_warning(done)
+        assert "locked" in done.stdout + done.stderr
+        project.edit("psy-tasks/task_example.py", "range(8)", "range(9)")
+        assert project.count("run") == 1
+        assert_right(project, 9)
+    assert project.count("run") == 0
+    assert ".doit.db" not in project.psy("run").stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["success", "failure"])
+def test_database_that_is_locked_during_the_run_is_one_warning(project, wait_until, ending):
+    project.task("example", TASK)
+    project.edit("psy-tasks/task_example.py", "seen(x)", "seen(x)\n    wait()\n    1 / (x - FAILING)")
+    project.edit(
+        "psy-tasks/task_example.py",
+        "def execute",
+        f"""FAILING = {3 if ending == "failure" else -1}
+
+
+def wait():
+    import os
+    import time
+
+    while not os.path.exists("../gate"):
+        time.sleep(0.01)
+
+
+def execute""",
+    )
+    run = project.start("run")
+    wait_until(project.rows_seen)
+    with closing(sqlite3.connect(database_of(project), isolation_level=None)) as other:
+        other.execute("begin immediate")
+        (project.root / "gate").touch()
+        out, err = run.communicate(timeout=60)
+    said = out + err
+    assert "Traceback" not in said, said
+    assert said.count(".doit.db") == 1, said
+    assert run.returncode == (1 if ending == "failure" else 0), said
+    status = project.status("example")
+    assert (status["done"], status["failed"]) == ((7, 1) if ending == "failure" else (8, 0))
+
+
+@pytest.mark.parametrize("garbage", [b"not a database, by far " * 200, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_damaged_database_is_one_warning(project, garbage):
+    project.task("example", TASK)
+    project.psy("run")
+    database_of(project).write_bytes(garbage)
+    project.edit("psy-tasks/task_example.py", "range(8)", "range(9)")
+    before = len(project.rows_seen())
+    assert_one_warning(project.psy("run"))
+    assert len(project.rows_seen()) - before == 1
+    assert_right(project, 9)
