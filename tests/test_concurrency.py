@@ -1,10 +1,9 @@
-"""Two at work on one project, or one at work and one looking: nothing twice, nothing lost, nothing disturbed."""
+"""Two at work on one project, or one at work and one looking: nothing twice, nothing lost or disturbed."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
 
 import pytest
 
@@ -207,9 +206,12 @@ def test_plans_made_at_once_mix_no_values(project, start, gate, wait_until):
     project.psy("run")
     gate.touch()
     slow.end()
-    result = project.result("example")
-    assert len(result["x"]) == 10
-    assert result["y"] == [2 * x for x in result["x"]]
+    for _ in range(2):
+        result = project.result("example")
+        assert len(result["x"]) == 10
+        assert result["y"] == [2 * x for x in result["x"]]
+        (project.root / "psy-work/example/result.pkl").unlink()
+        project.psy("run")
 
 
 # ---------------------------------------------------------------------- locks
@@ -225,14 +227,27 @@ def test_lock_of_a_killed_psy_delays_nobody(project, start, gate, wait_until, ot
     if waiting is not None:
         wait_until(lambda: "waiting" in waiting.said())
     assert (project.root / "psy-work/example/lock").exists()
+    known = len(project.rows_seen())
     first.process.kill()
     first.process.wait()
-    gate.touch()
-    began = time.monotonic()
     second = waiting or start("run")
+    wait_until(lambda: len(project.rows_seen()) > known, seconds=10)
+    gate.touch()
     second.end()
-    assert time.monotonic() - began < 10
     assert_right(project)
+
+
+def test_lock_of_a_killed_psy_is_cleared_away(project, start, gate, wait_until):
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(project.rows_seen)
+    known = len(project.rows_seen())
+    first.process.kill()
+    first.process.wait()
+    second = start("run")
+    wait_until(lambda: len(project.rows_seen()) > known)
+    gate.touch()
+    second.end()
     assert not list((project.root / "psy-work/example").glob("lock*"))
 
 
@@ -256,7 +271,7 @@ def test_looking_at_a_run_works_and_writes_nothing(project, start, gate, wait_un
     project.psy("plan")
     project.psy("errors")
     assert snapshot(project.root / "psy-work") == before
-    assert project.rows_seen() == ["(0,)", "(1,)"] or len(project.rows_seen()) == 2
+    assert len(project.rows_seen()) == 2
     gate.touch()
     run.end()
     assert_right(project)

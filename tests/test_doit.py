@@ -176,7 +176,11 @@ def test_doit_groups_nodes_by_basename(tmp_path):
         for group in "ab":
             yield {"basename": group, "name": None, "doc": f"group {group}"}
             for name in "xy":
-                yield {"basename": group, "name": name, "actions": [(runs.append, [group + name])]}
+                yield {
+                    "basename": group,
+                    "name": name,
+                    "actions": [(lambda run: runs.append(run), [group + name])],
+                }
 
     assert run_graph(tmp_path, "b", task_any=task_any) == 0
     assert runs == ["bx", "by"]

@@ -308,13 +308,12 @@ def _summarise_one(status: Status, run: Run, *, interrupted: bool) -> int:
         return PENDING
     words = [f"{status.failed:,} failed"] if status.failed else []
     words += [f"{status.missing:,} missing"] if status.missing else []
-    _say(", ".join([rows, *words]) + ("" if status.failed or interrupted else "; go on: psy run " + name))
+    _say(", ".join([rows, *words]) + ("" if status.failed or interrupted else f"; to go on: psy run {name}"))
     if status.failed:
         _say(f"  why: psy errors {name}; which: psy status -v {name}")
         _say(f"  to try them again: psy run {name}; after mending the code: psy run --continue {name}")
-    reason = run.failures.get(name)
-    if reason and not status.failed:
-        _say(f"  {reason}")
+    elif name in run.failures:
+        _say(f"  {run.failures[name]}")
     return UNFINISHED
 
 

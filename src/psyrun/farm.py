@@ -300,19 +300,18 @@ class _Step:
         reasons = self.scheduler.explain([submission.job for submission in over if submission.job])
         unfinished = {progress.batch.number for progress in survey.batches if progress.missing}
         for submission in over:
-            ended = {str(element): why for (job, element), why in reasons.items() if job == submission.job}
             if not any(number in unfinished for number, _ in submission.batches):
                 self._path(submission).unlink(missing_ok=True)
                 continue
+            ended = {str(element): why for (job, element), why in reasons.items() if job == submission.job}
+            said = _last_error(self._log(submission))
+            if said:  # The worker knows better than the system why it ended.
+                ended |= dict.fromkeys(ended or ["-1"], said.splitlines()[-1])
             write_submission(self.layout.jobs, replace(submission, ended=ended, over=True))
-            self._report(submission, ended)
-
-    def _report(self, submission: Submission, ended: Mapping[str, str]) -> None:
-        log = self._log(submission)
-        said = _last_error(log)
-        reasons = sorted(set(ended.values()))
-        if said or reasons:
-            self.messages.append("; ".join([said or ", ".join(reasons), f"log: {self.layout.relative(log)}"]))
+            if ended:
+                why = said or ", ".join(sorted(set(ended.values())))
+                log = self.layout.relative(self._log(submission))
+                self.messages.append(f"{why}\n  (log: {log})")
 
 
 def cancel_jobs(outline: Outline) -> int:

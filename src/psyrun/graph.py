@@ -215,7 +215,7 @@ class _Nodes:
             self.run.pending[name] = outcome.in_flight
             return Pending(f"{name}: {outcome.in_flight} jobs in flight")
         text = f"{name}: {survey.failed} rows failed, {survey.missing} missing of {survey.total}"
-        self.run.failures[name] = text
+        self.run.failures[name] = f"why: psy errors {name}; which: psy status -v {name}"
         return TaskFailed("\n".join([text, *outcome.messages, f"which, and why: psy errors {name}"]))
 
     def _is_processed(self, task: Any) -> bool:

@@ -10,7 +10,7 @@ import sys
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from psyrun.errors import TaskFileError
 from psyrun.imports import CapturedLoader, captured_imports, captured_lines
@@ -19,12 +19,14 @@ from psyrun.syntax import parse
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from types import ModuleType
 
     from psyrun.source import Source
 
-__all__ = ["loaded"]
+__all__ = ["hidden", "loaded", "shown"]
+
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -51,7 +53,7 @@ def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole")
     """
     home = os.path.normpath(root.absolute())
     folder = os.path.normpath(Path(home, source.task).parent)
-    name = Path(source.task).stem.replace(".", "_")
+    name = _module_name(source)
     with (
         _working_in(folder, home),
         captured_lines(home, source.files),
@@ -63,6 +65,44 @@ def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole")
         except (Exception, SystemExit) as error:
             raise TaskFileError(_explain(error, source, home, part)) from error
         yield module
+
+
+@contextmanager
+def hidden(source: Source) -> Iterator[None]:
+    """Keep the task's module and its local modules from being imported, inside `loaded`.
+
+    Objects of their classes are pickled by value then: whoever reads the pickle need not have them.
+    """
+    names = (_module_name(source), *source.modules)
+    taken = {name: sys.modules[name] for name in names if sys.modules.get(name) is not None}
+    sys.modules.update(dict.fromkeys(taken))  # type: ignore[arg-type]  # None: can't be imported.
+    try:
+        yield
+    finally:
+        sys.modules.update(taken)
+
+
+def shown(source: Source, function: Callable[..., _T]) -> Callable[..., _T]:
+    """Return `function` such that it finds the modules which are `hidden` around its calls.
+
+    Call this where they are not hidden yet.
+    """
+    names = (_module_name(source), *source.modules)
+    modules = {name: sys.modules[name] for name in names if sys.modules.get(name) is not None}
+
+    def call(*arguments: Any) -> _T:
+        before = {name: sys.modules.get(name) for name in modules}
+        sys.modules.update(modules)
+        try:
+            return function(*arguments)
+        finally:
+            sys.modules.update(before)  # type: ignore[arg-type]
+
+    return call
+
+
+def _module_name(source: Source) -> str:
+    return Path(source.task).stem.replace(".", "_")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import replacing, write_atomic
 from psyrun.errors import DirtyError, FormatError
 from psyrun.journal import read_inputs
+from psyrun.loading import hidden, shown
 from psyrun.plan import read_plan
 from psyrun.records import JournalFile, list_journals, read_values
 from psyrun.rows import ABSENT, stack
@@ -19,10 +20,12 @@ from psyrun.survey import file_digest, is_current, read_receipt
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from psyrun.orders import Orders
     from psyrun.plan import Layout, Plan
+    from psyrun.store import Store
     from psyrun.task import Outline
 
 __all__ = ["merge", "read_batch"]
@@ -61,12 +64,12 @@ def merge(outline: Outline, orders: Orders) -> bool:
             f" move it away, or overwrite it: psy run --force {outline.name}"
         )
     layout.result.parent.mkdir(parents=True, exist_ok=True)
-    reader = _Reader(layout, plan, {name: end for name, end, _ in receipt["journals"]}, set(outline.exclude))
+    ends = {name: end for name, end, _ in receipt["journals"]}
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
-        if isinstance(task.store, ChunkStore):
-            task.store.save_chunks(temporary, reader.filled_chunks)
-        else:
-            task.store.save(temporary, reader.table())
+        read = shown(outline.source, read_batch)
+        reader = _Reader(layout, plan, ends, set(outline.exclude), read)
+        with hidden(outline.source):
+            _store(task.store, temporary, reader)
         # The receipt comes first: a result without one would be taken for somebody else's.
         content = {
             "format": FORMAT,
@@ -77,6 +80,13 @@ def merge(outline: Outline, orders: Orders) -> bool:
         }
         write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
     return True
+
+
+def _store(store: Store, path: Path, reader: _Reader) -> None:
+    if isinstance(store, ChunkStore):
+        store.save_chunks(path, reader.filled_chunks)
+    else:
+        store.save(path, reader.table())
 
 
 # ---------------------------------------------------------------------- reading rows
@@ -127,6 +137,7 @@ class _Reader:
     plan: Plan
     ends: Mapping[str, int]
     exclude: set[str]
+    read: Callable[..., tuple[dict[str, list[Any]], list[bool]]]
 
     def chunks(self) -> Iterator[dict[str, list[Any]]]:
         """Yield tables of consecutive rows, in the order of the space."""
@@ -155,7 +166,7 @@ class _Reader:
             }
 
     def _read(self, number: int, journals: list[JournalFile]) -> dict[str, list[Any]]:
-        table, _ = read_batch(self.layout, number, journals, self.ends, self.exclude)
+        table, _ = self.read(self.layout, number, journals, self.ends, self.exclude)
         return table
 
     def _journals(self) -> dict[int, list[JournalFile]]:

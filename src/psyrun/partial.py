@@ -62,8 +62,9 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
     filename = Path(filename).absolute()
     with _importable(layout, plan):
         table = stack(_read_chunks(layout, folder, plan), () if plan is None else plan.names)
-        with replacing(filename, filename.suffix) as temporary:
-            store.save(temporary, table)
+    # Outside: objects of the task's own classes are then pickled by value, for readers that lack them.
+    with replacing(filename, filename.suffix) as temporary:
+        store.save(temporary, table)
     return max((len(values) for values in table.values()), default=0)
 
 

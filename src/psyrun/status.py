@@ -240,10 +240,12 @@ def group_failures(details: Iterable[Detail], examples: int = 3) -> list[Group]:
     """Group failures by traceback, the most frequent first; those without one by reason."""
     groups: dict[str, Group] = {}
     for detail in details:
-        if detail.failure is None:
-            continue
         failure = detail.failure
-        key = _place(failure.traceback) or failure.reason.partition(":")[0]
+        if failure is None and detail.reason is not None:
+            failure = Failure(0, f"not evaluated: {detail.reason}")
+        if failure is None:
+            continue
+        key = _place(failure.traceback) or failure.reason.rpartition(":")[0] or failure.reason
         group = groups.setdefault(key, Group(failure.reason, failure.traceback))
         group.count += 1
         if detail.assignment is not None and len(group.examples) < examples:
