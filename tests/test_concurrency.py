@@ -222,16 +222,15 @@ def test_plans_made_at_once_mix_no_values(project, start, gate, wait_until):
 def test_lock_of_a_killed_psy_delays_nobody(project, start, gate, wait_until, others):
     project.task("example", GATED)
     first = start("run")
-    wait_until(project.rows_seen)
+    wait_until(lambda: len(project.rows_seen()) == 2)
     waiting = start("run") if others != "none" else None
     if waiting is not None:
         wait_until(lambda: "waiting" in waiting.said())
     assert (project.root / "psy-work/example/lock").exists()
-    known = len(project.rows_seen())
     first.process.kill()
     first.process.wait()
     second = waiting or start("run")
-    wait_until(lambda: len(project.rows_seen()) > known, seconds=10)
+    wait_until(lambda: len(project.rows_seen()) > 2, seconds=10)
     gate.touch()
     second.end()
     assert_right(project)
@@ -240,12 +239,11 @@ def test_lock_of_a_killed_psy_delays_nobody(project, start, gate, wait_until, ot
 def test_lock_of_a_killed_psy_is_cleared_away(project, start, gate, wait_until):
     project.task("example", GATED)
     first = start("run")
-    wait_until(project.rows_seen)
-    known = len(project.rows_seen())
+    wait_until(lambda: len(project.rows_seen()) == 2)
     first.process.kill()
     first.process.wait()
     second = start("run")
-    wait_until(lambda: len(project.rows_seen()) > known)
+    wait_until(lambda: len(project.rows_seen()) > 2)
     gate.touch()
     second.end()
     assert not list((project.root / "psy-work/example").glob("lock*"))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, SchedulerError, SubmitLimitError
-from psyrun.journal import read_input_header
+from psyrun.journal import read_input_header, read_inputs
 from psyrun.lock import hold
 from psyrun.plan import read_plan
-from psyrun.records import Tallies
+from psyrun.records import Tallies, list_journals, read_values
 from psyrun.scheduler import JobSpec, JobState, scheduler_named
 from psyrun.submissions import Submission, list_submissions, new_token, write_submission
 from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
@@ -136,6 +136,7 @@ class _Step:
         self.messages: list[str] = []
         self.in_flight = 0
         self._tallies = Tallies()
+        self._checked = False
 
     def run(self) -> None:
         """Submit what is missing and in nobody's hands; wait where that is asked for."""
@@ -145,6 +146,7 @@ class _Step:
         alive = [batch for submission in open_ones for batch in _alive(submission, states)]
         self._close(open_ones, states, survey)
         open_ones = [submission for submission in open_ones if _alive(submission, states)]
+        self._check_store(survey)
         todo = self._todo(survey, set(alive))
         self.in_flight = len(alive)
         if todo:
@@ -283,6 +285,7 @@ class _Step:
                 began = time.monotonic()
                 survey = self._survey()
                 self.watcher.progress(self.task.name, survey)
+                self._check_store(survey)
                 self.in_flight = sum(len(_alive(submission, states)) for submission in submissions)
                 if self.in_flight == 0:
                     break
@@ -293,6 +296,20 @@ class _Step:
                 self.scheduler.cancel([submission.job for submission in submissions if submission.job])
             raise
         self._close(submissions, states, survey)
+
+    def _check_store(self, survey: Survey) -> None:
+        """Find with the first finished row, not with the last, that the store can't hold the values."""
+        if self._checked or survey.done == 0:
+            return
+        self._checked = True
+        number = next(progress.batch.number for progress in survey.batches if progress.done)
+        _, assignments = read_inputs(self.layout.input(number))
+        for rows, columns in read_values(list_journals(self.layout.out).get(number, ())):
+            first = {name: [values[rows[0]]] for name, values in assignments.items()}
+            first |= {name: [values[0]] for name, values in columns.items()}
+            exclude = self.task.outline.exclude
+            self.task.store.check({name: value for name, value in first.items() if name not in exclude})
+            return
 
     def _close(self, submissions: Sequence[Submission], states: _States, survey: Survey) -> None:
         """Keep why jobs ended before their rows were there; forget those that did their work."""

@@ -230,8 +230,15 @@ class _Nodes:
     # ------------------------------------------------------------------ merge
 
     def _merge(self, orders: Orders) -> None:
-        if merge(self.outline, orders):
-            self.run.written.add(self.outline.name)
+        merged = merge(self.outline, orders)
+        name = self.outline.name
+        if merged.filled:
+            names = ", ".join(map(repr, merged.filled))
+            self.run.watcher.note(
+                name, f"some rows have no {names}: filled with NaN beside numbers, else None"
+            )
+        if merged.written:
+            self.run.written.add(name)
 
     def _is_merged(self, task: Any) -> bool:
         del task

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing, write_atomic
@@ -28,19 +29,31 @@ if TYPE_CHECKING:
     from psyrun.store import Store
     from psyrun.task import Outline
 
-__all__ = ["merge", "read_batch"]
+__all__ = ["Merged", "merge", "read_batch"]
 
 FORMAT = 1
-_CACHED = 16
+_CHUNK_ROWS = 10_000
+_CACHED_ROWS = 200_000
 
 
-def merge(outline: Outline, orders: Orders) -> bool:
-    """Write the result file of a task whose rows are all there.
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a merge step did.
 
-    Returns
-    -------
-    bool
-        Whether it had to be written.
+    Parameters
+    ----------
+    written
+        Whether the result had to be written.
+    filled
+        Names that some rows had no value of.
+    """
+
+    written: bool
+    filled: tuple[str, ...] = ()
+
+
+def merge(outline: Outline, orders: Orders) -> Merged:
+    """Write the result file of a task whose rows are all there, unless it is current.
 
     Raises
     ------
@@ -57,7 +70,7 @@ def merge(outline: Outline, orders: Orders) -> bool:
     if plan is None or receipt is None or receipt["table"] != plan.table_digest:
         raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")
     if is_current(layout, plan):
-        return False
+        return Merged(written=False)
     if layout.result.exists() and not layout.receipt.exists() and not (orders.again or orders.keep_rows):
         raise DirtyError(
             f"{outline.result}: psyrun did not write this file;"
@@ -74,17 +87,22 @@ def merge(outline: Outline, orders: Orders) -> bool:
         content = {
             "format": FORMAT,
             "process": file_digest(layout.process),
-            "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
+            "sha256": _digest(temporary),
             "size": temporary.stat().st_size,
             "table": plan.table_digest,
         }
         write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
-    return True
+    return Merged(written=True, filled=tuple(sorted(reader.find_lacking())))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _store(store: Store, path: Path, reader: _Reader) -> None:
     if isinstance(store, ChunkStore):
-        store.save_chunks(path, reader.filled_chunks)
+        store.save_chunks(path, reader.chunks)
     else:
         store.save(path, reader.table())
 
@@ -133,41 +151,71 @@ def _place(target: list[Any], rows: Sequence[int], column: Sequence[Any]) -> Non
 
 @dataclass(slots=True)
 class _Reader:
+    """Reads the rows of a plan in the order of the space, and notes which names rows lack."""
+
     layout: Layout
     plan: Plan
     ends: Mapping[str, int]
     exclude: set[str]
     read: Callable[..., tuple[dict[str, list[Any]], list[bool]]]
+    names: list[set[str]] = field(default_factory=list)
+    partial: set[str] = field(default_factory=set)
 
-    def chunks(self) -> Iterator[dict[str, list[Any]]]:
-        """Yield tables of consecutive rows, in the order of the space."""
-        journals = self._journals()
-        cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
-        for number, rows in self.plan.segments():
-            if number not in cache:
-                cache[number] = self._read(number, journals.get(number, []))
-                if len(cache) > _CACHED:
-                    cache.popitem(last=False)
-            batch = cache[number]
-            yield {name: values[rows.start : rows.stop] for name, values in batch.items()}
+    def find_lacking(self) -> set[str]:
+        """Return the names that some rows have values of and others have not."""
+        everywhere = set.intersection(*self.names) if self.names else set()
+        return self.partial | (set().union(*self.names) - everywhere)
 
     def table(self) -> dict[str, list[Any]]:
         """Return all rows; names that a row lacks are filled."""
         names = [name for name in self.plan.names if name not in self.exclude]
-        return stack(self.chunks(), names)
+        return stack(self._slices(math.inf), names)
 
-    def filled_chunks(self) -> Iterator[dict[str, list[Any]]]:
-        """Yield tables of consecutive rows in which None stands for what single rows lack."""
-        for chunk in self.chunks():
-            yield {
-                name: [None if value is ABSENT else value for value in values]
-                for name, values in chunk.items()
-                if not all(value is ABSENT for value in values)
-            }
+    def chunks(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield tables of some thousand consecutive rows; None stands for what single rows lack."""
+        gathered: list[dict[str, list[Any]]] = []
+        rows = 0
+        for part in self._slices(_CACHED_ROWS):
+            gathered.append(part)
+            rows += _count_rows(part)
+            if rows >= _CHUNK_ROWS:
+                yield stack(gathered, ())
+                gathered, rows = [], 0
+        if gathered:
+            yield stack(gathered, ())
+
+    def _slices(self, most: float) -> Iterator[dict[str, list[Any]]]:
+        """Yield consecutive rows of one batch at a time, keeping batches of `most` rows in all in memory."""
+        journals = self._journals()
+        cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
+        cached = 0
+        for number, rows in self.plan.segments():
+            if number not in cache:
+                cache[number] = self._read(number, journals.get(number, []))
+                cached += _count_rows(cache[number])
+                while cached > most and len(cache) > 2:
+                    cached -= _count_rows(cache.popitem(last=False)[1])
+            batch = cache[number]
+            yield {name: values[rows.start : rows.stop] for name, values in batch.items()}
 
     def _read(self, number: int, journals: list[JournalFile]) -> dict[str, list[Any]]:
-        table, _ = self.read(self.layout, number, journals, self.ends, self.exclude)
+        table, done = self.read(self.layout, number, journals, self.ends, self.exclude)
+        if not all(done) and not self._has_wanted(number, done):
+            # process.json vouches for rows that are not there any more: process has to look again.
+            self.layout.process.unlink(missing_ok=True)
+            raise FormatError(
+                f"{self.layout.relative(self.layout.out)}: a journal of batch {number} was damaged or removed;"
+                " run psy run again: it evaluates the rows that are lost"
+            )
+        self.names.append(set(table))
+        for name, values in table.items():
+            if any(value is ABSENT and there for value, there in zip(values, done)):
+                self.partial.add(name)
         return table
+
+    def _has_wanted(self, number: int, done: Sequence[bool]) -> bool:
+        wanted = self.plan.wanted_rows().get(number)
+        return wanted is not None and all(done[row] for row in wanted)
 
     def _journals(self) -> dict[int, list[JournalFile]]:
         """Return the journals that the receipt names, in its order."""
@@ -177,3 +225,7 @@ class _Reader:
             named = [journal for journal in journals if journal.path.stem in rank]
             found[number] = sorted(named, key=lambda journal: rank[journal.path.stem])
         return found
+
+
+def _count_rows(table: Mapping[str, Sequence[Any]]) -> int:
+    return max(map(len, table.values()), default=0)
