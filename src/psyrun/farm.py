@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psyrun.disk import write_atomic
-from psyrun.errors import FormatError, SchedulerError, SubmitLimitError
+from psyrun.errors import FormatError, SchedulerError, StoreError, SubmitLimitError
 from psyrun.journal import read_input_header, read_inputs
 from psyrun.lock import hold
 from psyrun.plan import read_plan
@@ -308,7 +308,10 @@ class _Step:
             first = {name: [values[rows[0]]] for name, values in assignments.items()}
             first |= {name: [values[0]] for name, values in columns.items()}
             exclude = self.task.outline.exclude
-            self.task.store.check({name: value for name, value in first.items() if name not in exclude})
+            try:
+                self.task.store.check({name: value for name, value in first.items() if name not in exclude})
+            except StoreError as error:
+                raise StoreError(f"{self.task.outline.path}: {error}") from error
             return
 
     def _close(self, submissions: Sequence[Submission], states: _States, survey: Survey) -> None:

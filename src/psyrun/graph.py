@@ -234,9 +234,7 @@ class _Nodes:
         name = self.outline.name
         if merged.filled:
             names = ", ".join(map(repr, merged.filled))
-            self.run.watcher.note(
-                name, f"some rows have no {names}: filled with NaN beside numbers, else None"
-            )
+            self.run.watcher.note(name, f"some rows lack {names}: filled with NaN beside numbers, else None")
         if merged.written:
             self.run.written.add(name)
 

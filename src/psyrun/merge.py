@@ -203,9 +203,10 @@ class _Reader:
         if not all(done) and not self._has_wanted(number, done):
             # process.json vouches for rows that are not there any more: process has to look again.
             self.layout.process.unlink(missing_ok=True)
+            out = self.layout.relative(self.layout.out)
             raise FormatError(
-                f"{self.layout.relative(self.layout.out)}: a journal of batch {number} was damaged or removed;"
-                " run psy run again: it evaluates the rows that are lost"
+                f"{out}: a journal of batch {number} was damaged or removed;"
+                " psy run again: it evaluates the rows that are lost"
             )
         self.names.append(set(table))
         for name, values in table.items():
