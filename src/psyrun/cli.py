@@ -274,6 +274,8 @@ def _summarise(outlines: Sequence[Outline], run: Run, cache: SourceCache, *, int
             _complain(str(error))
             codes.append(_code_of(error))
             continue
+        if interrupted and not outline.layout.plan.exists():
+            continue  # It would have to be run to know how many rows there are.
         try:
             status = read_status(outline, cache)
         except PsyrunError as trouble:
@@ -281,10 +283,24 @@ def _summarise(outlines: Sequence[Outline], run: Run, cache: SourceCache, *, int
             codes.append(USAGE)
             continue
         codes.append(_summarise_one(status, run, interrupted=interrupted))
+        if status.uptodate and _was_edited(outline):
+            _say(f"  it was edited meanwhile: psy run {outline.name} evaluates the new code")
     if interrupted:
         _say(f"interrupted; what is finished is kept. To go on: psy run {' '.join(o.name for o in outlines)}")
         return INTERRUPTED
     return _worst(codes)
+
+
+def _was_edited(outline: Outline) -> bool:
+    """Whether the sources are not those any more that the run began with."""
+    from psyrun.errors import PsyrunError
+    from psyrun.source import read_source
+
+    try:
+        now = read_source(outline.root, outline.root / outline.path)
+    except PsyrunError:
+        return True
+    return (now.code, now.space) != (outline.source.code, outline.source.space)
 
 
 def _code_of(error: Exception) -> int:

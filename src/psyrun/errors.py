@@ -7,7 +7,8 @@ Every message names the thing, the place and the cure::
     |- IdentityError             a parameter value has no identity: it can't be pickled (also TypeError)
     |- TaskFileError             a task file, psy-conf.py or one of their settings (also ValueError)
     |- ExecuteError              `execute` or `setup` does not keep to its contract (also TypeError)
-    |- FormatError               a file below the work folder is damaged, or of a newer psyrun
+    |- FormatError               a file below the work folder is damaged
+    |  `- NewerFormatError       a newer psyrun wrote it
     |- StoreError                a result file can't hold a value, or can't be read
     |- SchedulerError            a command of the batch system failed
     |  `- SubmitLimitError       the site takes no more jobs now; what was accepted runs
@@ -27,6 +28,7 @@ __all__ = [
     "ExecuteError",
     "FormatError",
     "IdentityError",
+    "NewerFormatError",
     "PsyrunError",
     "SchedulerError",
     "StoreError",
@@ -57,6 +59,10 @@ class ExecuteError(PsyrunError, TypeError):
 
 class FormatError(PsyrunError):
     """A file is not what psyrun wrote there, or was written by a newer psyrun."""
+
+
+class NewerFormatError(FormatError):
+    """A newer psyrun wrote a file, in a format that this one does not know."""
 
 
 class StoreError(PsyrunError, ValueError):

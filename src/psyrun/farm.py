@@ -16,6 +16,7 @@ from psyrun.lock import hold
 from psyrun.plan import read_plan
 from psyrun.records import Tallies, list_journals, read_values
 from psyrun.scheduler import JobSpec, JobState, scheduler_named
+from psyrun.split import attend
 from psyrun.submissions import Submission, list_submissions, new_token, write_submission
 from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
 from psyrun.task import open_task
@@ -85,12 +86,11 @@ def process(outline: Outline, orders: Orders, watcher: Watcher) -> Outcome:
     """
     layout = outline.layout
     plan = _read_plan(layout)
-    survey = survey_plan(plan, layout)
-    if survey.complete or is_current(layout, plan):
+    if survey_plan(plan, layout).complete or is_current(layout, plan):
         outcome = _collect(plan, layout)
         if outcome.finished or is_current(layout, plan):
             return outcome
-    with hold(layout.lock, lambda owner: _attend(outline, watcher, owner)):
+    with hold(layout.lock, lambda owner: attend(outline, watcher, owner)):
         plan = _read_plan(layout)  # Whoever held the lock may have planned anew.
         with open_task(outline) as task:
             step = _Step(task, plan, orders, watcher)
@@ -118,14 +118,6 @@ def _collect(plan: Plan, layout: Layout) -> Outcome:
     return Outcome(survey=survey)
 
 
-def _attend(outline: Outline, watcher: Watcher, owner: str) -> None:
-    """Show how far a task is at which somebody else is at work."""
-    plan = read_plan(outline.layout.plan)
-    if plan is not None:
-        watcher.note(outline.name, f"{owner} is at work on it; waiting")
-        watcher.progress(outline.name, survey_plan(plan, outline.layout))
-
-
 class _Step:
     """One process step: the tasks' open submissions, and what is to be submitted."""
 
@@ -143,6 +135,8 @@ class _Step:
         open_ones = self._heal([s for s in list_submissions(self.layout.jobs) if not s.over])
         states = self._look(open_ones)
         survey = self._survey()
+        if survey.complete:  # The headers count rows whose blocks are damaged.
+            survey, _ = inspect_plan(self.plan, self.layout)
         alive = [batch for submission in open_ones for batch in _alive(submission, states)]
         self._close(open_ones, states, survey)
         open_ones = [submission for submission in open_ones if _alive(submission, states)]

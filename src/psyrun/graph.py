@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 import warnings
@@ -188,7 +189,7 @@ class _Nodes:
     # ------------------------------------------------------------------ split
 
     def _split(self, orders: Orders) -> None:
-        split(self.outline, orders, self.run.cache)
+        split(self.outline, orders, self.run.cache, self.run.watcher)
 
     def _is_split(self, task: Any) -> bool:
         layout = self.outline.layout
@@ -281,22 +282,36 @@ class ForgivingDatabase(SqliteDB):  # type: ignore[misc]
     """doit's database, which is a cache: locked for 2 s, or damaged, it is replaced by memory."""
 
     def __init__(self, name: str, codec: Any, **options: Any) -> None:
+        self._removed: set[str] = set()
+        self._warned = False
         try:
-            with sqlite3.connect(name, timeout=2.0) as probe:
+            with contextlib.closing(sqlite3.connect(name, timeout=2.0)) as probe:
                 probe.execute("begin immediate")
                 probe.rollback()
-            probe.close()
             super().__init__(name, codec, **options)
         except (sqlite3.Error, DatabaseException) as error:
-            warnings.warn(f"{name}: {error}; going on without it (nothing is evaluated twice)", stacklevel=2)
+            self._warn(name, error)
             super().__init__(":memory:", codec, **options)
+
+    def remove(self, task_id: str) -> None:
+        """Forget a node; the file learns of it at the end, so that nobody is locked out meanwhile."""
+        self._cache[task_id] = {}
+        self._dirty.discard(task_id)
+        self._removed.add(task_id)
 
     def dump(self) -> None:
         """Write what changed; when that is not possible, the next run has a little more to do."""
         try:
+            for task_id in self._removed - self._dirty:
+                self._conn.execute("delete from doit where task_id=?", (task_id,))
             super().dump()
         except sqlite3.Error as error:
-            warnings.warn(f"{self.name}: {error}; not updated", stacklevel=2)
+            self._warn(self.name, error)
+
+    def _warn(self, name: str, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"{name}: {error}; going on without it, nothing is evaluated twice", stacklevel=3)
 
 
 class _Loader(TaskLoader2):  # type: ignore[misc]

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from psyrun.disk import sync_folder
-from psyrun.errors import FormatError
+from psyrun.errors import FormatError, NewerFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -319,7 +319,9 @@ def _load_input_header(file: BinaryIO, path: Path) -> dict[str, Any]:
     except Exception as error:
         raise FormatError(f"{path}: not an input file of psyrun ({error}); delete it") from error
     if version > FORMAT:
-        raise FormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun to read it")
+        raise NewerFormatError(
+            f"{path}: written by a newer psyrun (format {version}); upgrade psyrun to read it"
+        )
     return dict(header)
 
 

@@ -40,9 +40,12 @@ def hold(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
             break
         except TimeOutError:
             if lock.state is LockState.stale:  # Its owner was on this host and is no more.
-                path.unlink(missing_ok=True)
+                _break(path)
             else:
                 waiting(_owner(lock))
+        except OSError as error:
+            why = f"{error.strerror}; free space, or let yourself write there"
+            raise OSError(error.errno, why, str(path.parent)) from error
     over = threading.Event()
     refresher = threading.Thread(target=_refresh, args=(lock, over), daemon=True)
     refresher.start()
@@ -53,6 +56,14 @@ def hold(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         refresher.join()
         with suppress(Exception):  # It expired or was broken: then it is not ours to release.
             lock.unlock()
+
+
+def _break(path: Path) -> None:
+    """Remove a lock and the claim of the process that held it."""
+    with suppress(OSError, ValueError):
+        claim = path.with_name(path.read_text().strip().rpartition("/")[2])
+        path.unlink()
+        claim.unlink()
 
 
 def _refresh(lock: Any, over: threading.Event) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
-from psyrun.errors import FormatError
+from psyrun.errors import FormatError, NewerFormatError
 from psyrun.rows import row_keys
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def read_plan(path: Path) -> Plan | None:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: damaged ({error}); delete it, psy run plans anew") from error
-    raise FormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun to read it")
+    raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun to read it")
 
 
 def write_plan(path: Path, plan: Plan) -> None:

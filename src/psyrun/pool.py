@@ -38,6 +38,9 @@ __all__ = ["Crew", "Sink", "Work", "evaluate"]
 _AIM = 0.05  # seconds of evaluation that a mini-batch should hold
 _GROWTH = 8
 _TICK = 0.05  # seconds between two looks at the children
+_SUSPENDED = (
+    1.0  # seconds between two looks that mean that this process was stopped, and children may have been
+)
 _PATIENCE = 0.5  # seconds from the end of a child's messages to its exit
 _LONG = 5.0  # seconds that a killed process may take to go
 _STRIKES = 3  # deaths for no known reason before rows are suspected one by one
@@ -220,6 +223,7 @@ class _Child:
         self.orders: deque[_Order] = deque()
         self.ready = False
         self.seen = NO_ROW
+        self.lost = 0.0  # seconds of the row at hand during which all of us were suspended
         self._next = NO_ROW + 1
         self._out = bytearray()
         self._inbox = _Inbox()
@@ -369,6 +373,8 @@ class _Pool:
     children: dict[int, _Child] = field(default_factory=dict)
     stopped: bool = False
     early_deaths: int = 0
+    looked: float = field(default_factory=time.monotonic)
+    lost: float = 0.0
     pace: _Pace = field(init=False)
     selector: selectors.BaseSelector = field(init=False)
 
@@ -435,6 +441,9 @@ class _Pool:
                 self.write(child)
             else:
                 self.read(child)
+        now = time.monotonic()
+        gap, self.looked = now - self.looked, now
+        self.lost = gap if gap > _SUSPENDED else 0.0
         for child in list(self.children.values()):
             if child.process.poll() is not None:
                 self.bury(child)
@@ -473,8 +482,11 @@ class _Pool:
         """Kill a child whose row takes too long."""
         number = child.place.numbers[0]
         # Seen twice: only then does the time surely belong to the number.
-        late = number == child.seen != NO_ROW and time.monotonic() - child.place.times[0] > timeout
-        child.seen = number
+        if number != child.seen:
+            child.seen, child.lost = number, 0.0
+            return
+        child.lost += self.lost
+        late = number != NO_ROW and time.monotonic() - child.place.times[0] - child.lost > timeout
         if late:
             child.kill()
             self.bury(child, overdue=number)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
-from psyrun.errors import DirtyError, FormatError, IdentityError, StoreError, TaskFileError
+from psyrun.errors import DirtyError, FormatError, IdentityError, NewerFormatError, StoreError, TaskFileError
 from psyrun.journal import encode_block, encode_inputs, read_input_header, read_inputs
+from psyrun.lock import hold
 from psyrun.plan import Existing, Plan, Space, make_plan, read_plan, write_plan
 from psyrun.records import list_journals, read_records
 from psyrun.source import digest_data, digest_with_data, write_zip
@@ -20,12 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from psyrun.orders import Orders
+    from psyrun.orders import Orders, Watcher
     from psyrun.plan import Layout
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Task
 
-__all__ = ["Digests", "Draft", "draft_plan", "has_inputs", "split", "take_digests"]
+__all__ = ["Digests", "Draft", "attend", "draft_plan", "has_inputs", "split", "take_digests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def has_inputs(plan: Plan, layout: Layout) -> bool:
     return all(f"{batch.number}.pkl" in there for batch in plan.batches)
 
 
-def split(outline: Outline, orders: Orders, cache: SourceCache) -> None:
+def split(outline: Outline, orders: Orders, cache: SourceCache, watcher: Watcher) -> None:
     """Bring the plan of a task up to date; does nothing where it is.
 
     Raises
@@ -80,6 +82,22 @@ def split(outline: Outline, orders: Orders, cache: SourceCache) -> None:
     """
     layout = outline.layout
     digests = take_digests(outline, cache)
+    if _is_settled(outline, orders, digests):
+        return
+    layout.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Two that plan at once would give the same numbers to different batches.
+        with hold(layout.lock, lambda owner: attend(outline, watcher, owner)):
+            _plan_anew(outline, orders, digests)
+    except BaseException:
+        with suppress(OSError):  # It holds something.
+            layout.folder.rmdir()
+        raise
+
+
+def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
+    """Whether the plan stands as it is; bring the settings that it records up to date."""
+    layout = outline.layout
     old = read_plan(layout.plan)
     foreign = _is_foreign(layout)
     if foreign and not (orders.again or orders.keep_rows):
@@ -87,12 +105,21 @@ def split(outline: Outline, orders: Orders, cache: SourceCache) -> None:
             f"{outline.result}: psyrun did not write this file;"
             f" keep its rows: psy run --continue {outline.name}, overwrite it: psy run --force {outline.name}"
         )
-    settled = old is not None and digests.match(old) and has_inputs(old, layout)
-    if old is not None and settled and not orders.again and not (foreign and orders.keep_rows):
-        current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
-        if current != old:
-            write_plan(layout.plan, current)
+    if old is None or not digests.match(old) or not has_inputs(old, layout):
+        return False
+    if orders.again or foreign:
+        return False
+    current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
+    if current != old:
+        write_plan(layout.plan, current)
+    return True
+
+
+def _plan_anew(outline: Outline, orders: Orders, digests: Digests) -> None:
+    layout = outline.layout
+    if _is_settled(outline, orders, digests):  # Somebody else planned meanwhile.
         return
+    old = read_plan(layout.plan)
     if old is not None and digests.code != old.code and not (orders.again or orders.keep_rows):
         _refuse_dirty(outline, old)
     with open_task(outline) as task:
@@ -128,6 +155,14 @@ def _restore_journals(task: Task, old: Plan) -> None:
             values = {name: [column[i] for i in places] for name, column in table.items()}
             _write_journal(layout, number, encode_block(lost, values))
         place += len(rows)
+
+
+def attend(outline: Outline, watcher: Watcher, owner: str) -> None:
+    """Show how far a task is at which somebody else is at work."""
+    plan = read_plan(outline.layout.plan)
+    if plan is not None:
+        watcher.note(outline.name, f"{owner} is at work on it; waiting")
+        watcher.progress(outline.name, survey_plan(plan, outline.layout))
 
 
 # ---------------------------------------------------------------------- drafting
@@ -256,6 +291,8 @@ def _own_header(path: Path) -> dict[str, Any] | None:
     """Return the header of an input file; None where the file is damaged, or psyrun did not write it."""
     try:
         header = read_input_header(path)
+    except NewerFormatError:
+        raise
     except FormatError:
         return None
     return header if path.stem.isdecimal() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -216,6 +217,10 @@ def _read_columns(outline: Outline, layout: Layout, number: int) -> dict[str, li
             return read_inputs(path)[1]
 
 
+# Values in a reason, which do not make it another one: numbers and what stands in quotes.
+_VALUE = re.compile(r"""\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|"[^"]*\"""")
+
+
 @dataclass(slots=True)
 class Group:
     """Failures for one reason.
@@ -245,7 +250,7 @@ def group_failures(details: Iterable[Detail], examples: int = 3) -> list[Group]:
             failure = Failure(0, f"not evaluated: {detail.reason}")
         if failure is None:
             continue
-        key = _place(failure.traceback) or failure.reason.rpartition(":")[0] or failure.reason
+        key = _place(failure.traceback) or _VALUE.sub("#", failure.reason)
         group = groups.setdefault(key, Group(failure.reason, failure.traceback))
         group.count += 1
         if detail.assignment is not None and len(group.examples) < examples:

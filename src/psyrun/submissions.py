@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
-from psyrun.errors import FormatError
+from psyrun.errors import FormatError, NewerFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,7 +108,7 @@ def read_submission(path: Path) -> Submission:
             return Submission(batches=batches, exclude=tuple(content.pop("exclude")), **content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: damaged ({error}); delete it once its jobs have ended") from error
-    raise FormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun to read it")
+    raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun to read it")
 
 
 def list_submissions(folder: Path) -> list[Submission]:

@@ -13,6 +13,7 @@ import signal
 import string
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -85,25 +86,37 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
+class _Stop:
+    """Whether to stop. No Event: a handler may interrupt itself while it holds the lock of one."""
+
+    __slots__ = ("wanted",)
+
+    def __init__(self) -> None:
+        self.wanted = False
+
+    def __call__(self) -> bool:
+        return self.wanted
+
+
+def _stop_on_signals() -> _Stop:
+    stop = _Stop()
 
     def note(number: int, frame: FrameType | None) -> None:
         del number, frame
-        stop.set()
+        stop.wanted = True
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, note)
     return stop
 
 
-def _stop_with(parent: int, stop: threading.Event) -> None:
+def _stop_with(parent: int, stop: _Stop) -> None:
     """Stop when the process that started us is gone."""
 
     def watch() -> None:
-        while os.getppid() == parent and not stop.wait(0.2):
-            pass
-        stop.set()
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        stop.wanted = True
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -230,14 +243,14 @@ class _Journals:
                 self._open.popitem()[1].writer.close()
 
 
-def _evaluate(folder: Path, work: Sequence[Work], crew: Crew, stop: threading.Event) -> int:
+def _evaluate(folder: Path, work: Sequence[Work], crew: Crew, stop: _Stop) -> int:
     journals = _Journals(folder / "out", work)
     over = threading.Event()
     syncer = threading.Thread(target=_sync_regularly, args=(journals, over), daemon=True)
     syncer.start()
     try:
         try:
-            complete = evaluate(work, journals, crew, stop.is_set)
+            complete = evaluate(work, journals, crew, stop)
         finally:
             over.set()
             syncer.join()
