@@ -47,10 +47,13 @@ _HOMES = {
     "psyrun.scheduler": ("ImmediateRun", "Local"),
     "psyrun.store": ("AutodetectStore", "DefaultStore", "H5Store", "NpzStore", "PickleStore"),
 }
+_MODULES = ("backend", "mapper", "pspace", "scheduler", "store")
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"psyrun.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'psyrun' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

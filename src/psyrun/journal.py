@@ -18,6 +18,7 @@ import pickle
 import struct
 import sys
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -44,6 +45,8 @@ __all__ = [
 FORMAT = 1
 _MAGIC = b"PSY1"
 _HEADER = struct.Struct("<4sIQIIdI")
+_INPUT_MAGIC = b"PSYI"
+_TRAILER = struct.Struct("<III4s")  # length and CRC-32 of the header, CRC-32 of the columns
 _PROTOCOL = 5
 
 
@@ -194,7 +197,10 @@ def _read_header(file: BinaryIO, start: int, size: int) -> tuple[Header, tuple[A
     if start + _HEADER.size > size:
         return None
     file.seek(start)
-    *counts, checksum = _HEADER.unpack(file.read(_HEADER.size))
+    head = file.read(_HEADER.size)
+    if len(head) < _HEADER.size:  # It was shortened since its size was taken.
+        return None
+    *counts, checksum = _HEADER.unpack(head)
     magic, index_length, values_length, rows, failures, seconds = counts
     end = start + _HEADER.size + index_length + values_length
     if magic != _MAGIC or end > size:
@@ -268,15 +274,16 @@ def _unpack(kind: str, packed: Any) -> list[Any]:
 
 
 def encode_inputs(header: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]) -> bytes:
-    """Encode the assignments of a batch: a header, then the columns, as two pickles in one file.
+    """Encode the assignments of a batch: a header and the columns as two pickles, and their checksums.
 
     Raises
     ------
     Exception
         Whatever pickling the user's values raises.
     """
-    packed = {name: _pack(column) for name, column in columns.items()}
-    return pickle.dumps({"format": FORMAT, **header}, _PROTOCOL) + pickle.dumps(packed, _PROTOCOL)
+    head = pickle.dumps({"format": FORMAT, **header}, _PROTOCOL)
+    packed = pickle.dumps({name: _pack(column) for name, column in columns.items()}, _PROTOCOL)
+    return head + packed + _TRAILER.pack(len(head), zlib.crc32(head), zlib.crc32(packed), _INPUT_MAGIC)
 
 
 def read_input_header(path: Path) -> dict[str, Any]:
@@ -287,8 +294,8 @@ def read_input_header(path: Path) -> dict[str, Any]:
     FormatError
         If the file is not one of psyrun's, or a newer psyrun wrote it.
     """
-    with path.open("rb") as file:
-        return _load_input_header(file, path)
+    head, _, _ = _read_parts(path)
+    return _load_header(head, path)
 
 
 def read_inputs(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -304,24 +311,53 @@ def read_inputs(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     FormatError
         If the file is damaged, or a newer psyrun wrote it.
     """
+    head, packed, checksum = _read_parts(path, whole=True)
+    header = _load_header(head, path)
+    if zlib.crc32(packed) != checksum:
+        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
+    return header, {name: _unpack(*column) for name, column in pickle.loads(packed).items()}
+
+
+def _read_parts(path: Path, *, whole: bool = False) -> tuple[bytes, bytes, int]:
+    """Read header, columns (where `whole`) and the checksum of the columns of an input file."""
     with path.open("rb") as file:
-        header = _load_input_header(file, path)
-        try:
-            return header, {name: _unpack(*column) for name, column in pickle.load(file).items()}
-        except (EOFError, pickle.UnpicklingError) as error:
-            raise FormatError(f"{path}: damaged ({error}); delete it, psy run writes it anew") from error
+        end = os.fstat(file.fileno()).st_size - _TRAILER.size
+        file.seek(max(end, 0))
+        trailer = file.read(_TRAILER.size)
+        length = 0
+        if end >= 0:
+            length, head_checksum, checksum, magic = _TRAILER.unpack(trailer)
+        if end < length or not length or magic != _INPUT_MAGIC:
+            raise _strange_input(file, path)
+        file.seek(0)
+        head = file.read(length)
+        packed = file.read(end - length) if whole else b""
+    if zlib.crc32(head) != head_checksum:
+        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
+    return head, packed, checksum
 
 
-def _load_input_header(file: BinaryIO, path: Path) -> dict[str, Any]:
-    try:
+def _strange_input(file: BinaryIO, path: Path) -> FormatError:
+    """Tell a newer format, of which we know only that it begins with a header, from damage."""
+    file.seek(0)
+    with suppress(Exception):
         header = pickle.load(file)
-        version = header["format"]
-    except Exception as error:
-        raise FormatError(f"{path}: not an input file of psyrun ({error}); delete it") from error
+        if header["format"] > FORMAT:
+            return _newer(path, header["format"])
+    return FormatError(f"{path}: not an input file of psyrun, or damaged; delete it")
+
+
+def _newer(path: Path, version: int) -> NewerFormatError:
+    return NewerFormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun")
+
+
+def _load_header(head: bytes, path: Path) -> dict[str, Any]:
+    header = pickle.loads(head)
+    version = header.get("format")
+    if not isinstance(version, int):
+        raise FormatError(f"{path}: not an input file of psyrun; delete it")
     if version > FORMAT:
-        raise NewerFormatError(
-            f"{path}: written by a newer psyrun (format {version}); upgrade psyrun to read it"
-        )
+        raise _newer(path, version)
     return dict(header)
 
 

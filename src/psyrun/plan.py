@@ -183,10 +183,16 @@ class Plan:
 
     def to_json(self) -> bytes:
         """Encode; equal plans give equal bytes."""
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        batches = [[batch.number, batch.size, batch.wanted] for batch in self.batches]
-        content = {"format": FORMAT, **fields, "batches": batches}
+        content = {"format": FORMAT, "checksum": self.checksum(), **self._fields()}
         return json.dumps(content, indent=0, sort_keys=True).encode() + b"\n"
+
+    def checksum(self) -> int:
+        """Return the CRC-32 of the content."""
+        return zlib.crc32(json.dumps(self._fields(), sort_keys=True).encode())
+
+    def _fields(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"batches": [[batch.number, batch.size, batch.wanted] for batch in self.batches]}
 
 
 def read_plan(path: Path) -> Plan | None:
@@ -200,15 +206,24 @@ def read_plan(path: Path) -> Plan | None:
     try:
         content = json.loads(path.read_bytes())
         version = content.pop("format")
-        if version == FORMAT:
-            content["batches"] = tuple(Batch(*numbers) for numbers in content["batches"])
-            content |= {name: tuple(content[name]) for name in ("names", "adopted")}
-            return Plan(**content)
+        plan = _decode(content) if version == FORMAT else None
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise FormatError(f"{path}: damaged ({error}); delete it, psy run plans anew") from error
-    raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun to read it")
+    if plan is None:
+        raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun")
+    return plan
+
+
+def _decode(content: dict[str, Any]) -> Plan:
+    checksum = content.pop("checksum")
+    content["batches"] = tuple(Batch(*numbers) for numbers in content["batches"])
+    content |= {name: tuple(content[name]) for name in ("names", "adopted")}
+    plan = Plan(**content)
+    if checksum != plan.checksum():
+        raise ValueError("its content does not match its checksum")
+    return plan
 
 
 def write_plan(path: Path, plan: Plan) -> None:

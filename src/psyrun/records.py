@@ -98,9 +98,13 @@ def list_journals(folder: Path) -> dict[int, list[JournalFile]]:
             number, _, rest = entry.name.partition("-")
             if number.isdecimal() and rest.endswith((".part", ".rows")):
                 found.setdefault(int(number), []).append(JournalFile(folder / entry.name, _size(entry)))
-    for journals in found.values():
-        journals.sort(key=lambda journal: journal.path.stem)
-    return found
+    return {number: _dedupe(journals) for number, journals in found.items()}
+
+
+def _dedupe(journals: list[JournalFile]) -> list[JournalFile]:
+    """Sort by name; a listing may show both names of a journal that is being closed, that is renamed."""
+    ordered = sorted(journals, key=lambda journal: (journal.path.stem, journal.closed))
+    return list({journal.path.stem: journal for journal in ordered}.values())
 
 
 def _size(entry: os.DirEntry[str]) -> int:

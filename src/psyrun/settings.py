@@ -197,7 +197,7 @@ def check_text(source: Source) -> None:
 def _check_literal(path: str, name: str, node: ast.expr) -> None:
     try:
         value = ast.literal_eval(node)
-    except ValueError:  # It is computed.
+    except (ValueError, TypeError):  # It is computed, or Python can't make it.
         return
     _check(path, name, value)
 
@@ -226,16 +226,19 @@ def literal_settings(source: Source) -> dict[str, Any] | None:
     for path in source.scripts:
         try:
             values |= _literals(_parse(source, path))
-        except ValueError:
+        except (ValueError, TypeError):
             return None
     return values
 
 
+_DYNAMIC = {"exec", "eval", "globals", "vars", "locals"}
+
+
 def _literals(statements: Iterable[ast.stmt]) -> dict[str, Any]:
-    """Raise ValueError where a setting is computed."""
+    """Raise ValueError where a setting is computed, or may be changed through another name."""
     found: dict[str, Any] = {}
     for statement in statements:
-        names = {name for name in _bound_names(statement) if name in _OUTLINE or name == "*"}
+        names = {name for name in _touched_names(statement) if name in _OUTLINE or name == "*"}
         if not names:
             continue
         match statement:
@@ -246,26 +249,39 @@ def _literals(statements: Iterable[ast.stmt]) -> dict[str, Any]:
     return found
 
 
+def _touched_names(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement may bind or hand on at module level; '*' where it can't be told."""
+    names = _bound_names(statement)
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return names
+    read = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+    return (names | read) - _comprehension_names(statement) | ({"*"} if read & _DYNAMIC else set())
+
+
+def _comprehension_names(statement: ast.stmt) -> set[str]:
+    """Return the names that comprehensions bind for themselves."""
+    targets = [node.target for node in ast.walk(statement) if isinstance(node, ast.comprehension)]
+    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+
+
 def _bound_names(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement may bind at module level; '*' where it can't be told."""
+    """Return the names that a statement may bind at module level."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return {statement.name} | _globals_in(statement)
-    names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)} - _read_only(statement)
+    names = set()
     for node in ast.walk(statement):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                names.add(name)
+            case (
+                ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name))
+            ):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
     return names
-
-
-def _read_only(statement: ast.stmt) -> set[str]:
-    """Return names that a plain assignment only reads; a call or a mutation may change what it names."""
-    if not isinstance(statement, (ast.Assign, ast.AnnAssign)) or statement.value is None:
-        return set()
-    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-    written = {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
-    return {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)} - written
 
 
 def _globals_in(function: ast.stmt) -> set[str]:

@@ -11,7 +11,7 @@ from psyrun.store.pickle import PickleStore
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from importlib.metadata import EntryPoint
 
     from psyrun.store.protocol import Store
@@ -64,11 +64,11 @@ class AutodetectStore:
             raise StoreError(f"{filename}: no store for the extension {extension!r}; there are {known}")
         return _make(plugins[extension])
 
-    def check(self, data: Mapping[str, Sequence[Any]]) -> None:
+    def check(self, data: Mapping[str, Any]) -> None:
         """Make sure that a file with the extension `ext` can hold these values."""
         self.get_concrete_store(f"result{self.ext}").check(data)
 
-    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Write a table, replacing the file."""
         self.get_concrete_store(filename).save(filename, data)
 
@@ -76,7 +76,7 @@ class AutodetectStore:
         """Read a table, or the values of one row."""
         return self.get_concrete_store(filename).load(filename, row)
 
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end; a missing file is created."""
         self.get_concrete_store(filename).append(filename, data)
 

@@ -61,7 +61,7 @@ class H5Store:
             raise StoreError(f"node {node!r} is not the path of an HDF5 group; it must start with '/'")
         self.node = node.rstrip("/") or "/"
 
-    def check(self, data: Mapping[str, Sequence[Any]]) -> None:
+    def check(self, data: Mapping[str, Any]) -> None:
         """Make sure that the file can hold these values.
 
         Raises
@@ -71,7 +71,7 @@ class H5Store:
         """
         _refuse_objects({name: describe(values) for name, values in data.items()})
 
-    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Write a table of n rows, replacing the one below the node.
 
         Raises
@@ -129,7 +129,7 @@ class H5Store:
             index = locate_row(filename, row, rows)
             return {name: read_node(node, index, index + 1)[0] for name, node in nodes.items()}
 
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, in place; a missing file is created.
 
         Names that one side lacks are filled with NaN or None. A column whose new values need another type or
@@ -160,7 +160,7 @@ class H5Store:
 
 
 def _join_columns(
-    nodes: Mapping[str, Any], data: Mapping[str, Sequence[Any]], rows: int, more: int
+    nodes: Mapping[str, Any], data: Mapping[str, Any], rows: int, more: int
 ) -> dict[str, Column]:
     """Describe old and new values of every column together."""
     columns = {}

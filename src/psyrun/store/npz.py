@@ -51,7 +51,7 @@ class NpzStore:
 
     ext = ".npz"
 
-    def check(self, data: Mapping[str, Sequence[Any]]) -> None:
+    def check(self, data: Mapping[str, Any]) -> None:
         """Make sure that the file can hold these values.
 
         Raises
@@ -64,7 +64,7 @@ class NpzStore:
             if column.boxed:
                 _pickle(name, list(values), column.types)
 
-    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Write a table of n rows, replacing the file.
 
         Raises
@@ -114,7 +114,7 @@ class NpzStore:
         index = locate_row(filename, row, count_rows(data))
         return {name: array[index] for name, array in data.items()}
 
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.
 
         Names that one side lacks are filled with NaN or None.

@@ -12,7 +12,7 @@ from psyrun.store.table import count_rows, locate_row
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 __all__ = ["PickleStore", "dump"]
 
@@ -42,10 +42,10 @@ class PickleStore:
     def __init__(self, protocol: int = pickle.HIGHEST_PROTOCOL) -> None:
         self.protocol = protocol
 
-    def check(self, data: Mapping[str, Sequence[Any]]) -> None:
+    def check(self, data: Mapping[str, Any]) -> None:
         """Accept any values: what went through a journal can be pickled."""
 
-    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Write a table of n rows, replacing the file."""
         count_rows(data)
         with Path(filename).open("wb") as file:
@@ -75,7 +75,7 @@ class PickleStore:
         index = locate_row(filename, row, count_rows(data))
         return {name: values[index] for name, values in data.items()}
 
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.
 
         Names that one side lacks are filled with None.

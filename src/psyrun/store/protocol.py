@@ -23,14 +23,14 @@ class Store(Protocol):
 
     ext: str
 
-    def check(self, data: Mapping[str, Sequence[Any]]) -> None:
+    def check(self, data: Mapping[str, Any]) -> None:
         """Raise a `StoreError` that names column and type where the store can't hold these values.
 
         Called with the first finished row: a table that can't be written is found out then, not at the merge.
         """
         ...
 
-    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Write a table, replacing the file."""
         ...
 
@@ -38,7 +38,7 @@ class Store(Protocol):
         """Read a table, or the values of one row."""
         ...
 
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Sequence[Any]]) -> None:
+    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end; a missing file is created."""
         ...
 
