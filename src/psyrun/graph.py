@@ -22,10 +22,9 @@ from psyrun.farm import process
 from psyrun.merge import merge
 from psyrun.orders import Orders, Silence, Watcher
 from psyrun.plan import read_plan
-from psyrun.records import list_journals
 from psyrun.source import SourceCache
 from psyrun.split import has_inputs, split, take_digests
-from psyrun.survey import is_current, read_receipt
+from psyrun.survey import is_current, is_receipt_true, read_receipt
 from psyrun.task import Outline, read_outlines
 
 __all__ = ["Pending", "Run", "doit_tasks", "run_doit", "run_pass"]
@@ -226,7 +225,8 @@ class _Nodes:
         receipt = read_receipt(layout.process)
         if plan is None or receipt is None or receipt["table"] != plan.table_digest:
             return False
-        return is_current(layout, plan) or _has_journals(receipt, layout.out)
+        # Without a result to vouch for them, the journals are read: merge is about to rely on them.
+        return is_current(layout, plan) or is_receipt_true(plan, layout)
 
     # ------------------------------------------------------------------ merge
 
@@ -268,11 +268,6 @@ def _veto(settled: Callable[[Any], bool]) -> Callable[..., bool]:
             return False  # The action finds the same fault, and can say so.
 
     return check
-
-
-def _has_journals(receipt: Mapping[str, Any], out: Path) -> bool:
-    sizes = {file.path.stem: file.size for files in list_journals(out).values() for file in files}
-    return all(sizes.get(name, 0) >= end for name, end, _ in receipt["journals"])
 
 
 # ---------------------------------------------------------------------- running doit

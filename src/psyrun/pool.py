@@ -480,14 +480,13 @@ class _Pool:
 
     def watch(self, child: _Child, timeout: float) -> None:
         """Kill a child whose row takes too long."""
-        number = child.place.numbers[0]
+        number, elapsed = child.place.numbers[0], time.monotonic() - child.place.times[0]
         # Seen twice: only then does the time surely belong to the number.
         if number != child.seen:
-            child.seen, child.lost = number, 0.0
+            child.seen, child.lost = number, min(self.lost, elapsed)
             return
         child.lost += self.lost
-        late = number != NO_ROW and time.monotonic() - child.place.times[0] - child.lost > timeout
-        if late:
+        if number != NO_ROW and elapsed - child.lost > timeout:
             child.kill()
             self.bury(child, overdue=number)
 

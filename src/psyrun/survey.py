@@ -22,6 +22,7 @@ __all__ = [
     "file_digest",
     "inspect_plan",
     "is_current",
+    "is_receipt_true",
     "make_receipt",
     "read_receipt",
     "survey_plan",
@@ -145,6 +146,12 @@ def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
     journals = [list(end) for batch in plan.batches for end in records[batch.number].ends]
     content = {"format": FORMAT, "table": plan.table_digest, "journals": journals}
     return json.dumps(content, indent=0, sort_keys=True).encode() + b"\n"
+
+
+def is_receipt_true(plan: Plan, layout: Layout) -> bool:
+    """Whether process.json says what the journals hold, their checksums verified."""
+    survey, records = inspect_plan(plan, layout)
+    return survey.complete and layout.process.read_bytes() == make_receipt(plan, records)
 
 
 def read_receipt(path: Path) -> dict[str, Any] | None:
