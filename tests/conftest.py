@@ -125,14 +125,6 @@ def wait_until() -> Callable[..., None]:
     return wait
 
 
-# Known gaps of the product, each an open point of the issue tracker; remove a line when it is mended.
-KNOWN_GAPS = (
-    "test_damaged_block_costs_its_rows_and_those_after_it[flipped-result]",
-    "test_time_for_which_everything_was_stopped_is_no_time_out",
-    "test_plans_made_at_once_mix_no_values",
-)
-
-
 # Files whose subjects are under construction: 22 of their 201 tests fail at the time of writing.
 UNDER_CONSTRUCTION = (
     "test_commands.py",
@@ -144,5 +136,5 @@ UNDER_CONSTRUCTION = (
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if item.name in KNOWN_GAPS or item.path.name in UNDER_CONSTRUCTION:
-            item.add_marker(pytest.mark.xfail(reason="known gap", strict=False))
+        if item.path.name in UNDER_CONSTRUCTION:
+            item.add_marker(pytest.mark.xfail(reason="under construction", strict=False))

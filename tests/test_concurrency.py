@@ -203,9 +203,11 @@ def test_plans_made_at_once_mix_no_values(project, start, gate, wait_until):
     )
     slow = start("run", "--no-retry")
     wait_until(project.rows_seen)
-    project.psy("run")
+    second = start("run")
+    wait_until(lambda: len(list((project.root / "psy-work/example").glob("lock|*"))) == 2)
     gate.touch()
     slow.end()
+    second.end()
     for _ in range(2):
         result = project.result("example")
         assert len(result["x"]) == 10
