@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -101,6 +102,12 @@ class Project:
         return tasks[0]
 
 
+def pytest_configure() -> None:
+    """Heed signals that whoever started us ignores, as a shell does for what runs in its background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A project whose path has a blank, outside which `counting.py` lies: it is no local module."""
@@ -123,18 +130,3 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
-
-
-# Files whose subjects are under construction: 22 of their 201 tests fail at the time of writing.
-UNDER_CONSTRUCTION = (
-    "test_commands.py",
-    "test_old_tasks.py",
-    "test_stores_run.py",
-    "test_tutorial.py",
-)
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.name in UNDER_CONSTRUCTION:
-            item.add_marker(pytest.mark.xfail(reason="under construction", strict=False))

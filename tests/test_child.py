@@ -278,7 +278,7 @@ def test_endless_recursion_fails_its_row_only(project):
 def test_a_value_that_can_not_be_pickled_fails_its_row_by_name(project, value):
     journal = evaluate_rows(project, f"return {{'good': 1, 'handle': {value} if x == 1 else x}}")
     assert sorted(journal.rows) == [0, 2]
-    assert journal.failures[1].reason.startswith("ExecuteError: execute returned 'handle' of type ")
+    assert journal.failures[1].reason.startswith("ExecuteError: the value 'handle' of type ")
     assert "can't be pickled" in journal.failures[1].reason
 
 

@@ -454,6 +454,23 @@ def test_interrupt_while_the_task_file_is_run(project, processes, wait_until):
     assert len(project.rows_seen()) == 1
 
 
+@needs_proc
+def test_hangup_that_was_ignored_stays_ignored(project, processes, wait_until):
+    """`nohup psy run &` goes on when the terminal is closed."""
+    project.task("example", GATED)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run = project.start("run")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    os.kill(run.pid, signal.SIGHUP)
+    (project.root / "gate").touch()
+    out, err = run.communicate(timeout=30)
+    assert run.returncode == 0, out + err
+    assert_right(project, 20)
+
+
 # ---------------------------------------------------------------------- edits during a run
 
 

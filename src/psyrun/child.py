@@ -352,8 +352,8 @@ class _Freezer:
         except Exception as error:
             kind = type(value)
             raise ExecuteError(
-                f"execute returned {name!r} of type {kind.__module__}.{kind.__qualname__}, "
-                f"which can't be pickled: {error}"
+                f"the value {name!r} of type {kind.__module__}.{kind.__qualname__} can't be pickled"
+                f" ({error}); return something else, or name it in exclude_from_result"
             ) from error
 
 

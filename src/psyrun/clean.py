@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from psyrun.errors import DirtyError
+from psyrun.journal import is_input
 from psyrun.plan import read_plan
 from psyrun.submissions import list_submissions
 
@@ -41,7 +42,7 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
     if stale:
         plan = read_plan(layout.plan)
         return [] if plan is None else sorted(_stale_files(layout, plan))
-    found = [path for name in _FOLDERS for path in _files_in(layout.folder / name)]
+    found = [path for name in _FOLDERS for path in _files_in(layout.folder / name) if _is_ours(path)]
     found += [path for name in _FILES if (path := layout.folder / name).exists()]
     if layout.receipt.exists():
         found += [path for path in (layout.receipt, layout.result) if path.exists()]
@@ -52,15 +53,26 @@ def _files_in(folder: Path) -> Iterator[Path]:
     yield from (path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else ()
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether psyrun wrote a file in one of its folders; psyrun 0.8 had folders of the same names."""
+    match path.parent.name:
+        case "in":
+            return is_input(path)
+        case "out":
+            number, _, rest = path.name.partition("-")
+            return number.isdecimal() and rest.endswith((".part", ".rows"))
+        case folder:
+            return path.suffix in {"code": (".zip",), "log": (".log",), "jobs": (".json",)}[folder]
+
+
 def _stale_files(layout: Layout, plan: Plan) -> Iterator[Path]:
     numbers = {str(batch.number) for batch in plan.batches}
     codes = {plan.code, *plan.adopted}
     for path in _files_in(layout.inputs):
-        if path.stem.isdecimal() and path.stem not in numbers:
+        if path.stem not in numbers and is_input(path):
             yield path
     for path in _files_in(layout.out):
-        number = path.name.partition("-")[0]
-        if number.isdecimal() and number not in numbers:
+        if path.name.partition("-")[0] not in numbers and _is_ours(path):
             yield path
     for path in _files_in(layout.code("x").parent):
         if path.suffix == ".zip" and path.stem not in codes:

@@ -86,11 +86,10 @@ def _no_such_task(name: str, known: Sequence[str], taskdir: str) -> str:
 
 def _complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     del parameter
-    from psyrun.task import find_task_files
+    from psyrun.task import find_names
 
     try:
-        taskdir = context.find_root().params.get("taskdir") or "psy-tasks"
-        names = [path.stem.removeprefix("task_") for path in find_task_files(Path.cwd(), taskdir)]
+        names = find_names(Path.cwd(), context.find_root().params.get("taskdir") or "psy-tasks")
     except Exception:
         return []
     return [name for name in names if name.startswith(incomplete)]
@@ -353,7 +352,9 @@ def _signals_interrupt() -> Iterator[None]:
         del number, frame
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # What was ignored stays ignored: under nohup, a closed terminal is no reason to stop.
+    heeded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
     finally:
@@ -587,7 +588,7 @@ def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
 
 @cli.command("new-task")
 @click.argument("name")
-@click.option("--scheduler", default="Local", show_default=True, metavar="S", help="Who runs the jobs.")
+@click.option("-s", "--scheduler", default="Local", show_default=True, metavar="S", help="Who runs the jobs.")
 @_pass_project
 def new_task(project: Project, name: str, scheduler: str) -> int:
     """Write a task file that runs as it is, and explains each setting.
@@ -630,13 +631,11 @@ def completion(shell: str) -> int:
     return OK
 
 
-@cli.command(
-    context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
-)
+@cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @_pass_project
 def doit(project: Project, arguments: tuple[str, ...]) -> int:
-    """Run plain doit on the same graph; takes doit's commands and options.
+    """Run plain doit on the same graph; takes doit's commands and options (psy doit help lists them).
 
     \b
     Examples:

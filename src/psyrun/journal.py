@@ -36,6 +36,7 @@ __all__ = [
     "JournalWriter",
     "encode_block",
     "encode_inputs",
+    "is_input",
     "read_blocks",
     "read_headers",
     "read_input_header",
@@ -296,6 +297,13 @@ def read_input_header(path: Path) -> dict[str, Any]:
     """
     head, _, _ = _read_parts(path)
     return _load_header(head, path)
+
+
+def is_input(path: Path) -> bool:
+    """Whether psyrun wrote a file as the assignments of a batch."""
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - len(_INPUT_MAGIC)))
+        return file.read() == _INPUT_MAGIC
 
 
 def read_inputs(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:

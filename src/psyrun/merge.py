@@ -168,8 +168,10 @@ class _Reader:
 
     def table(self) -> dict[str, list[Any]]:
         """Return all rows; names that a row lacks are filled."""
-        names = [name for name in self.plan.names if name not in self.exclude]
-        return stack(self._slices(math.inf), names)
+        return stack(self._slices(math.inf), self._parameters())
+
+    def _parameters(self) -> list[str]:
+        return [name for name in self.plan.names if name not in self.exclude]
 
     def chunks(self) -> Iterator[dict[str, list[Any]]]:
         """Yield tables of some thousand consecutive rows; None stands for what single rows lack."""
@@ -181,8 +183,8 @@ class _Reader:
             if rows >= _CHUNK_ROWS:
                 yield stack(gathered, ())
                 gathered, rows = [], 0
-        if gathered:
-            yield stack(gathered, ())
+        if gathered or not self.plan.total:  # Without rows, there still are names.
+            yield stack(gathered, () if gathered else self._parameters())
 
     def _slices(self, most: float) -> Iterator[dict[str, list[Any]]]:
         """Yield consecutive rows of one batch at a time, keeping batches of `most` rows in all in memory."""

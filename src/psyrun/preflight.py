@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
+
 from psyrun.child import command
 from psyrun.console import count, duration, show_assignment
-from psyrun.errors import ExecuteError, TaskFileError
+from psyrun.errors import ExecuteError, StoreError, TaskFileError
 from psyrun.journal import encode_inputs, read_blocks
 from psyrun.pool import Crew, Work, evaluate
 from psyrun.source import write_zip
@@ -48,7 +51,8 @@ def try_one(outline: Outline) -> Iterator[str]:
         yield f"returned {show_assignment(values)}"
         overhead = max(0.0, time.perf_counter() - began - seconds)
         yield f"{seconds:.3g} s, and {overhead:.2g} s to start a process"
-        size = _store(task, assignment | values, Path(folder))
+        row = assignment | values
+        size = _store(task, {n: value for n, value in row.items() if n not in outline.exclude}, Path(folder))
         yield (
             f"the whole space, {count(total, 'row')}: {duration(seconds * total)} of computing"
             f" and {_show_bytes(size * total)} in {task.store.ext}"
@@ -99,16 +103,28 @@ def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dic
     raise ExecuteError(f"{outline.path}: the process died: {memory.reason}")
 
 
+_TRIALS = 20
+
+
 def _store(task: Task, row: dict[str, Any], folder: Path) -> int:
-    """Return the bytes that a row takes, judged by the difference between one and a thousand."""
+    """Put a row through the store, and return the bytes that it takes, judged from one and from some rows."""
     sizes = []
-    for rows in (1, 1001):
+    for rows in (1, 1 + _TRIALS):
         path = folder / f"result{task.store.ext}"
-        task.store.save(path, {name: [value] * rows for name, value in row.items()})
-        task.store.load(path)
+        try:
+            task.store.save(path, {name: _copies(value, rows) for name, value in row.items()})
+            task.store.load(path)
+        except StoreError as error:
+            raise StoreError(f"{task.outline.path}: {error}") from error
         sizes.append(path.stat().st_size)
         path.unlink()
-    return max(1, (sizes[1] - sizes[0]) // 1000)
+    return max(1, (sizes[1] - sizes[0]) // _TRIALS)
+
+
+def _copies(value: Any, number: int) -> list[Any]:
+    """Return equal values that are objects of their own, as rows have them: pickle writes one object once."""
+    data = cloudpickle.dumps(value)
+    return [pickle.loads(data) for _ in range(number)]
 
 
 def _show_bytes(number: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -79,7 +80,9 @@ def _is_space(value: Any) -> bool:
 
 
 def _is_a(protocol: type) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, protocol)
+    # isinstance is content with a subclass of the protocol, which may lack what it should have.
+    members = [name for name in {**protocol.__annotations__, **vars(protocol)} if not name.startswith("_")]
+    return lambda value: all(hasattr(value, name) for name in members)
 
 
 _OPTIONS = "a dict of options with names (strings)"
@@ -203,7 +206,7 @@ def _check_literal(path: str, name: str, node: ast.expr) -> None:
 
 
 def _shorten(value: Any, limit: int = 60) -> str:
-    text = repr(value)
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

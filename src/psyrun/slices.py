@@ -277,9 +277,19 @@ def _changed_now(statement: _Statement, names: _Names, effects: Mapping[str, set
 
 def _is_everywhere(statement: _Statement, names: _Names) -> bool:
     """Tell whether a statement imports, or changes something that is no variable of the file."""
-    if any(isinstance(node, ast.Import | ast.ImportFrom) for node in statement.scopes[0].own):
+    if any(_is_import(node) for node in statement.scopes[0].own):
         return True
     return any(_reaches_out(change, names) for change in changes_of(statement.now, names.variables))
+
+
+def _is_import(node: ast.AST) -> bool:
+    """Tell an import that may do more than bind names; those of psyrun itself do not."""
+    match node:
+        case ast.ImportFrom(module=str(module), level=0):
+            return module.partition(".")[0] != "psyrun"
+        case ast.Import(names=aliases):
+            return any(alias.name.partition(".")[0] != "psyrun" for alias in aliases)
+    return isinstance(node, ast.ImportFrom)
 
 
 def _reaches_out(change: Change, names: _Names) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ __all__ = [
     "Outline",
     "Task",
     "check_name",
+    "find_names",
     "find_task_files",
     "open_task",
     "read_outline",
@@ -117,6 +118,17 @@ def find_task_files(root: Path, taskdir: str) -> list[Path]:
             " or begin with psy new-task NAME"
         )
     return sorted(path for path in folder.glob("task_*.py") if path.is_file())
+
+
+def find_names(root: Path, taskdir: str) -> list[str]:
+    """Return the names of the tasks of a folder as far as their text tells; nothing is run."""
+    names = []
+    for path in find_task_files(root, taskdir):
+        name = path.stem.removeprefix("task_")
+        with suppress(TaskFileError):
+            name = (literal_settings(read_source(root, path)) or {}).get("name") or name
+        names.append(name)
+    return names
 
 
 def read_outlines(

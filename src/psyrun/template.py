@@ -63,18 +63,22 @@ def write_template(name: str, scheduler: str) -> str:
         If nobody provides that scheduler.
     """
     found = scheduler_named(scheduler)
-    local = isinstance(found, Local)
-    imports = "from psyrun import Param" if local else f"from psyrun import Param, {scheduler}"
+    default = type(found) is Local
+    imports = "from psyrun import Param" if default else f"from psyrun import Param, {scheduler}"
     lines = [_HEAD.format(imports=imports)]
     for setting, example in _EXAMPLES.items():
-        value = example.replace("{name}", name)
-        lines.append(f"# {setting} = {value}")
+        lines.append(f"# {setting} = " + example.replace("{name}", name))
         lines.append(f"#     {SETTINGS[setting].meaning}")
-    lines += [] if local else _scheduler_lines(scheduler, found)
+    lines += ["# scheduler = Local()  # from psyrun import Local", f"#     {SETTINGS['scheduler'].meaning}"]
+    lines += ["# scheduler_args = {}", "#     options for it; psy new-task --scheduler S lists those of S"]
+    lines += ["# setup = None", f"#     {SETTINGS['setup'].meaning}; what it returns is passed to execute"]
+    lines += [] if default else _scheduler_lines(scheduler, found)
     return "\n".join(lines) + "\n"
 
 
 def _scheduler_lines(name: str, scheduler: Scheduler) -> list[str]:
-    lines = ["", f"scheduler = {name}()", "scheduler_args = {"]
-    lines += [f"    # {option!r}: ...,  # {meaning}" for option, meaning in scheduler.options.items()]
-    return [*lines, "}"]
+    lines = ["", f"scheduler = {name}()"]
+    if not scheduler.options:
+        return lines
+    options = [f"    # {option!r}: ...,  # {meaning}" for option, meaning in scheduler.options.items()]
+    return [*lines, "scheduler_args = {", *options, "}"]

@@ -23,6 +23,7 @@ from psyrun.errors import PsyrunError
 from psyrun.journal import Failure, JournalWriter, encode_block, read_input_header
 from psyrun.pool import Crew, Work, evaluate
 from psyrun.records import list_journals, read_records
+from psyrun.scheduler.local import STOPPED
 from psyrun.submissions import read_submission
 
 if TYPE_CHECKING:
@@ -258,7 +259,7 @@ def _evaluate(folder: Path, work: Sequence[Work], crew: Crew, stop: _Stop) -> in
     except (PsyrunError, OSError) as error:
         _say(f"error: {error}", sys.stderr)
         return 1
-    return 0 if complete else 75
+    return 0 if complete else STOPPED
 
 
 def _sync_regularly(journals: _Journals, over: threading.Event) -> None:

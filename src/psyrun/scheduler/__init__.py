@@ -24,4 +24,5 @@ def scheduler_named(name: str) -> Scheduler:
     for entry in entry_points(group="psyrun.schedulers", name=name):
         scheduler: Scheduler = entry.load()()
         return scheduler
-    raise LookupError(f"no scheduler {name!r}: install the package that provides it")
+    known = sorted({*ours, *(entry.name for entry in entry_points(group="psyrun.schedulers"))})
+    raise LookupError(f"no scheduler {name!r}; there are {', '.join(known)}")

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from psyrun.scheduler.protocol import JobSpec
 
-__all__ = ["ImmediateRun", "Local"]
+__all__ = ["STOPPED", "ImmediateRun", "Local"]
+
+STOPPED = 75  # exit code of a worker that was asked to end
 
 
 class Local:
@@ -124,6 +126,8 @@ def _send(job_id: str, number: signal.Signals) -> None:
 
 
 def _describe(code: int) -> str:
+    if code == STOPPED:
+        return "cancelled"
     if code >= 0:
         return f"the worker ended with exit {code}"
     return f"the worker was ended by signal {-code} ({signal.Signals(-code).name})"
