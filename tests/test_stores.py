@@ -584,7 +584,11 @@ def chunks():
         floats = {f"f{k}": [i + k / 10 for i in rows] for k in range(4)}
         yield {**floats, "i": list(rows), "s": [f"s{i}" for i in rows]}
 H5Store().save_chunks(sys.argv[1], chunks)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+try:  # Resident memory in getrusage may be that of the process which started this one.
+    lines = open("/proc/self/status").read().splitlines()
+    print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+except FileNotFoundError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 

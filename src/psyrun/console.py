@@ -252,7 +252,8 @@ def _cut(lines: list[str], most: int | None, kind: str) -> list[str]:
 
 def show_group(group: Group) -> str:
     """Return failures of one cause: how many, the traceback, examples."""
-    lines = [f"{count(group.count, 'row')}: {group.reason}"]
+    state = "failed" if group.failed else "not evaluated"
+    lines = [f"{count(group.count, 'row')} {state}: {group.reason}"]
     lines += [f"    {line}" for line in group.traceback.rstrip().splitlines()]
     lines += [f"  for example  {show_assignment(example)}" for example in group.examples]
     return "\n".join(lines)

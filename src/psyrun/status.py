@@ -223,7 +223,7 @@ _VALUE = re.compile(r"""\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|"[^"]*\"""")
 
 @dataclass(slots=True)
 class Group:
-    """Failures for one reason.
+    """Rows that have no values for one reason.
 
     Parameters
     ----------
@@ -233,10 +233,13 @@ class Group:
         How many there are.
     examples
         Some of the assignments.
+    failed
+        Whether they were evaluated, and failed.
     """
 
     reason: str
     traceback: str
+    failed: bool
     count: int = 0
     examples: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -246,12 +249,13 @@ def group_failures(details: Iterable[Detail], examples: int = 3) -> list[Group]:
     groups: dict[str, Group] = {}
     for detail in details:
         failure = detail.failure
+        failed = failure is not None
         if failure is None and detail.reason is not None:
-            failure = Failure(0, f"not evaluated: {detail.reason}")
+            failure = Failure(0, detail.reason)
         if failure is None:
             continue
-        key = _place(failure.traceback) or _VALUE.sub("#", failure.reason)
-        group = groups.setdefault(key, Group(failure.reason, failure.traceback))
+        key = f"{failed} " + (_place(failure.traceback) or _VALUE.sub("#", failure.reason))
+        group = groups.setdefault(key, Group(failure.reason, failure.traceback, failed))
         group.count += 1
         if detail.assignment is not None and len(group.examples) < examples:
             group.examples.append(detail.assignment)
