@@ -1,6 +1,7 @@
 """psy kill, new-task, test and completion, and the help of all commands."""
 
 import os
+import pickle
 import shlex
 import signal
 import subprocess
@@ -463,3 +464,26 @@ def test_examples_in_the_help_are_valid(command, tmp_path, monkeypatch):
 def test_help_is_short_of_nothing_that_psy_has(project):
     said = project.psy("-h").stdout
     assert [name for name in cli.commands if f"  {name}" not in said] == []
+
+
+# ---------------------------------------------------------------------- merge without a plan
+
+
+def test_merge_without_a_plan_takes_the_newest_record_of_each_row_and_keeps_replicates(project):
+    project.task(
+        "t",
+        """\
+        from psyrun import Param
+        pspace = Param(x=[1, 1, 2])
+        def execute(x):
+            return {"y": x}
+        """,
+    )
+    project.psy("run")
+    project.edit("psy-tasks/task_t.py", '"y": x', '"y": 10 * x')
+    project.edit("psy-tasks/task_t.py", "[1, 1, 2]", "[1, 1, 3]")
+    project.psy("run")
+    (project.root / "psy-work/t/plan.json").unlink()
+    project.psy("merge", "psy-work/t/out", "all.pkl")
+    table = pickle.loads((project.root / "all.pkl").read_bytes())
+    assert sorted(zip(table["x"], table["y"])) == [(1, 10), (1, 10), (2, 2), (3, 30)]

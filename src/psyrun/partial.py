@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import FormatError
+from psyrun.journal import read_inputs
 from psyrun.merge import read_batch
 from psyrun.plan import Layout, read_plan
 from psyrun.records import list_journals
-from psyrun.rows import stack
+from psyrun.rows import row_keys, stack
 from psyrun.source import loaded, read_zip
 from psyrun.store import AutodetectStore
 
@@ -33,7 +35,7 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
         The project root.
     folder
         The folder ``out`` of a task. The plan beside it says which rows, in which order; without a plan,
-        these are all rows of all batches, the newest of equal ones last.
+        these are all rows, and of equal ones those of the code that was planned last.
     filename
         The file to write; its extension says how it is stored.
 
@@ -77,14 +79,23 @@ def _importable(layout: Layout, plan: Plan | None) -> AbstractContextManager[Any
 
 def _read_chunks(layout: Layout, folder: Path, plan: Plan | None) -> Iterator[Mapping[str, Sequence[Any]]]:
     journals = list_journals(folder)
-    segments: list[tuple[int, range | None]] = [(number, None) for number in sorted(journals)]
-    if plan is not None:
-        segments = [*plan.segments()]
-    cache: dict[int, tuple[dict[str, list[Any]], list[bool]]] = {}
-    for number, rows in segments:
-        if number not in cache:
-            cache[number] = read_batch(layout, number, journals.get(number, ()))
-        table, done = cache[number]
-        chosen = [row for row in (range(len(done)) if rows is None else rows) if done[row]]
+    read = cache(lambda number: read_batch(layout, number, journals.get(number, ())))
+    for number, rows in _find_newest(layout, sorted(journals)) if plan is None else plan.segments():
+        table, done = read(number)
+        chosen = [row for row in rows if done[row]]
         if chosen:
             yield {name: [values[row] for row in chosen] for name, values in table.items()}
+
+
+def _find_newest(layout: Layout, numbers: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
+    """Choose the rows to take where no plan says: of equal ones, those of the code that was planned last.
+
+    Equal rows of one code are replicates, which all count.
+    """
+    inputs = {number: read_inputs(layout.input(number)) for number in numbers}
+    keys = {number: row_keys(columns) for number, (_, columns) in inputs.items()}
+    newest = {key: inputs[number][0]["code"] for number in numbers for key in keys[number]}
+    return [
+        (number, [row for row, key in enumerate(keys[number]) if newest[key] == inputs[number][0]["code"]])
+        for number in numbers
+    ]
