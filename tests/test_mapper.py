@@ -337,8 +337,8 @@ def test_interrupt_while_a_file_is_written_neither_loses_nor_repeats_rows(tmp_pa
                 raise KeyboardInterrupt
             super().append(filename, data)
 
-    monkeypatch.setattr("psyrun.mapper._PAUSE", 0)
-    monkeypatch.setattr("psyrun.mapper._SHARE", 0)
+    monkeypatch.setattr("psyrun.resultfile._PAUSE", 0)
+    monkeypatch.setattr("psyrun.resultfile._SHARE", 0)
     with pytest.raises(KeyboardInterrupt):
         map_pspace_hdd_backed(multiply, SPACE, tmp_path / "a.pkl", Interrupted())
     assert PickleStore().load(tmp_path / "a.pkl") == map_pspace(multiply, SPACE[:1])
@@ -460,8 +460,8 @@ def test_parameters_may_be_returned_as_they_are(store, filename):
 
 
 def test_names_may_differ_between_writes(store, filename, monkeypatch):
-    monkeypatch.setattr("psyrun.mapper._PAUSE", 0)
-    monkeypatch.setattr("psyrun.mapper._SHARE", 0)
+    monkeypatch.setattr("psyrun.resultfile._PAUSE", 0)
+    monkeypatch.setattr("psyrun.resultfile._SHARE", 0)
 
     def fn(i):
         return {"even": i} if i % 2 == 0 else {"odd": float(i), "word": "odd"}
@@ -515,7 +515,7 @@ def test_writing_takes_a_small_share_of_the_time(tmp_path):
 
 
 def test_rows_are_written_while_others_are_evaluated(tmp_path, monkeypatch):
-    monkeypatch.setattr("psyrun.mapper._PAUSE", 0.01)
+    monkeypatch.setattr("psyrun.resultfile._PAUSE", 0.01)
     filename = tmp_path / "a.pkl"
     seen = []
 

@@ -22,7 +22,7 @@ from psyrun.pool import Crew, Work, evaluate
 CHILD = """
 import ctypes, json, os, signal, subprocess, sys, time
 from pathlib import Path
-from psyrun.child import ERROR, connect, serve
+from psyrun.line import ERROR, connect, serve
 
 acts = json.loads(sys.argv[1])
 line = connect(sys.argv[-6:])
@@ -86,13 +86,13 @@ def toy(tmp_path):
 def started(monkeypatch):
     """Record the children, and check afterwards that they are gone, and that no descriptor is left open."""
     children = []
-    start = pool._start
+    start = pool.start_child
 
     def record(*args):
         children.append(start(*args))
         return children[-1]
 
-    monkeypatch.setattr(pool, "_start", record)
+    monkeypatch.setattr(pool, "start_child", record)
     before = count_descriptors()
     yield children
     assert [child.process.pid for child in children if child.process.returncode is None] == []

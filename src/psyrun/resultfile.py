@@ -1,0 +1,246 @@
+"""Result files that grow: which rows of a space a file holds, and adding what is finished."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from itertools import chain, count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import replacing
+from psyrun.errors import ExecuteError, StoreError
+from psyrun.rows import ABSENT, Table, identity, row_keys, stack, unbox, value_key
+from psyrun.store.table import count_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+    from psyrun.pspace import ParameterSpace
+    from psyrun.store import Store
+
+__all__ = ["ResultFile", "open_file", "read_names", "tabulate"]
+
+_PAUSE = 2.0  # Seconds between two writes of a result file, at least.
+_SHARE = 10  # A write is waited for this many times as long as it takes: linear, also where all is rewritten.
+
+
+def tabulate(table: Table, results: Sequence[Mapping[str, Any]], excluded: set[str]) -> Table:
+    """Put what was returned beside the parameters, or in their place."""
+    parameters = [name for name in table if name not in excluded]
+    for name in dict.fromkeys(chain.from_iterable(results)):
+        if name in table:
+            table[name] = [values.get(name, old) for values, old in zip(results, table[name])]
+        else:
+            table[name] = [values.get(name, ABSENT) for values in results]
+    return stack([{name: table[name] for name in table if name not in excluded}], parameters)
+
+
+def read_names(names: Iterable[str] | None) -> set[str]:
+    """Return names to leave out as a set; a string is one name."""
+    return {names} if isinstance(names, str) else set(names or ())
+
+
+@dataclass(slots=True)
+class ResultFile:
+    """A result file that grows.
+
+    Parameters
+    ----------
+    rows
+        For each row of the file its position in the space, or a number from `pspace.size` on.
+    names
+        Columns of the file.
+    """
+
+    path: Path
+    store: Store
+    pspace: ParameterSpace
+    excluded: set[str]
+    rows: list[int] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    finished: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    due: float = field(default_factory=lambda: time.monotonic() + _PAUSE)
+    continued: bool = False
+    checked: bool = False
+    writing: bool = False
+
+    def add(self, row: int, values: dict[str, Any]) -> None:
+        """Take a finished row, and write if it is time."""
+        if self.continued:
+            self._refuse_other_parameters(row, values)
+        if not self.checked:
+            self.store.check(self._tabulate([(row, values)]))
+            self.checked = True
+        self.finished.append((row, values))
+        if time.monotonic() >= self.due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the finished rows."""
+        if self.writing and self._count() > len(self.rows):  # The last write was interrupted at its end.
+            self._commit()
+        if not self.finished:
+            return
+        started = time.monotonic()
+        self.writing = True
+        self._append(self._tabulate(self.finished))
+        self._commit()
+        self.writing = False
+        ended = time.monotonic()
+        self.due = ended + max(_PAUSE, _SHARE * (ended - started))
+
+    def sort(self) -> None:
+        """Bring the file into the order of the space; create it where there were no rows."""
+        if not self.path.exists():
+            self._replace(self._tabulate([]))
+        order = sorted(range(len(self.rows)), key=self.rows.__getitem__)
+        if order != list(range(len(order))):
+            self._replace(_take(self._load(), order))
+            self.rows.sort()
+
+    def read(self) -> Table:
+        """Read the rows of the space, which are the first of the file."""
+        table = self._load()
+        names = self.pspace.keys()
+        first = [name for name in names if name in table]
+        return {
+            name: _list(table[name], self.pspace.size)
+            for name in dict.fromkeys([*first, *table])
+            if name not in self.excluded
+        }
+
+    def _tabulate(self, finished: Sequence[tuple[int, dict[str, Any]]]) -> Table:
+        table = self.pspace.take([row for row, _ in finished])
+        return tabulate(table, [values for _, values in finished], self.excluded - self.names)
+
+    def _append(self, table: Table) -> None:
+        if not self.names or self.names == set(table):
+            self.store.append(self.path, table)
+        else:
+            self._replace(stack([self._load(), table], names=()))
+        self.names.update(table)
+
+    def _replace(self, table: Mapping[str, Sequence[Any]]) -> None:
+        with replacing(self.path, self.path.suffix) as temporary:
+            if self.path.exists():
+                shutil.copyfile(self.path, temporary)  # HDF5 files may hold more than the table.
+            self.store.save(temporary, table)
+
+    def _commit(self) -> None:
+        rows = [*self.rows, *(row for row, _ in self.finished)]
+        self.rows, self.finished = rows, []
+
+    def _load(self) -> dict[str, Any]:
+        table = self.store.load(self.path)
+        if count_rows(table) != len(self.rows):
+            raise StoreError(
+                f"{self.path} was changed by somebody else; one call may write to a file at a time"
+            )
+        return table
+
+    def _count(self) -> int:
+        return count_rows(self.store.load(self.path)) if self.path.exists() else 0
+
+    def _refuse_other_parameters(self, row: int, values: Mapping[str, Any]) -> None:
+        for name in values.keys() & set(self.pspace.keys()):
+            if identity(values[name]) != identity(self.pspace[row][name]):
+                raise ExecuteError(
+                    f"{self.path} can't be continued: another value for the parameter {name!r} is returned, "
+                    "so that its rows can't be found again; return it under another name, or write a new file"
+                )
+
+
+def open_file(path: Path, store: Store, pspace: ParameterSpace, excluded: set[str]) -> ResultFile:
+    """Find out which rows of the space a file holds."""
+    file = ResultFile(path=path, store=store, pspace=pspace, excluded=excluded)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = store.load(path) if path.exists() else {}
+    file.names = set(stored)
+    if count_rows(stored) == 0:
+        return file
+    names = pspace.keys()
+    lacking = [name for name in names if name not in stored]
+    if lacking:
+        raise StoreError(
+            f"{path} can't be continued: without the parameters {lacking} its rows can't be told apart; "
+            "write a new file, and exclude no parameters from one that is to be continued"
+        )
+    _check_store(path, store, pspace)
+    file.rows = _locate(stored, pspace)
+    file.continued = True
+    return file
+
+
+def _locate(stored: Mapping[str, Sequence[Any]], pspace: ParameterSpace) -> list[int]:
+    """Give each row of a file its position in the space, the first free one of those that are equal."""
+    wanted, found = _make_keys(pspace.build(), stored)
+    free: dict[Hashable, list[int]] = {}
+    for row in reversed(range(pspace.size)):
+        free.setdefault(wanted[row], []).append(row)
+    others = count(pspace.size)
+    found = found or [None] * count_rows(stored)  # A space without names has no keys.
+    return [free[key].pop() if free.get(key) else next(others) for key in found]
+
+
+def _check_store(path: Path, store: Store, pspace: ParameterSpace) -> None:
+    """Make sure that the parameters come back from a store as they were given."""
+    table = pspace.build()
+    with tempfile.TemporaryDirectory() as folder:
+        sample = Path(folder, path.name)
+        store.save(sample, table)
+        stored = store.load(sample)
+    for name, column in table.items():
+        given, returned = _make_keys({name: column}, stored)
+        if given != returned:
+            raise StoreError(
+                f"{path} can't be continued: {type(store).__name__} does not give back the values of "
+                f"parameter {name!r} as they are, so that its rows can't be found again; use PickleStore"
+            )
+
+
+def _make_keys(
+    table: Table, stored: Mapping[str, Sequence[Any]]
+) -> tuple[Sequence[Hashable], Sequence[Hashable]]:
+    """Make keys of the rows of a table and of one that went through a store, to be compared."""
+    mixed = {name for name, column in table.items() if _is_array(stored[name]) and _is_mixed(column)}
+    ours: list[Sequence[Hashable]] = []
+    theirs: list[Sequence[Hashable]] = []
+    for key, names in ((identity, table.keys() - mixed), (value_key, mixed)):
+        if names:
+            ours.append(row_keys({name: _as_stored(table[name], stored[name]) for name in names}, key))
+            theirs.append(row_keys({name: stored[name] for name in names}, key))
+    return list(zip(*ours)), list(zip(*theirs))
+
+
+def _is_array(column: Sequence[Any]) -> bool:
+    return hasattr(column, "ndim")
+
+
+def _is_mixed(column: Sequence[Any]) -> bool:
+    return len({type(unbox(value)) for value in column}) > 1
+
+
+def _as_stored(column: Sequence[Any], stored: Sequence[Any]) -> Sequence[Any]:
+    """Make arrays of lists where the store did."""
+    if getattr(stored, "ndim", 1) == 1:
+        return column
+    import numpy as np
+
+    return [np.asarray(value) if isinstance(value, list | tuple) else value for value in column]
+
+
+def _take(table: Mapping[str, Any], rows: list[int]) -> dict[str, Sequence[Any]]:
+    return {
+        name: column[rows] if _is_array(column) else [column[row] for row in rows]
+        for name, column in table.items()
+    }
+
+
+def _list(column: Any, size: int) -> list[Any]:
+    """List the first values of a column; numbers and strings as Python's."""
+    plain = getattr(column, "ndim", 0) == 1 and column.dtype.kind in "biufcUS"
+    values: list[Any] = column[:size].tolist() if plain else list(column[:size])
+    return values
