@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-__all__ = ["SourceCache", "digest_data"]
+__all__ = ["CACHE_PATH", "SourceCache", "digest_data"]
+
+CACHE_PATH = "psy-work/.sources.json"  # relative to the project root
 
 _FORMAT = "psyrun source cache 1"
 _MOST_FACTS = 2000

@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import difflib
 import os
-import signal
 import sys
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE
 from psyrun.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from types import FrameType
+    from collections.abc import Mapping, Sequence
 
-    from psyrun.console import LogWatcher, TerminalWatcher
-    from psyrun.graph import Run
-    from psyrun.orders import Orders
     from psyrun.source import SourceCache
     from psyrun.status import Status
     from psyrun.task import Outline
 
 __all__ = ["main"]
-
-OK, UNFINISHED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 75, 130
-_SEVERITY = (OK, PENDING, UNFINISHED, USAGE, INTERRUPTED)
-ASK_SECONDS = 600.0
 
 
 # ---------------------------------------------------------------------- the project at hand
@@ -51,10 +41,9 @@ class Project:
 
     def load_cache(self) -> SourceCache:
         """Return what is remembered of unchanged sources."""
-        from psyrun.graph import CACHE
-        from psyrun.source import SourceCache
+        from psyrun.source import CACHE_PATH, SourceCache
 
-        return SourceCache.load(self.root / CACHE)
+        return SourceCache.load(self.root / CACHE_PATH)
 
     def select(self, names: Sequence[str]) -> tuple[list[Outline], dict[str, Exception], SourceCache]:
         """Read the named task files, or all.
@@ -110,10 +99,6 @@ def _complain_of(broken: Mapping[str, Exception]) -> int:
     for error in broken.values():
         _complain(str(error))
     return USAGE if broken else OK
-
-
-def _worst(codes: Iterable[int]) -> int:
-    return max(codes, key=_SEVERITY.index, default=OK)
 
 
 # ---------------------------------------------------------------------- commands
@@ -198,6 +183,7 @@ def run(
     130 interrupted.
     """
     from psyrun.orders import Orders
+    from psyrun.running import Talk, run_passes, settle_stakes, worst
 
     if keep and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
@@ -208,158 +194,10 @@ def run(
         if not broken:
             _say(f"there are no task files in {project.taskdir}; begin with psy new-task NAME")
         return code
-    if not (keep or force) and not _settle_stakes(outlines, cache, yes=yes):
-        return _worst([code, UNFINISHED])
-    return _worst([code, _run_passes(project, outlines, orders, cache)])
-
-
-def _settle_stakes(outlines: Sequence[Outline], cache: SourceCache, *, yes: bool) -> bool:
-    """Say which finished rows an edit makes stale; ask where they are costly. Return whether to go on."""
-    from psyrun.console import count, duration
-    from psyrun.errors import PsyrunError
-    from psyrun.stakes import find_stake
-
-    costly = False
-    for outline in outlines:
-        try:
-            stake = find_stake(outline, cache)
-        except PsyrunError:
-            continue  # The run finds the same fault, and says so.
-        if stake is None:
-            continue
-        _say(
-            f"{stake.task}: {', '.join(stake.changed) or 'the code'} changed. {count(stake.rows, 'row')}"
-            f" ({duration(stake.seconds)} of computing) will be evaluated again;"
-            f" to keep them: psy run --continue {stake.task}"
-        )
-        costly = costly or stake.seconds > ASK_SECONDS
-    if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        return click.confirm("Evaluate them again?", default=False)
-    return True
-
-
-def _run_passes(project: Project, outlines: Sequence[Outline], orders: Orders, cache: SourceCache) -> int:
-    from dataclasses import replace
-
-    from psyrun.console import make_watcher
-    from psyrun.graph import Run, run_pass
-
-    names = [outline.name for outline in outlines]
-    interrupted = False
-    with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
-        done: Run | None = None
-        while True:
-            current = Run(root=project.root, taskdir=project.taskdir, orders=orders, watcher=watcher)
-            try:
-                run_pass(current, names)
-            except KeyboardInterrupt:
-                interrupted = True
-            before, done = done, current
-            moved = before is None or before.pending != current.pending or before.failures != current.failures
-            if interrupted or not (orders.wait and current.pending and moved):
-                break
-            orders = replace(orders, retry=False, again=False)
-    return _summarise(outlines, done, cache, interrupted=interrupted)
-
-
-def _summarise(outlines: Sequence[Outline], run: Run, cache: SourceCache, *, interrupted: bool) -> int:
-    from psyrun.errors import PsyrunError
-    from psyrun.status import read_status
-
-    codes = []
-    for outline in outlines:
-        error = run.errors.get(outline.name)
-        if error is not None:
-            _complain(str(error))
-            codes.append(_code_of(error))
-            continue
-        if interrupted and not outline.layout.plan.exists():
-            continue  # It would have to be run to know how many rows there are.
-        try:
-            status = read_status(outline, cache)
-        except PsyrunError as trouble:
-            _complain(str(trouble))
-            codes.append(USAGE)
-            continue
-        codes.append(_summarise_one(status, run, interrupted=interrupted))
-        if status.uptodate and _was_edited(outline):
-            _say(f"  it was edited meanwhile: psy run {outline.name} evaluates the new code")
-    if interrupted:
-        _say(f"interrupted; what is finished is kept. To go on: psy run {' '.join(o.name for o in outlines)}")
-        return INTERRUPTED
-    return _worst(codes)
-
-
-def _was_edited(outline: Outline) -> bool:
-    """Whether the sources are not those any more that the run began with."""
-    from psyrun.errors import PsyrunError
-    from psyrun.source import read_source
-
-    try:
-        now = read_source(outline.root, outline.root / outline.path)
-    except PsyrunError:
-        return True
-    return (now.code, now.space) != (outline.source.code, outline.source.space)
-
-
-def _code_of(error: Exception) -> int:
-    from psyrun.errors import DirtyError, FormatError, TaskFileError
-
-    return USAGE if isinstance(error, (TaskFileError, DirtyError, FormatError)) else UNFINISHED
-
-
-def _summarise_one(status: Status, run: Run, *, interrupted: bool) -> int:
-    from psyrun.console import count
-
-    name = status.name
-    if status.uptodate:
-        state = "finished" if name in run.written else "up to date"
-        _say(f"{name}: {state}, {count(status.total, 'row')} in {status.result}")
-        return OK
-    rows = f"{name}: {status.done:,} of {count(status.total, 'row')} done"
-    flying = status.running + status.queued
-    if flying and not interrupted:
-        _say(f"{rows}, {flying:,} in flight: psy status {name}, or psy run --wait {name}")
-        return PENDING
-    words = [f"{status.failed:,} failed"] if status.failed else []
-    words += [f"{status.missing:,} missing"] if status.missing else []
-    _say(", ".join([rows, *words]) + ("" if status.failed or interrupted else f"; to go on: psy run {name}"))
-    if status.failed:
-        _say(f"  why: psy errors {name}; which: psy status -v {name}")
-        _say(f"  to try them again: psy run {name}; after mending the code: psy run --continue {name}")
-    elif name in run.failures:
-        _say(f"  {run.failures[name]}")
-    return UNFINISHED
-
-
-@contextmanager
-def _warnings_to(watcher: LogWatcher | TerminalWatcher) -> Iterator[None]:
-    def show(message: Warning | str, *details: Any, **more: Any) -> None:
-        del details, more
-        watcher.note("psy", str(message))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = show
-        yield
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """Let TERM and HUP do what Ctrl-C does: what is finished is kept."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
-    # What was ignored stays ignored: under nohup, a closed terminal is no reason to stop.
-    heeded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    talk = Talk(say=_say, complain=_complain, confirm=click.confirm)
+    if not (keep or force) and not settle_stakes(outlines, cache, talk, yes=yes):
+        return worst([code, UNFINISHED])
+    return worst([code, run_passes(project.taskdir, outlines, orders, talk)])
 
 
 @cli.command()
@@ -512,6 +350,7 @@ def test(project: Project, tasks: tuple[str, ...]) -> int:
     """
     from psyrun.errors import PsyrunError
     from psyrun.preflight import try_one
+    from psyrun.running import code_of, worst
 
     outlines, broken, _ = project.select(tasks)
     code = _complain_of(broken)
@@ -521,7 +360,7 @@ def test(project: Project, tasks: tuple[str, ...]) -> int:
                 _say(f"{outline.name}: {line}")
         except PsyrunError as error:
             _complain(str(error))
-            code = _worst([code, _code_of(error)])
+            code = worst([code, code_of(error)])
     return code
 
 
@@ -667,8 +506,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return USAGE
     except PsyrunError as error:
+        from psyrun.running import code_of
+
         _complain(str(error))
-        return _code_of(error)
+        return code_of(error)
     except KeyboardInterrupt:
         _complain("interrupted")
         return INTERRUPTED

@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree of exceptions.
+"""What can go wrong, as a tree of exceptions, and as exit codes.
 
 Every message names the thing, the place and the cure::
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "INTERRUPTED",
+    "OK",
+    "PENDING",
+    "UNFINISHED",
+    "USAGE",
     "AmbiguousOperationError",
     "DirtyError",
     "ExecuteError",
@@ -35,6 +40,10 @@ __all__ = [
     "SubmitLimitError",
     "TaskFileError",
 ]
+
+
+# Exit codes: finished; rows failed or missing; usage or a task file; jobs in flight; interrupted.
+OK, UNFINISHED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 75, 130
 
 
 class PsyrunError(Exception):

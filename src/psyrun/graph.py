@@ -22,7 +22,7 @@ from psyrun.farm import process
 from psyrun.merge import merge
 from psyrun.orders import Orders, Silence, Watcher
 from psyrun.plan import read_plan
-from psyrun.source import SourceCache
+from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.split import has_inputs, split, take_digests
 from psyrun.survey import is_current, is_receipt_true, read_receipt
 from psyrun.task import Outline, read_outlines
@@ -30,7 +30,6 @@ from psyrun.task import Outline, read_outlines
 __all__ = ["Pending", "Run", "doit_tasks", "run_doit", "run_pass"]
 
 WORK = "psy-work"
-CACHE = f"{WORK}/.sources.json"
 
 
 class Pending(TaskFailed):  # type: ignore[misc]
@@ -77,7 +76,7 @@ class Run:
     @property
     def cache_path(self) -> Path:
         """Where digests of unchanged sources are remembered."""
-        return self.root / CACHE
+        return self.root / CACHE_PATH
 
 
 def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.cache import SourceCache, digest_data
+from psyrun.cache import CACHE_PATH, SourceCache, digest_data
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, TaskFileError
 from psyrun.imports import ModuleSearch
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 __all__ = [
+    "CACHE_PATH",
     "Source",
     "SourceCache",
     "digest_data",

@@ -1,0 +1,204 @@
+"""``psy run``: what is at stake, the passes, and what came of them in words and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from psyrun.console import count, duration, make_watcher
+from psyrun.errors import (
+    INTERRUPTED,
+    OK,
+    PENDING,
+    UNFINISHED,
+    USAGE,
+    DirtyError,
+    FormatError,
+    PsyrunError,
+    TaskFileError,
+)
+from psyrun.graph import Run, run_pass
+from psyrun.source import read_source
+from psyrun.stakes import find_stake
+from psyrun.status import read_status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import FrameType
+
+    from psyrun.console import LogWatcher, TerminalWatcher
+    from psyrun.orders import Orders
+    from psyrun.source import SourceCache
+    from psyrun.status import Status
+    from psyrun.task import Outline
+
+__all__ = ["Talk", "code_of", "run_passes", "settle_stakes", "worst"]
+
+_SEVERITY = (OK, PENDING, UNFINISHED, USAGE, INTERRUPTED)
+ASK_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """How to talk to the user: on standard output, on standard error, and with a question."""
+
+    say: Callable[[str], None]
+    complain: Callable[[str], None]
+    confirm: Callable[[str], bool]
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Return the worst of some exit codes."""
+    return max(codes, key=_SEVERITY.index, default=OK)
+
+
+def code_of(error: Exception) -> int:
+    """Return the exit code for an error."""
+    return USAGE if isinstance(error, (TaskFileError, DirtyError, FormatError)) else UNFINISHED
+
+
+def settle_stakes(outlines: Sequence[Outline], cache: SourceCache, talk: Talk, *, yes: bool) -> bool:
+    """Say which finished rows an edit makes stale; ask where they are costly. Return whether to go on."""
+    costly = False
+    for outline in outlines:
+        try:
+            stake = find_stake(outline, cache)
+        except PsyrunError:
+            continue  # The run finds the same fault, and says so.
+        if stake is None:
+            continue
+        talk.say(
+            f"{stake.task}: {', '.join(stake.changed) or 'the code'} changed. {count(stake.rows, 'row')}"
+            f" ({duration(stake.seconds)} of computing) will be evaluated again;"
+            f" to keep them: psy run --continue {stake.task}"
+        )
+        costly = costly or stake.seconds > ASK_SECONDS
+    if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+        return talk.confirm("Evaluate them again?")
+    return True
+
+
+def run_passes(taskdir: str, outlines: Sequence[Outline], orders: Orders, talk: Talk) -> int:
+    """Let doit make passes over the graph, say what came of it, and return the exit code.
+
+    Parameters
+    ----------
+    taskdir
+        Folder of the task files, relative to the project root.
+    outlines
+        The tasks to run.
+    orders
+        What the user asked for.
+    talk
+        How to say it.
+    """
+    names = [outline.name for outline in outlines]
+    interrupted = False
+    with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
+        done: Run | None = None
+        while True:
+            current = Run(root=outlines[0].root, taskdir=taskdir, orders=orders, watcher=watcher)
+            try:
+                run_pass(current, names)
+            except KeyboardInterrupt:
+                interrupted = True
+            before, done = done, current
+            moved = before is None or before.pending != current.pending or before.failures != current.failures
+            if interrupted or not (orders.wait and current.pending and moved):
+                break
+            orders = replace(orders, retry=False, again=False)
+    return _summarise(outlines, done, talk, interrupted=interrupted)
+
+
+@contextmanager
+def _warnings_to(watcher: LogWatcher | TerminalWatcher) -> Iterator[None]:
+    def show(message: Warning | str, *details: Any, **more: Any) -> None:
+        del details, more
+        watcher.note("psy", str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """Let TERM and HUP do what Ctrl-C does: what is finished is kept."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    # What was ignored stays ignored: under nohup, a closed terminal is no reason to stop.
+    heeded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted: bool) -> int:
+    codes = []
+    for outline in outlines:
+        error = run.errors.get(outline.name)
+        if error is not None:
+            talk.complain(str(error))
+            codes.append(code_of(error))
+            continue
+        if interrupted and not outline.layout.plan.exists():
+            continue  # It would have to be run to know how many rows there are.
+        try:
+            status = read_status(outline, run.cache)
+        except PsyrunError as trouble:
+            talk.complain(str(trouble))
+            codes.append(USAGE)
+            continue
+        codes.append(_summarise_one(status, run, talk, interrupted=interrupted))
+        if status.uptodate and _was_edited(outline):
+            talk.say(f"  it was edited meanwhile: psy run {outline.name} evaluates the new code")
+    if interrupted:
+        talk.say(
+            f"interrupted; what is finished is kept. To go on: psy run {' '.join(o.name for o in outlines)}"
+        )
+        return INTERRUPTED
+    return worst(codes)
+
+
+def _summarise_one(status: Status, run: Run, talk: Talk, *, interrupted: bool) -> int:
+    name = status.name
+    if status.uptodate:
+        state = "finished" if name in run.written else "up to date"
+        talk.say(f"{name}: {state}, {count(status.total, 'row')} in {status.result}")
+        return OK
+    rows = f"{name}: {status.done:,} of {count(status.total, 'row')} done"
+    flying = status.running + status.queued
+    if flying and not interrupted:
+        talk.say(f"{rows}, {flying:,} in flight: psy status {name}, or psy run --wait {name}")
+        return PENDING
+    words = [f"{status.failed:,} failed"] if status.failed else []
+    words += [f"{status.missing:,} missing"] if status.missing else []
+    talk.say(
+        ", ".join([rows, *words]) + ("" if status.failed or interrupted else f"; to go on: psy run {name}")
+    )
+    if status.failed:
+        talk.say(f"  why: psy errors {name}; which: psy status -v {name}")
+        talk.say(f"  to try them again: psy run {name}; after mending the code: psy run --continue {name}")
+    elif name in run.failures:
+        talk.say(f"  {run.failures[name]}")
+    return UNFINISHED
+
+
+def _was_edited(outline: Outline) -> bool:
+    """Whether the sources are not those any more that the run began with."""
+    try:
+        now = read_source(outline.root, outline.root / outline.path)
+    except PsyrunError:
+        return True
+    return (now.code, now.space) != (outline.source.code, outline.source.space)
