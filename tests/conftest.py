@@ -63,10 +63,9 @@ class Project:
     def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
         """Start psy in a process group of its own."""
         argv = [sys.executable, "-P", "-m", "psyrun.cli", *arguments]
-        options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(
-            argv, cwd=self.root, env=self.env(), process_group=0, stdin=subprocess.DEVNULL, **options | more
-        )
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True}
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(argv, cwd=self.root, env=self.env(), process_group=0, **options | more)
 
     def psy(
         self, *arguments: str, code: int | None = 0, timeout: float = 120

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import pty
 import shlex
 import signal
 import subprocess
@@ -487,3 +488,45 @@ def test_merge_without_a_plan_takes_the_newest_record_of_each_row_and_keeps_repl
     project.psy("merge", "psy-work/t/out", "all.pkl")
     table = pickle.loads((project.root / "all.pkl").read_bytes())
     assert sorted(zip(table["x"], table["y"])) == [(1, 10), (1, 10), (2, 2), (3, 30)]
+
+
+# ---------------------------------------------------------------------- on a terminal
+
+
+def read_terminal(fd):
+    """Read what a program writes to a terminal, until it closes it."""
+    said = b""
+    while True:
+        try:
+            data = os.read(fd, 65536)
+        except OSError:  # Linux: nobody has the other end open any more.
+            return said.decode()
+        if not data:
+            return said.decode()
+        said += data
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_run_on_a_terminal_shows_a_bar_and_ends(project, failing):
+    project.task(
+        "t",
+        f"""\
+        import time
+        from psyrun import Param
+        pspace = Param(x=range(30))
+        def execute(x):
+            print("noise from a row")
+            time.sleep(0.03)
+            return {{"y": 1 / (x - {7 if failing else -1})}}
+        """,
+    )
+    ours, theirs = pty.openpty()
+    run = project.start("run", stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = read_terminal(ours)
+    os.close(ours)
+    assert run.wait(timeout=30) == (1 if failing else 0)
+    assert "t: 30 rows to evaluate" in said
+    assert "\x1b[" in said  # It moved the cursor: there was a bar.
+    assert ("29 of 30 rows done, 1 failed" if failing else "t: finished, 30 rows") in said
+    assert "noise" not in said

@@ -150,7 +150,8 @@ class TerminalWatcher:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._console = Console(stderr=False, highlight=False)
+        # This very file: doit puts another in the place of sys.stdout while an action runs.
+        self._console = Console(file=sys.stdout, highlight=False)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -159,6 +160,8 @@ class TerminalWatcher:
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._ids: dict[str, Any] = {}
         self._paces: dict[str, _Pace] = {}
