@@ -1,9 +1,11 @@
 """psy run: from task files to results, through failures, losses and settings."""
 
+import os
 import pickle
 import re
 import shutil
 
+import joblib
 import numpy as np
 import pytest
 
@@ -620,3 +622,31 @@ def test_empty_space_leaves_an_empty_result(project):
     assert project.count("run") == 0
     assert project.result("t") == {"x": []}
     assert project.status("t")["uptodate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "users", "expected"),
+    [
+        (["-j", "1"], {}, "cores"),
+        (["-j", "500"], {}, "1"),
+        (["-j", "1"], {"OMP_NUM_THREADS": "7"}, "7"),
+    ],
+)
+def test_children_share_the_cores_among_their_threads(project, monkeypatch, arguments, users, expected):
+    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
+        monkeypatch.delenv(name)
+    for name, value in users.items():
+        monkeypatch.setenv(name, value)
+    project.task(
+        "t",
+        """\
+        import os
+        from psyrun import Param
+        pspace = Param(x=range(40))
+        def execute(x):
+            return {"threads": os.environ["OMP_NUM_THREADS"]}
+        """,
+    )
+    project.psy("run", *arguments)
+    cores = str(joblib.cpu_count())
+    assert set(project.result("t")["threads"]) == {cores if expected == "cores" else expected}

@@ -14,7 +14,7 @@ from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE
 from psyrun.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from psyrun.source import SourceCache
     from psyrun.status import Status
@@ -99,6 +99,22 @@ def _complain_of(broken: Mapping[str, Exception]) -> int:
     for error in broken.values():
         _complain(str(error))
     return USAGE if broken else OK
+
+
+def _say_each(
+    outlines: Iterable[Outline], find_lines: Callable[[Outline], Iterable[str]]
+) -> dict[str, Exception]:
+    """Say lines about each task; return what could not be found out, and why."""
+    from psyrun.errors import PsyrunError
+
+    wrong: dict[str, Exception] = {}
+    for outline in outlines:
+        try:
+            for line in find_lines(outline):
+                _say(f"{outline.name}: {line}")
+        except PsyrunError as error:
+            wrong[outline.name] = error
+    return wrong
 
 
 # ---------------------------------------------------------------------- commands
@@ -210,24 +226,20 @@ def plan(project: Project, tasks: tuple[str, ...]) -> int:
     Example:
       psy plan fig1
     """
-    from psyrun.errors import PsyrunError
     from psyrun.preview import preview
 
     outlines, broken, cache = project.select(tasks)
     _complain_of(broken)
-    for outline in outlines:
-        try:
-            for line in preview(outline, cache):
-                _say(f"{outline.name}: {line}")
-        except PsyrunError as error:
-            _complain(str(error))
+    _complain_of(_say_each(outlines, lambda outline: preview(outline, cache)))
     return OK
 
 
 @cli.command("list")
 @_pass_project
 def list_(project: Project) -> int:
-    """List the tasks; bare names where standard output is no terminal.
+    """List the tasks.
+
+    Where standard output is no terminal, these are bare names.
 
     \b
     Example:
@@ -248,7 +260,9 @@ def list_(project: Project) -> int:
 @click.option("--json", "as_json", is_flag=True, help="For programs; the format is documented and stable.")
 @_pass_project
 def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: bool, as_json: bool) -> int:
-    """Tell how far the tasks are; reads files, writes nothing.
+    """Tell how far the tasks are.
+
+    Reads files, and writes nothing.
 
     \b
     Examples:
@@ -291,7 +305,9 @@ def _say_json(statuses: Sequence[Status]) -> int:
 @_TASKS
 @_pass_project
 def errors(project: Project, tasks: tuple[str, ...]) -> int:
-    """Show why rows failed: one traceback for each cause, how often, and for which assignments.
+    """Show why rows failed, grouped by cause.
+
+    One traceback for each cause, how often, and for which assignments.
 
     \b
     Example:
@@ -319,10 +335,10 @@ def errors(project: Project, tasks: tuple[str, ...]) -> int:
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
 @_pass_project
 def merge(project: Project, folder: Path, filename: Path, force: bool) -> int:
-    """Merge the finished rows below DIR (a task's folder `out`) into FILE.
+    """Merge the rows that are finished into a file.
 
-    Takes the rows that the plan beside DIR asks for; without a plan, the newest record of each row. The
-    extension of FILE says how it is stored.
+    DIR is a task's folder `out`. Takes the rows that the plan beside DIR asks for; without a plan, the newest
+    record of each row. The extension of FILE says how it is stored.
 
     \b
     Example:
@@ -342,26 +358,21 @@ def merge(project: Project, folder: Path, filename: Path, force: bool) -> int:
 @_TASKS
 @_pass_project
 def test(project: Project, tasks: tuple[str, ...]) -> int:
-    """Evaluate one assignment in a fresh process, and leave nothing behind.
+    """Evaluate one assignment in a fresh process.
+
+    Puts its values through the store, foretells time and size of the whole, and leaves nothing behind.
 
     \b
     Example:
       psy test fig1
     """
-    from psyrun.errors import PsyrunError
     from psyrun.preflight import try_one
     from psyrun.running import code_of, worst
 
     outlines, broken, _ = project.select(tasks)
-    code = _complain_of(broken)
-    for outline in outlines:
-        try:
-            for line in try_one(outline):
-                _say(f"{outline.name}: {line}")
-        except PsyrunError as error:
-            _complain(str(error))
-            code = worst([code, code_of(error)])
-    return code
+    wrong = _say_each(outlines, try_one)
+    _complain_of({**broken, **wrong})
+    return worst([USAGE if broken else OK, *map(code_of, wrong.values())])
 
 
 @cli.command()
@@ -371,7 +382,9 @@ def test(project: Project, tasks: tuple[str, ...]) -> int:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @_pass_project
 def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: bool, yes: bool) -> int:
-    """Remove results and work folders of tasks; on a terminal, asks first.
+    """Remove results and work folders of tasks.
+
+    On a terminal, asks first.
 
     \b
     Examples:
@@ -403,9 +416,9 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
 @click.option("--all", "everything", is_flag=True, help="All tasks.")
 @_pass_project
 def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
-    """Cancel the jobs of tasks, of a local run too, and no others.
+    """Cancel the jobs of tasks, and no others.
 
-    Finished rows are kept; psy run goes on there.
+    Ends local runs too. Finished rows are kept; psy run goes on there.
 
     \b
     Example:
@@ -430,7 +443,9 @@ def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
 @click.option("-s", "--scheduler", default="Local", show_default=True, metavar="S", help="Who runs the jobs.")
 @_pass_project
 def new_task(project: Project, name: str, scheduler: str) -> int:
-    """Write a task file that runs as it is, and explains each setting.
+    """Write a task file to begin with.
+
+    It runs as it is, and explains each setting.
 
     \b
     Example:
@@ -456,7 +471,7 @@ def new_task(project: Project, name: str, scheduler: str) -> int:
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print a script that completes commands and task names.
+    """Print a script for completion in a shell.
 
     \b
     Example, for ~/.bashrc:
@@ -474,7 +489,9 @@ def completion(shell: str) -> int:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @_pass_project
 def doit(project: Project, arguments: tuple[str, ...]) -> int:
-    """Run plain doit on the same graph; takes doit's commands and options (psy doit help lists them).
+    """Run plain doit on the same graph.
+
+    Takes doit's commands and options; psy doit help lists them.
 
     \b
     Examples:

@@ -129,6 +129,7 @@ class _Step:
         self.in_flight = 0
         self._tallies = Tallies()
         self._checked = False
+        self._cores: int | None = None
 
     def run(self) -> None:
         """Submit what is missing and in nobody's hands; wait where that is asked for."""
@@ -144,6 +145,7 @@ class _Step:
         todo = self._todo(survey, set(alive))
         self.in_flight = len(alive)
         if todo:
+            self._cores = self._count_cores()
             processes = self._processes()
             self.watcher.start(self.task.name, survey, processes)
             for submission in self._submit(todo, processes):
@@ -190,12 +192,15 @@ class _Step:
         ]
 
     def _processes(self) -> int | None:
-        asked = self.orders.processes or self.task.pool_size
-        if asked is None and self.scheduler.attended:
-            import joblib
+        return self.orders.processes or self.task.pool_size or self._cores
 
-            return int(joblib.cpu_count())
-        return asked
+    def _count_cores(self) -> int | None:
+        """Return the cores that this machine grants, or None where jobs run elsewhere."""
+        if not self.scheduler.attended:
+            return None
+        import joblib
+
+        return int(joblib.cpu_count())
 
     # ------------------------------------------------------------------ submitting
 
@@ -230,6 +235,7 @@ class _Step:
             batches=tuple((number, _ranges(wanted.get(number))) for number in numbers),
             retry=self.orders.retry,
             processes=processes,
+            cores=self._cores,
             timeout=self.task.timeout,
             exclude=self.task.outline.exclude,
         )

@@ -211,7 +211,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
     if orders.keep_rows and _is_foreign(layout):
         found = _read_foreign(task, number, digests.code, list(space.columns))
         number += 1
-    existing = [] if orders.again else _read_existing(layout, _usable_codes(layout, old, digests, orders))
+    existing = [] if orders.again else _read_existing(layout, _usable_codes(old, digests, orders))
     blank = Plan(
         code=digests.code,
         space=digests.space,
@@ -262,9 +262,8 @@ def _old_space(layout: Layout, old: Plan | None, digests: Digests) -> Space | No
     return Space(columns=columns, rows=old.rows)
 
 
-def _usable_codes(layout: Layout, old: Plan | None, digests: Digests, orders: Orders) -> set[str] | None:
+def _usable_codes(old: Plan | None, digests: Digests, orders: Orders) -> set[str] | None:
     """Return the digests of code whose rows count as current; None: those of any code."""
-    del layout
     if orders.keep_rows:
         return None
     adopted = set(old.adopted) if old is not None and old.code == digests.code else set()

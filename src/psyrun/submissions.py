@@ -38,7 +38,9 @@ class Submission:
     retry
         Whether rows that failed before are tried once more.
     processes
-        Children of a worker; None: as many cores as the job is granted.
+        Children of a worker; None: as many as cores.
+    cores
+        Cores for all children together; None: what the job is granted.
     timeout
         Seconds per assignment, or None.
     exclude
@@ -58,6 +60,7 @@ class Submission:
     batches: tuple[tuple[int, tuple[tuple[int, int], ...] | None], ...]
     retry: bool
     processes: int | None = None
+    cores: int | None = None
     timeout: float | None = None
     exclude: tuple[str, ...] = ()
     job: str | None = None

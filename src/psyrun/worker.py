@@ -158,7 +158,7 @@ def _missing_rows(
 
 
 def _make_crew(folder: Path, submission: Submission, rows: int) -> Crew:
-    cores = _granted_cores()
+    cores = submission.cores or _granted_cores()
     size = max(1, min(submission.processes or cores, rows))
     argv = command(
         root=Path.cwd(),
@@ -176,10 +176,11 @@ def _make_crew(folder: Path, submission: Submission, rows: int) -> Crew:
 
 
 def _granted_cores() -> int:
+    """Return what the batch system says."""
     for name in ("SLURM_CPUS_PER_TASK", "NSLOTS"):
         if os.environ.get(name, "").isdecimal():
             return max(1, int(os.environ[name]))
-    return int(os.environ.get("PSYRUN_CORES", "1"))
+    return 1
 
 
 # ---------------------------------------------------------------------- journals
