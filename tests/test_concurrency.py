@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
 GATED = """\
 import os
@@ -75,6 +81,15 @@ def start(project):
         if each.process.poll() is None:
             os.killpg(each.process.pid, signal.SIGKILL)
             each.process.wait()
+
+
+def find_workers(parent):
+    """Return the ids of the processes that a process started."""
+    stats = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # It ended meanwhile.
+            stats.append(path.read_text())
+    return [int(stat.split()[0]) for stat in stats if int(stat.rpartition(")")[2].split()[1]) == parent]
 
 
 def assert_right(project, n=20, factor=2, task="example"):
@@ -235,6 +250,47 @@ def test_lock_of_a_killed_psy_delays_nobody(project, start, gate, wait_until, ot
     wait_until(lambda: len(project.rows_seen()) > 2, seconds=10)
     gate.touch()
     second.end()
+    assert_right(project)
+
+
+@needs_proc
+def test_worker_that_outlives_its_psy_is_waited_for_and_what_it_leaves_is_evaluated(
+    project, start, gate, wait_until
+):
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    [worker] = find_workers(first.process.pid)
+    first.process.kill()
+    first.process.wait()
+    os.kill(worker, signal.SIGSTOP)  # Afterwards: what is stopped when it becomes an orphan is woken.
+    second = start("run")
+    try:
+        lock = project.root / "psy-work/example/lock"
+        wait_until(lambda: lock.exists() and f"|{second.process.pid}|" in lock.read_text())
+        looked = time.monotonic() + 1.0
+        wait_until(lambda: time.monotonic() > looked)
+        gate.touch()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    second.end()
+    assert_right(project)
+
+
+@needs_proc
+def test_worker_on_a_host_that_is_lost_is_not_waited_for(project, start, gate, wait_until):
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    [worker] = find_workers(first.process.pid)
+    first.process.kill()
+    first.process.wait()
+    wait_until(lambda: not Path(f"/proc/{worker}").exists())
+    [path] = (project.root / "psy-work/example/jobs").glob("*.json")
+    submission = json.loads(path.read_text())
+    path.write_text(json.dumps(submission | {"job": "a-host-that-is-lost/1/1"}))
+    gate.touch()
+    start("run").end()
     assert_right(project)
 
 

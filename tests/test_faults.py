@@ -454,6 +454,23 @@ def test_interrupt_while_the_task_file_is_run(project, processes, wait_until):
 
 
 @needs_proc
+def test_terminal_that_is_closed_costs_no_finished_row(project, processes, wait_until):
+    """The terminal sends HUP to all of them."""
+    project.task("example", GATED.replace("    while", "    while x > 5 and"))
+    run = project.start("run")
+    wait_until(lambda: len(rows_on_disk(project)[0]) == 6)
+    os.killpg(run.pid, signal.SIGHUP)
+    run.communicate(timeout=10)
+    assert run.returncode == 130
+    wait_until(lambda: not processes.find())
+    assert not list(folder_of(project).glob("out/*.part"))
+    kept, failed = rows_on_disk(project)
+    assert (len(kept), failed) == (6, set())
+    (project.root / "gate").touch()
+    assert_completed_by_next_run(project, 20, kept)
+
+
+@needs_proc
 def test_hangup_that_was_ignored_stays_ignored(project, processes, wait_until):
     """`nohup psy run &` goes on when the terminal is closed."""
     project.task("example", GATED)

@@ -133,16 +133,16 @@ class _Step:
 
     def run(self) -> None:
         """Submit what is missing and in nobody's hands; wait where that is asked for."""
-        open_ones = self._heal([s for s in list_submissions(self.layout.jobs) if not s.over])
-        states = self._look(open_ones)
+        open_ones, alive = self._adopt()
+        if open_ones and self.scheduler.attended:
+            # We hold the lock, so their psy is gone: they end, and what they leave is ours to do.
+            self._follow(open_ones)
+            open_ones, alive = [], set()
         survey = self._survey()
         if survey.complete:  # The headers count rows whose blocks are damaged.
             survey, _ = inspect_plan(self.plan, self.layout)
-        alive = [batch for submission in open_ones for batch in _alive(submission, states)]
-        self._close(open_ones, states, survey)
-        open_ones = [submission for submission in open_ones if _alive(submission, states)]
         self._check_store(survey)
-        todo = self._todo(survey, set(alive))
+        todo = self._todo(survey, alive)
         self.in_flight = len(alive)
         if todo:
             self._cores = self._count_cores()
@@ -153,6 +153,15 @@ class _Step:
                 self.in_flight += len(submission.batches)
         if open_ones and (self.scheduler.attended or self.orders.wait):
             self._follow(open_ones)
+
+    def _adopt(self) -> tuple[list[Submission], set[int]]:
+        """Return the submissions that are in flight with their batches, and close the others."""
+        submissions = self._heal([s for s in list_submissions(self.layout.jobs) if not s.over])
+        states = self._look(submissions)
+        self._close(submissions, states, self._survey())
+        flying = {submission.token: _alive(submission, states) for submission in submissions}
+        adopted = [submission for submission in submissions if flying[submission.token]]
+        return adopted, {batch for batches in flying.values() for batch in batches}
 
     # ------------------------------------------------------------------ what there is
 
@@ -181,6 +190,9 @@ class _Step:
             self.messages.append(
                 f"{type(self.scheduler).__name__} does not answer: nothing is submitted again meanwhile"
             )
+        elif self.scheduler.attended:
+            # A worker on another host: whoever attended it has lost the lock, and may be lost altogether.
+            return {job: elements for job, elements in states.items() if -1 in _running(elements)}
         return states
 
     def _todo(self, survey: Survey, alive: set[int]) -> list[int]:
@@ -360,6 +372,10 @@ def _alive(submission: Submission, states: _States) -> list[int]:
         return numbers
     elements = states.get(submission.job, {})
     return numbers if -1 in elements else [number for k, number in enumerate(numbers) if k in elements]
+
+
+def _running(elements: Mapping[int, JobState]) -> set[int]:
+    return {element for element, state in elements.items() if state is JobState.RUNNING}
 
 
 def _ranges(rows: frozenset[int] | None) -> tuple[tuple[int, int], ...] | None:

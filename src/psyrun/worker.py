@@ -106,8 +106,9 @@ def _stop_on_signals() -> _Stop:
         del number, frame
         stop.wanted = True
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, note)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, note)
     return stop
 
 
