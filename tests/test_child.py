@@ -11,7 +11,7 @@ import pytest
 from psyrun.child import command
 from psyrun.errors import ExecuteError
 from psyrun.journal import encode_inputs, read_blocks
-from psyrun.pool import Crew, Work, evaluate
+from psyrun.pool import Crew, Wish, Work, evaluate
 from psyrun.source import read_source, write_zip
 
 np = pytest.importorskip("numpy")
@@ -60,13 +60,13 @@ class Project:
         self.inputs.mkdir()
         self.argv = command(root=root, code=self.code, inputs=self.inputs, exclude=exclude)
 
-    def run(self, *batches, size=1, stop=lambda: False, **settings):
+    def run(self, *batches, size=1, **settings):
         work = []
         for tag, columns in enumerate(batches):
             (self.inputs / f"{tag}.pkl").write_bytes(encode_inputs({}, columns))
             work.append(Work(tag=tag, rows=range(len(next(iter(columns.values()))))))
         journal = Journal(self.root / "journal")
-        assert evaluate(work, journal, Crew(argv=self.argv, size=size, **settings), stop)
+        assert evaluate(work, journal, Crew(argv=self.argv, size=size, **settings))
         journal.read()
         ended = [*journal.rows, *journal.failures, *journal.deaths]
         assert len(ended) == len(set(ended))
@@ -337,7 +337,8 @@ def test_stop_keeps_what_was_sent(project):
     journal = Journal(project.root / "journal")
     began = time.monotonic()
     crew = Crew(argv=project.argv, size=2)
-    assert not evaluate([Work(tag=0, rows=range(10_000))], journal, crew, lambda: journal.messages > 3)
+    stop = lambda: Wish.STOP if journal.messages > 3 else Wish.GO_ON  # noqa: E731
+    assert not evaluate([Work(tag=0, rows=range(10_000))], journal, crew, stop)
     assert time.monotonic() - began < 10
     journal.read()
     assert 4 <= len(journal.rows) < 10_000

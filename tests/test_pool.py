@@ -17,7 +17,7 @@ import pytest
 
 from psyrun import pool
 from psyrun.errors import ExecuteError
-from psyrun.pool import Crew, Work, evaluate
+from psyrun.pool import Crew, Wish, Work, evaluate
 
 CHILD = """
 import ctypes, json, os, signal, subprocess, sys, time
@@ -97,6 +97,10 @@ def started(monkeypatch):
     yield children
     assert [child.process.pid for child in children if child.process.returncode is None] == []
     assert count_descriptors() == before
+
+
+def stop_when(condition):
+    return lambda: Wish.STOP if condition() else Wish.GO_ON
 
 
 def rows(n, tag=0):
@@ -323,7 +327,7 @@ def test_kills_from_outside_cost_at_most_a_row_each(toy, started, seed):
         return False
 
     acts = {"each": "time.sleep(0.0005)", "bulk": 300_000}
-    assert evaluate(rows(3000), ledger, toy(acts), stop=kill_now_and_then)
+    assert evaluate(rows(3000), ledger, toy(acts), wish=stop_when(kill_now_and_then))
     ledger.check(3000)
     assert kills == 12
     assert len(ledger.failed) <= kills
@@ -357,18 +361,60 @@ def test_a_command_that_does_not_exist_is_an_error(toy):
 def test_stop_gives_up_what_is_not_finished_within_the_grace(toy):
     ledger = Ledger()
     began = time.monotonic()
-    stop = lambda: len(ledger.done) >= 5  # noqa: E731
+    stop = stop_when(lambda: len(ledger.done) >= 5)
     acts = {str(row): "time.sleep(100)" for row in (20, 30)}
-    assert not evaluate(rows(10_000), ledger, toy(acts, grace=0.2), stop=stop)
+    assert not evaluate(rows(10_000), ledger, toy(acts, grace=0.2), wish=stop)
     assert time.monotonic() - began < 10
     assert 5 <= len(ledger.done) < 10_000
 
 
 def test_stop_keeps_what_is_finished_within_the_grace(toy, started):
     ledger = Ledger()
-    stop = lambda: any(child.orders for child in started)  # noqa: E731
-    assert not evaluate(rows(50), ledger, toy({"each": "time.sleep(0.3)"}, size=1, grace=10), stop=stop)
+    stop = stop_when(lambda: any(child.orders for child in started))
+    assert not evaluate(rows(50), ledger, toy({"each": "time.sleep(0.3)"}, size=1, grace=10), wish=stop)
     assert ledger.done == [(0, 0)]
+
+
+def test_finish_waits_for_rows_that_were_begun_and_begins_no_others(toy, started):
+    ledger = Ledger()
+    begun = []
+
+    def finish():
+        begun.extend(child for child in started if child.orders)
+        return Wish.FINISH if begun else Wish.GO_ON
+
+    assert not evaluate(rows(50), ledger, toy({"each": "time.sleep(0.8)"}, size=1, grace=0), wish=finish)
+    assert ledger.done == [(0, 0)]
+
+
+def test_sigterm_to_all_processes_of_a_job_is_no_fault_of_the_rows(toy, started):
+    ledger = Ledger()
+    sent = []
+
+    def wish():
+        at_work = [child.process for child in started if child.orders and child.place.numbers[0]]
+        if len(sent) < 20 and at_work:
+            sent.append(at_work[0])
+            sent[-1].send_signal(signal.SIGTERM)
+        return Wish.GO_ON
+
+    assert evaluate(rows(40), ledger, toy({"each": "time.sleep(0.02)"}), wish=wish)
+    ledger.check(40)
+    assert ledger.failed == {}
+    assert len(sent) == 20
+
+
+def test_what_execute_starts_ends_with_sigterm(toy):
+    act = (
+        "import multiprocessing; fork = multiprocessing.get_context('fork'); "
+        "p = fork.Process(target=time.sleep, args=(60,)); p.start(); p.terminate(); p.join(20); "
+        "assert p.exitcode == -signal.SIGTERM; "
+        "q = subprocess.Popen(['sleep', '60']); q.terminate(); assert q.wait(20) == -signal.SIGTERM"
+    )
+    ledger = Ledger()
+    assert evaluate(rows(3), ledger, toy({"1": act}))
+    ledger.check(3)
+    assert ledger.failed == {}
 
 
 def test_a_child_may_tidy_up_at_the_end(toy, tmp_path):

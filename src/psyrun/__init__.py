@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from psyrun.graph import doit_tasks
     from psyrun.mapper import map_pspace, map_pspace_hdd_backed, map_pspace_parallel
     from psyrun.pspace import AmbiguousOperationError, Param, ParameterSpace, missing
-    from psyrun.scheduler import ImmediateRun, Local
+    from psyrun.scheduler import ImmediateRun, Local, Slurm, Sqsub
     from psyrun.store import AutodetectStore, DefaultStore, H5Store, NpzStore, PickleStore
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "Param",
     "ParameterSpace",
     "PickleStore",
+    "Slurm",
+    "Sqsub",
     "__version__",
     "doit_tasks",
     "map_pspace",
@@ -44,7 +46,7 @@ _HOMES = {
     "psyrun.graph": ("doit_tasks",),
     "psyrun.mapper": ("map_pspace", "map_pspace_hdd_backed", "map_pspace_parallel"),
     "psyrun.pspace": ("AmbiguousOperationError", "Param", "ParameterSpace", "missing"),
-    "psyrun.scheduler": ("ImmediateRun", "Local"),
+    "psyrun.scheduler": ("ImmediateRun", "Local", "Slurm", "Sqsub"),
     "psyrun.store": ("AutodetectStore", "DefaultStore", "H5Store", "NpzStore", "PickleStore"),
 }
 _MODULES = ("backend", "mapper", "pspace", "scheduler", "store")

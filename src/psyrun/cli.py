@@ -6,7 +6,7 @@ import difflib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -123,8 +123,27 @@ _TASKS = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=_
 _pass_project = click.make_pass_decorator(Project)
 
 
+def _take_taskdir(context: click.Context, parameter: click.Parameter, taskdir: str | None) -> None:
+    del parameter
+    if taskdir is not None:
+        context.find_root().params["taskdir"] = taskdir  # for completion
+        context.obj = Project(taskdir)
+
+
+class _Command(click.Command):
+    """Takes --taskdir behind its name too, as psyrun 0.8 did."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.params.append(
+            click.Option(["--taskdir"], callback=_take_taskdir, expose_value=False, hidden=True)
+        )
+
+
 class _Group(click.Group):
     """Lists commands in the order in which they are defined, and suggests."""
+
+    command_class = _Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -194,6 +213,7 @@ def run(
       psy run fig1 -j 4         one task, on four processes
       psy run --continue fig1   keep the rows of older code, add new ones
       psy run --force fig1      evaluate every row again
+      psy run --wait            stay until the jobs of a batch system have ended, chains of tasks too
 
     Exit codes: 0 finished, 1 rows failed or missing, 2 usage or task file, 75 jobs in flight,
     130 interrupted.
@@ -203,7 +223,7 @@ def run(
 
     if keep and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
-    orders = Orders(keep_rows=keep, again=force, retry=not no_retry, wait=wait, processes=jobs)
+    orders = Orders(keep_rows=keep, again=force, retry=not no_retry, processes=jobs)
     outlines, broken, cache = project.select(tasks)
     code = _complain_of(broken)
     if not outlines:
@@ -213,7 +233,7 @@ def run(
     talk = Talk(say=_say, complain=_complain, confirm=click.confirm)
     if not (keep or force) and not settle_stakes(outlines, cache, talk, yes=yes):
         return worst([code, UNFINISHED])
-    return worst([code, run_passes(project.taskdir, outlines, orders, talk)])
+    return worst([code, run_passes(project.taskdir, outlines, orders, talk, wait=wait)])
 
 
 @cli.command()
@@ -272,13 +292,15 @@ def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: 
     """
     from psyrun.console import show_details, show_statuses
     from psyrun.errors import PsyrunError
+    from psyrun.queues import Queues
     from psyrun.status import list_details, read_status
 
     outlines, broken, cache = project.select(tasks)
+    queues = Queues(outlines)
     found: list[tuple[Outline, Status]] = []
     for outline in outlines:
         try:
-            found.append((outline, read_status(outline, cache)))
+            found.append((outline, read_status(outline, cache, queues)))
         except PsyrunError as error:
             broken[outline.name] = error
     _complain_of(broken)
@@ -425,14 +447,16 @@ def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
       psy kill fig1
     """
     from psyrun.console import count
-    from psyrun.farm import cancel_jobs
+    from psyrun.flights import cancel_jobs
+    from psyrun.queues import Queues
 
     if not tasks and not everything:
         raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
     outlines, broken, _ = project.select(tasks)
     _complain_of(broken)
+    queues = Queues(outlines)
     for outline in outlines:
-        jobs = cancel_jobs(outline)
+        jobs = cancel_jobs(outline, queues)
         said = f"{count(jobs, 'job')} cancelled; what is finished is kept" if jobs else "nothing is in flight"
         _say(f"{outline.name}: {said}")
     return OK

@@ -11,7 +11,8 @@ Every message names the thing, the place and the cure::
     |  `- NewerFormatError       a newer psyrun wrote it
     |- StoreError                a result file can't hold a value, or can't be read
     |- SchedulerError            a command of the batch system failed
-    |  `- SubmitLimitError       the site takes no more jobs now; what was accepted runs
+    |  |- SubmitLimitError       the site takes no more jobs now; what was accepted runs
+    |  `- NoAnswerError          the batch system can't be reached: nobody knows whether it did what was asked
     `- DirtyError                results would be made stale or overwritten, and nobody said that they may
 """
 
@@ -34,6 +35,7 @@ __all__ = [
     "FormatError",
     "IdentityError",
     "NewerFormatError",
+    "NoAnswerError",
     "PsyrunError",
     "SchedulerError",
     "StoreError",
@@ -108,3 +110,7 @@ class SchedulerError(PsyrunError):
 
 class SubmitLimitError(SchedulerError):
     """The batch system takes no more jobs at the moment."""
+
+
+class NoAnswerError(SchedulerError):
+    """The batch system can't be reached, or did not answer in time."""

@@ -4,36 +4,41 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
-from psyrun.errors import FormatError, SchedulerError, StoreError, SubmitLimitError
+from psyrun.errors import FormatError, NoAnswerError, SchedulerError, StoreError, SubmitLimitError
+from psyrun.flights import Flights
 from psyrun.journal import read_input_header, read_inputs
 from psyrun.lock import hold
 from psyrun.plan import read_plan
+from psyrun.queues import open_submissions, scheduler_of
 from psyrun.records import Tallies, list_journals, read_values
-from psyrun.scheduler import JobSpec, JobState, scheduler_named
+from psyrun.scheduler import JobSpec, JobState
 from psyrun.split import attend
-from psyrun.submissions import Submission, list_submissions, new_token, write_submission
+from psyrun.submissions import Submission, forget_submissions, new_token, write_submission
 from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from psyrun.orders import Orders, Watcher
     from psyrun.plan import Layout, Plan
+    from psyrun.queues import Queues
     from psyrun.survey import Survey
     from psyrun.task import Outline, Task
 
-__all__ = ["Outcome", "cancel_jobs", "process"]
+__all__ = ["Outcome", "collect", "finish", "process", "wait_for_jobs"]
 
 # What an enclosing job says of itself is not true of the jobs that it submits.
-_FOREIGN = ("SLURM_", "SBATCH_", "SGE_", "PBS_", "NSLOTS", "NHOSTS", "NQUEUES", "JOB_ID", "TASK_ID")
+_FOREIGN = re.compile(
+    r"SLURM_(?!CONF$)|SLURMD_|SBATCH_(CPU|MEM)_BIND|SGE_(?!ROOT$|CELL$|\w+_PORT$|CLUSTER_NAME$)|PBS_"
+    r"|(NSLOTS|NHOSTS|NQUEUES|JOB_ID|TASK_ID)$"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +51,15 @@ class Outcome:
         How far the task is.
     in_flight
         Array elements that are queued or running.
+    submitted
+        Batches in the hands of jobs, now or a moment ago.
     messages
         What the user should know.
     """
 
     survey: Survey
     in_flight: int = 0
+    submitted: frozenset[int] = frozenset()
     messages: tuple[str, ...] = ()
 
     @property
@@ -60,7 +68,7 @@ class Outcome:
         return self.survey.complete
 
 
-def process(outline: Outline, orders: Orders, watcher: Watcher) -> Outcome:
+def process(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) -> Outcome:
     """Have the missing rows of a task evaluated, and write process.json when none is missing.
 
     Parameters
@@ -71,6 +79,8 @@ def process(outline: Outline, orders: Orders, watcher: Watcher) -> Outcome:
         What the user asked for.
     watcher
         Told how it goes.
+    queues
+        What batch systems say.
 
     Returns
     -------
@@ -86,20 +96,39 @@ def process(outline: Outline, orders: Orders, watcher: Watcher) -> Outcome:
     """
     layout = outline.layout
     plan = _read_plan(layout)
-    if survey_plan(plan, layout).complete or is_current(layout, plan):
-        outcome = _collect(plan, layout)
+    done = survey_plan(plan, layout).complete or is_current(layout, plan)
+    if done and not open_submissions(outline):
+        outcome = collect(plan, layout)
         if outcome.finished or is_current(layout, plan):
             return outcome
     with hold(layout.lock, lambda owner: attend(outline, watcher, owner)):
         plan = _read_plan(layout)  # Whoever held the lock may have planned anew.
         with open_task(outline) as task:
-            step = _Step(task, plan, orders, watcher)
+            step = _Step(task, plan, orders, watcher, queues)
             try:
                 step.run()
             finally:
                 watcher.end(outline.name)
-        outcome = _collect(plan, layout)
-        return replace(outcome, in_flight=step.in_flight, messages=tuple(step.messages))
+        outcome = collect(plan, layout)
+        return replace(
+            outcome,
+            in_flight=len(step.flying),
+            submitted=frozenset(step.flying),
+            messages=tuple(step.messages),
+        )
+
+
+def finish(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) -> Outcome:
+    """Do what `process` does, and wait for the jobs of a batch system until none is in flight."""
+    outcome = process(outline, orders, watcher, queues)
+    tried: frozenset[int] = frozenset()
+    while outcome.in_flight:
+        for message in outcome.messages:
+            watcher.note(outline.name, message)
+        wait_for_jobs([outline], watcher, queues)
+        tried |= outcome.submitted
+        outcome = process(outline, orders.again_for({outline.name: tried}), watcher, queues)
+    return outcome
 
 
 def _read_plan(layout: Layout) -> Plan:
@@ -109,101 +138,81 @@ def _read_plan(layout: Layout) -> Plan:
     return plan
 
 
-def _collect(plan: Plan, layout: Layout) -> Outcome:
+def collect(plan: Plan, layout: Layout) -> Outcome:
+    """Write process.json where all rows have values."""
     survey, records = inspect_plan(plan, layout)
     if survey.complete:
         receipt = make_receipt(plan, records)
         if not layout.process.exists() or layout.process.read_bytes() != receipt:
             write_atomic(layout.process, receipt)
+        forget_submissions(layout.jobs, {batch.number for batch in plan.batches})
     return Outcome(survey=survey)
 
 
 class _Step:
-    """One process step: the tasks' open submissions, and what is to be submitted."""
+    """One process step: the task's open submissions, and what is to be submitted."""
 
-    def __init__(self, task: Task, plan: Plan, orders: Orders, watcher: Watcher) -> None:
+    def __init__(self, task: Task, plan: Plan, orders: Orders, watcher: Watcher, queues: Queues) -> None:
         self.task, self.plan, self.orders, self.watcher = task, plan, orders, watcher
         self.layout = task.outline.layout
         self.scheduler = task.scheduler
         self.messages: list[str] = []
-        self.in_flight = 0
+        self.flights = Flights(task.outline, self.scheduler, queues, self.messages)
+        self.flying: dict[int, JobState] = {}
         self._tallies = Tallies()
         self._checked = False
         self._cores: int | None = None
 
     def run(self) -> None:
-        """Submit what is missing and in nobody's hands; wait where that is asked for."""
-        open_ones, alive = self._adopt()
-        if open_ones and self.scheduler.attended:
+        """Submit what is missing and in nobody's hands; wait for jobs that end with us."""
+        adopted = self.flights.cancel_outdated(self.flights.find(), self.plan)
+        if adopted and self.scheduler.attended:
             # We hold the lock, so their psy is gone: they end, and what they leave is ours to do.
-            self._follow(open_ones)
-            open_ones, alive = [], set()
+            self._follow(adopted)
+        else:
+            states = self.flights.look(adopted)
+            self.flying = self.flights.settle(adopted, states, self._survey())
         survey = self._survey()
         if survey.complete:  # The headers count rows whose blocks are damaged.
             survey, _ = inspect_plan(self.plan, self.layout)
         self._check_store(survey)
-        todo = self._todo(survey, alive)
-        self.in_flight = len(alive)
+        todo = self._todo(survey)
+        complete = [each.batch.number for each in survey.batches if each.done == each.batch.wanted]
+        self.flights.forget({*complete, *todo})
         if todo:
-            self._cores = self._count_cores()
-            processes = self._processes()
-            self.watcher.start(self.task.name, survey, processes)
-            for submission in self._submit(todo, processes):
-                open_ones.append(submission)
-                self.in_flight += len(submission.batches)
-        if open_ones and (self.scheduler.attended or self.orders.wait):
-            self._follow(open_ones)
+            self._submit_all(todo, survey)
 
-    def _adopt(self) -> tuple[list[Submission], set[int]]:
-        """Return the submissions that are in flight with their batches, and close the others."""
-        submissions = self._heal([s for s in list_submissions(self.layout.jobs) if not s.over])
-        states = self._look(submissions)
-        self._close(submissions, states, self._survey())
-        flying = {submission.token: _alive(submission, states) for submission in submissions}
-        adopted = [submission for submission in submissions if flying[submission.token]]
-        return adopted, {batch for batches in flying.values() for batch in batches}
+    def _submit_all(self, todo: Sequence[int], survey: Survey) -> None:
+        self._cores = self._count_cores()
+        processes = self._processes()
+        self.watcher.start(self.task.name, survey, processes)
+        submissions = []
+        for submission in self._submit(todo, processes):
+            submissions.append(submission)
+            self.flying |= dict.fromkeys(submission.numbers, JobState.QUEUED)
+        if self.scheduler.attended:
+            self._follow(submissions)
+        elif submissions:
+            self._submit_merge(submissions)
 
     # ------------------------------------------------------------------ what there is
 
     def _survey(self) -> Survey:
         return survey_plan(self.plan, self.layout, self._tallies)
 
-    def _heal(self, submissions: Sequence[Submission]) -> list[Submission]:
-        """Find the ids of jobs whose submitter did not come to write them down."""
-        nameless = [submission.token for submission in submissions if submission.job is None]
-        found = self.scheduler.find(nameless) if nameless else {}
-        healed = []
-        for submission in submissions:
-            if submission.job is not None or found is None:
-                healed.append(submission)
-            elif submission.token in found:
-                healed.append(submission.with_job(found[submission.token]))
-                write_submission(self.layout.jobs, healed[-1])
-            else:  # It was never submitted.
-                self._path(submission).unlink(missing_ok=True)
-        return healed
-
-    def _look(self, submissions: Sequence[Submission]) -> _States:
-        jobs = [submission.job for submission in submissions if submission.job is not None]
-        states = self.scheduler.query(jobs) if jobs else {}
-        if states is None:
-            self.messages.append(
-                f"{type(self.scheduler).__name__} does not answer: nothing is submitted again meanwhile"
-            )
-        elif self.scheduler.attended:
-            # A worker on another host: whoever attended it has lost the lock, and may be lost altogether.
-            return {job: elements for job, elements in states.items() if -1 in _running(elements)}
-        return states
-
-    def _todo(self, survey: Survey, alive: set[int]) -> list[int]:
+    def _todo(self, survey: Survey) -> list[int]:
+        tried = self.orders.tried.get(self.task.name, frozenset())
         return [
             progress.batch.number
             for progress in survey.batches
-            if progress.batch.number not in alive
+            if progress.batch.number not in self.flying
+            and progress.batch.number not in tried
             and (progress.missing > 0 or (progress.failed > 0 and self.orders.retry))
         ]
 
     def _processes(self) -> int | None:
+        if not self.scheduler.attended:  # A job employs as many as it was granted cores.
+            return self.task.pool_size
         return self.orders.processes or self.task.pool_size or self._cores
 
     def _count_cores(self) -> int | None:
@@ -217,19 +226,26 @@ class _Step:
     # ------------------------------------------------------------------ submitting
 
     def _submit(self, todo: Sequence[int], processes: int | None) -> Iterator[Submission]:
-        submitted = 0
-        try:
-            for code, numbers in self._by_code(todo):
-                limit = self.scheduler.array_limit()
-                for start in range(0, len(numbers), limit):
-                    submission = self._submit_one(code, numbers[start : start + limit], processes)
-                    submitted += len(submission.batches)
-                    yield submission
-        except SubmitLimitError as error:
-            self.messages.append(
-                f"the site takes no more jobs now: {submitted} of {len(todo)} batches are submitted,"
-                f" the others go with the next psy run ({error.output.strip()})"
-            )
+        """Yield submissions as they are accepted; where the site takes no more, the rest has to wait."""
+        limit = self.scheduler.array_limit()
+        left = len(todo)
+        for code, numbers in self._by_code(todo):
+            while numbers:
+                part = numbers[:limit]
+                try:
+                    yield self._submit_one(code, part, processes)
+                except SubmitLimitError as error:
+                    limit = len(part) // 2
+                    if limit == 0:
+                        self.messages.append(
+                            f"the site takes no more jobs now: {len(todo) - left:,} of {len(todo):,} are"
+                            f" submitted, the others go with the next psy run"
+                            f" ({error.output.strip().splitlines()[0]})"
+                        )
+                        return
+                    continue
+                numbers = numbers[len(part) :]
+                left -= len(part)
 
     def _by_code(self, todo: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
         codes = {number: read_input_header(self.layout.input(number))["code"] for number in todo}
@@ -252,8 +268,18 @@ class _Step:
             exclude=self.task.outline.exclude,
         )
         path = write_submission(self.layout.jobs, submission)
+        spec = self._spec(
+            "process",
+            ["psyrun.worker", self.layout.relative(path)],
+            self.task.scheduler_args,
+            token=submission.token,
+            indices=range(len(numbers)),
+            throttle=self.task.backend.throttle(self.task.max_jobs),
+        )
         try:
-            job = self.scheduler.submit(self._spec(submission, path))
+            job = self.scheduler.submit(spec)
+        except NoAnswerError:  # It may have been accepted: whoever comes next looks its name up.
+            raise
         except SchedulerError:
             path.unlink()
             raise
@@ -261,53 +287,64 @@ class _Step:
         write_submission(self.layout.jobs, submission)
         return submission
 
-    def _spec(self, submission: Submission, path: Path) -> JobSpec:
-        root, name = self.layout.root, f"{self.task.name}:process"
+    def _submit_merge(self, submissions: Sequence[Submission]) -> None:
+        """Submit the job that merges when the others have ended, so that the result appears by itself."""
+        task = self.task
+        inherited = {k: v for k, v in task.scheduler_args.items() if k in self.scheduler.inherited}
+        spec = self._spec(
+            "merge",
+            ["psyrun.finalizer", task.outline.path],
+            task.merge_args or inherited,
+            token=new_token(),
+            indices=(),
+            after=[each.job for each in submissions if each.job is not None],
+        )
+        try:
+            job = self.scheduler.submit(spec)
+        except SchedulerError as error:
+            self.messages.append(
+                f"the job that merges was not accepted: psy run {task.name} merges later ({error})"
+            )
+            return
+        write_submission(self.layout.jobs, replace(submissions[-1], merge=job))
+
+    def _spec(
+        self, step: str, module: Sequence[str], options: Mapping[str, Any], *, token: str, **more: Any
+    ) -> JobSpec:
+        root, name = self.layout.root, f"{self.task.name}:{step}"
         prologue = self.task.prologue
         return JobSpec(
-            argv=[self.task.python, "-P", "-m", "psyrun.worker", self.layout.relative(path)],
+            argv=[self.task.python, "-P", "-m", *module],
             name=name,
-            token=submission.token,
-            indices=range(len(submission.batches)),
-            throttle=self.task.backend.throttle(self.task.max_jobs),
-            log=self._log(submission),
+            token=token,
+            log=self.layout.log / f"{token}.log",
             folder=root,
-            env={key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)},
-            options={
-                key: value(name) if callable(value) else value
-                for key, value in self.task.scheduler_args.items()
-            },
+            env={key: value for key, value in os.environ.items() if not _FOREIGN.match(key)},
+            options={key: value(name) if callable(value) else value for key, value in options.items()},
             prologue=None if prologue is None else (root / self.task.outline.path).parent / prologue,
+            **more,
         )
-
-    def _path(self, submission: Submission) -> Path:
-        return self.layout.jobs / f"{submission.token}.json"
-
-    def _log(self, submission: Submission) -> Path:
-        return self.layout.log / f"{submission.token}.log"
 
     # ------------------------------------------------------------------ waiting
 
     def _follow(self, submissions: Sequence[Submission]) -> None:
-        """Wait until nothing is in the queue any more."""
+        """Attend jobs that end with us, until they have ended."""
         interval, most = self.scheduler.poll
         try:
             while True:
-                states = self._look(submissions)
+                states = self.flights.look(submissions)
                 began = time.monotonic()
                 survey = self._survey()
                 self.watcher.progress(self.task.name, survey)
                 self._check_store(survey)
-                self.in_flight = sum(len(_alive(submission, states)) for submission in submissions)
-                if self.in_flight == 0:
+                if not any(states.values()):
                     break
                 time.sleep(max(interval, 20 * (time.monotonic() - began)))
                 interval = min(most, 1.2 * interval)
         except BaseException:
-            if self.scheduler.attended:
-                self.scheduler.cancel([submission.job for submission in submissions if submission.job])
+            self.scheduler.cancel([submission.job for submission in submissions if submission.job])
             raise
-        self._close(submissions, states, survey)
+        self.flying = self.flights.settle(submissions, states, survey)
 
     def _check_store(self, survey: Survey) -> None:
         """Find with the first finished row, not with the last, that the store can't hold the values."""
@@ -326,56 +363,43 @@ class _Step:
                 raise StoreError(f"{self.task.outline.path}: {error}") from error
             return
 
-    def _close(self, submissions: Sequence[Submission], states: _States, survey: Survey) -> None:
-        """Keep why jobs ended before their rows were there; forget those that did their work."""
-        over = [submission for submission in submissions if not _alive(submission, states)]
-        reasons = self.scheduler.explain([submission.job for submission in over if submission.job])
-        unfinished = {progress.batch.number for progress in survey.batches if progress.missing}
-        for submission in over:
-            if not any(number in unfinished for number, _ in submission.batches):
-                self._path(submission).unlink(missing_ok=True)
-                continue
-            ended = {str(element): why for (job, element), why in reasons.items() if job == submission.job}
-            said = _last_error(self._log(submission))
-            if said:  # The worker knows better than the system why it ended.
-                ended |= dict.fromkeys(ended or ["-1"], said.splitlines()[-1])
-            write_submission(self.layout.jobs, replace(submission, ended=ended, over=True))
-            if ended:
-                why = said or ", ".join(sorted(set(ended.values())))
-                log = self.layout.relative(self._log(submission))
-                self.messages.append(f"{why}\n  (log: {log})")
 
+def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: Queues) -> None:
+    """Wait until rows of some task are all there, or fewer of its jobs are in flight, if only by one.
 
-def cancel_jobs(outline: Outline) -> int:
-    """Cancel the jobs in a task's own submission files, and no others; return how many were in flight.
+    Looks at files first, and asks each batch system once for all tasks, ever more rarely.
 
-    Finished rows are kept; the next run goes on there.
+    Parameters
+    ----------
+    outlines
+        Tasks with jobs in flight.
+    watcher
+        Told how it goes.
+    queues
+        What batch systems say.
     """
-    cancelled = 0
-    for submission in list_submissions(outline.layout.jobs):
-        if submission.over or submission.job is None:
-            continue
-        scheduler = scheduler_named(submission.scheduler)
-        if submission.job in (scheduler.query([submission.job]) or {submission.job}):
-            scheduler.cancel([submission.job])
-            cancelled += 1
-    return cancelled
-
-
-_States = Mapping[str, Mapping[int, JobState]] | None
-
-
-def _alive(submission: Submission, states: _States) -> list[int]:
-    """Return the batches of a submission that are in the queue, or may be."""
-    numbers = [number for number, _ in submission.batches]
-    if states is None or submission.job is None:
-        return numbers
-    elements = states.get(submission.job, {})
-    return numbers if -1 in elements else [number for k, number in enumerate(numbers) if k in elements]
-
-
-def _running(elements: Mapping[int, JobState]) -> set[int]:
-    return {element for element, state in elements.items() if state is JobState.RUNNING}
+    tallies = {outline.name: Tallies() for outline in outlines}
+    before = {outline.name: len(queues.look(outline)) for outline in outlines}
+    polls = [scheduler_of(o, each.scheduler).poll for o in outlines for each in open_submissions(o)]
+    interval, most = min(polls, default=(1.0, 1.0))
+    due = time.monotonic() + interval
+    while True:
+        for outline in outlines:
+            survey = survey_plan(_read_plan(outline.layout), outline.layout, tallies[outline.name])
+            watcher.progress(outline.name, survey)
+            if survey.complete:
+                return
+        if time.monotonic() >= due:
+            queues.refresh()
+            now = {outline.name: queues.look(outline) for outline in outlines}
+            if any(len(now[name]) < count or not count for name, count in before.items()):
+                return
+            for name, states in now.items():
+                if JobState.UNKNOWN in states.values():
+                    watcher.note(name, "the batch system does not answer; waiting")
+            interval = min(most, 1.5 * interval)
+            due = time.monotonic() + interval
+        time.sleep(min(1.0, interval / 10))
 
 
 def _ranges(rows: frozenset[int] | None) -> tuple[tuple[int, int], ...] | None:
@@ -389,12 +413,3 @@ def _ranges(rows: frozenset[int] | None) -> tuple[tuple[int, int], ...] | None:
         else:
             found.append((row, row + 1))
     return tuple(found)
-
-
-def _last_error(log: Path) -> str:
-    try:
-        text = log.read_bytes()[-20_000:].decode(errors="replace")
-    except OSError:
-        return ""
-    _, found, said = text.rpartition("psyrun: error: ")
-    return said.strip() if found else ""

@@ -18,10 +18,11 @@ from doit.exceptions import BaseFail, TaskFailed
 from doit.loader import generate_tasks
 
 from psyrun.errors import PsyrunError
-from psyrun.farm import process
+from psyrun.farm import finish, process
 from psyrun.merge import merge
 from psyrun.orders import Orders, Silence, Watcher
 from psyrun.plan import read_plan
+from psyrun.queues import Queues
 from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.split import has_inputs, split, take_digests
 from psyrun.survey import is_current, is_receipt_true, read_receipt
@@ -56,9 +57,11 @@ class Run:
         What the user asked for.
     watcher
         Told how it goes.
-    errors, failures, pending, written
+    queues
+        What batch systems say; made for all tasks that are found, unless it is given.
+    errors, failures, pending, submitted, written
         What came of it: task -> what is wrong, task -> which rows could not be evaluated, task -> elements
-        in flight, and tasks whose result was written.
+        in flight, task -> batches in the hands of jobs, and tasks whose result was written.
     cache
         What is remembered of unchanged sources.
     """
@@ -67,9 +70,11 @@ class Run:
     taskdir: str = "psy-tasks"
     orders: Orders = field(default_factory=Orders)
     watcher: Watcher = field(default_factory=Silence)
+    queues: Queues | None = None
     errors: dict[str, Exception] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     pending: dict[str, int] = field(default_factory=dict)
+    submitted: dict[str, frozenset[int]] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
     cache: SourceCache = field(default_factory=SourceCache)
 
@@ -115,8 +120,9 @@ def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterato
     for name, error in broken.items():
         run.errors[name] = error
         yield _broken_node(name, error)
+    queues = run.queues or Queues(outlines.values())
     for outline in outlines.values():
-        yield from _Nodes(outline, run).nodes()
+        yield from _Nodes(outline, run, queues).nodes()
 
 
 def _broken_node(name: str, error: PsyrunError) -> dict[str, Any]:
@@ -133,6 +139,7 @@ class _Nodes:
 
     outline: Outline
     run: Run
+    queues: Queues
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         outline, layout = self.outline, self.outline.layout
@@ -204,7 +211,8 @@ class _Nodes:
 
     def _process(self, orders: Orders) -> TaskFailed | None:
         name = self.outline.name
-        outcome = process(self.outline, orders, self.run.watcher)
+        act = finish if orders.wait else process
+        outcome = act(self.outline, orders, self.run.watcher, self.queues)
         for message in outcome.messages:
             self.run.watcher.note(name, message)
         if outcome.finished or is_current(self.outline.layout, read_plan(self.outline.layout.plan)):
@@ -212,6 +220,7 @@ class _Nodes:
         survey = outcome.survey
         if outcome.in_flight:
             self.run.pending[name] = outcome.in_flight
+            self.run.submitted[name] = outcome.submitted
             return Pending(f"{name}: {outcome.in_flight} jobs in flight")
         text = f"{name}: {survey.failed} rows failed, {survey.missing} missing of {survey.total}"
         self.run.failures[name] = f"why: psy errors {name}; which: psy status -v {name}"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
     from typing import NoReturn
 
 __all__ = [
@@ -167,7 +168,7 @@ def connect(numbers: Sequence[str]) -> Line:
     """
     *fds, slot, parent = map(int, numbers)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _leave_sigterm_to_parent()
     orders, messages, life, memory = map(_move_up, fds)
     _die_with(parent, life)
     place = Place(memory)
@@ -208,6 +209,33 @@ def _move_up(fd: int) -> int:
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, high - 16))
     os.close(fd)
     return moved
+
+
+def _leave_sigterm_to_parent() -> None:
+    """Outlive SIGTERM, which batch systems send to all processes of a job: it is no fault of a row.
+
+    The parent decides what becomes of us. What user code starts has the default again, so that a pool of its
+    own can be terminated.
+    """
+
+    def reset() -> None:
+        if signal.getsignal(signal.SIGTERM) is _ignore:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        unblock()
+
+    def block() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+
+    signal.signal(signal.SIGTERM, _ignore)
+    # Blocked in between, so that none that is meant for a fork gets lost.
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    del number, frame
 
 
 def _die_with(parent: int, life: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from psyrun.survey import Survey
 
 __all__ = ["Orders", "Silence", "Watcher"]
@@ -24,9 +26,11 @@ class Orders:
     retry
         Try rows that failed before once more.
     wait
-        Wait for jobs of a batch system.
+        Wait, in the process step, for jobs of a batch system.
     processes
         Children of a local worker; None: what the task file says, else what the machine grants.
+    tried
+        Task -> batches that were in the hands of jobs before, in this same run: not to be submitted again.
     """
 
     keep_rows: bool = False
@@ -34,6 +38,11 @@ class Orders:
     retry: bool = True
     wait: bool = False
     processes: int | None = None
+    tried: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+    def again_for(self, tried: Mapping[str, frozenset[int]]) -> Orders:
+        """Return the orders for another pass of the same run: what was tried is not tried again."""
+        return replace(self, again=False, retry=False, tried=tried)
 
 
 class Watcher(Protocol):

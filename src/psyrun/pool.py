@@ -9,6 +9,7 @@ memory say which row a child is at and since when, so that a death is the fault 
 
 from __future__ import annotations
 
+import enum
 import selectors
 import time
 from contextlib import suppress
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-__all__ = ["Crew", "Sink", "Work", "evaluate"]
+__all__ = ["Crew", "Sink", "Wish", "Work", "evaluate"]
 
 _TICK = 0.05  # seconds between two looks at the children
 _SUSPENDED = 1.0  # seconds between two looks that mean that this process was stopped, children perhaps too
@@ -69,7 +70,19 @@ class Crew:
     grace: float = 0.5
 
 
-def evaluate(work: Iterable[Work], sink: Sink, crew: Crew, stop: Callable[[], bool] = lambda: False) -> bool:
+class Wish(enum.IntEnum):
+    """How far a pool should go: on; to the end of the rows that were begun; no further."""
+
+    GO_ON = 0
+    FINISH = 1
+    STOP = 2
+
+
+def _go_on() -> Wish:
+    return Wish.GO_ON
+
+
+def evaluate(work: Iterable[Work], sink: Sink, crew: Crew, wish: Callable[[], Wish] = _go_on) -> bool:
     """Have all rows evaluated by child processes.
 
     Call it from a thread that outlives the call: on Linux, children die with the thread that started them.
@@ -82,9 +95,9 @@ def evaluate(work: Iterable[Work], sink: Sink, crew: Crew, stop: Callable[[], bo
         Where blocks and failures go, as they come.
     crew
         The children.
-    stop
-        Asked every 0.05 s; once it returns True, no more rows are handed out, and what is unfinished after
-        the grace period is given up.
+    wish
+        Asked every 0.05 s. Once it is to finish, no more rows are handed out; once it is to stop, what is
+        unfinished after the grace period is given up.
 
     Returns
     -------
@@ -100,10 +113,14 @@ def evaluate(work: Iterable[Work], sink: Sink, crew: Crew, stop: Callable[[], bo
     """
     with _Pool(crew, sink, Queue(work)) as pool:
         while pool.unfinished():
-            if stop():
+            wished = wish()
+            if wished is Wish.STOP:
                 pool.wind_up()
                 break
-            pool.hand_out()
+            if wished is Wish.GO_ON:
+                pool.hand_out()
+            elif not pool.busy():
+                break
             pool.step()
         return not pool.unfinished()
 
@@ -141,13 +158,16 @@ class _Pool:
             self.selector.close()
 
     def unfinished(self) -> bool:
-        return self.queue.left > 0 or any(child.orders for child in self.children.values())
+        return self.queue.left > 0 or self.busy()
+
+    def busy(self) -> bool:
+        return any(child.orders for child in self.children.values())
 
     def wind_up(self) -> None:
         """Wait for what children have in hand, as long as the grace period lasts."""
         self.stopped = True
         end = time.monotonic() + self.crew.grace
-        while any(c.orders for c in self.children.values()) and (left := end - time.monotonic()) > 0:
+        while self.busy() and (left := end - time.monotonic()) > 0:
             self.step(min(_TICK, left))
 
     def dismiss_all(self) -> None:

@@ -21,7 +21,9 @@ from psyrun.errors import (
     PsyrunError,
     TaskFileError,
 )
+from psyrun.farm import wait_for_jobs
 from psyrun.graph import Run, run_pass
+from psyrun.queues import Queues
 from psyrun.source import read_source
 from psyrun.stakes import find_stake
 from psyrun.status import read_status
@@ -82,7 +84,9 @@ def settle_stakes(outlines: Sequence[Outline], cache: SourceCache, talk: Talk, *
     return True
 
 
-def run_passes(taskdir: str, outlines: Sequence[Outline], orders: Orders, talk: Talk) -> int:
+def run_passes(
+    taskdir: str, outlines: Sequence[Outline], orders: Orders, talk: Talk, *, wait: bool = False
+) -> int:
     """Let doit make passes over the graph, say what came of it, and return the exit code.
 
     Parameters
@@ -95,23 +99,44 @@ def run_passes(taskdir: str, outlines: Sequence[Outline], orders: Orders, talk: 
         What the user asked for.
     talk
         How to say it.
+    wait
+        Whether to wait for the jobs of a batch system and make another pass, until nothing is in flight.
     """
-    names = [outline.name for outline in outlines]
+    queues = Queues(outlines)
     interrupted = False
     with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
-        done: Run | None = None
-        while True:
-            current = Run(root=outlines[0].root, taskdir=taskdir, orders=orders, watcher=watcher)
-            try:
-                run_pass(current, names)
-            except KeyboardInterrupt:
-                interrupted = True
-            before, done = done, current
-            moved = before is None or before.pending != current.pending or before.failures != current.failures
-            if interrupted or not (orders.wait and current.pending and moved):
-                break
-            orders = replace(orders, retry=False, again=False)
-    return _summarise(outlines, done, talk, interrupted=interrupted)
+        first = run = Run(
+            root=outlines[0].root, taskdir=taskdir, orders=orders, watcher=watcher, queues=queues
+        )
+        try:
+            for run in _make_passes(first, [outline.name for outline in outlines]):
+                if not (wait and run.pending):
+                    break
+                flying = [outline for outline in outlines if outline.name in run.pending]
+                jobs = count(sum(run.pending.values()), "job")
+                watcher.note("psy", f"waiting for {jobs}; Ctrl-C leaves them running")
+                wait_for_jobs(flying, watcher, queues)
+        except KeyboardInterrupt:
+            interrupted = True
+    return _summarise(outlines, run, talk, interrupted=interrupted)
+
+
+def _make_passes(run: Run, names: Sequence[str]) -> Iterator[Run]:
+    """Yield a run after each pass; the next one does not try again what it submitted."""
+    while True:
+        run_pass(run, names)
+        yield run
+        tried = dict(run.orders.tried)
+        for name, batches in run.submitted.items():
+            tried[name] = tried.get(name, frozenset()) | batches
+        run = replace(
+            run,
+            orders=run.orders.again_for(tried),
+            errors={},
+            failures={},
+            pending={},
+            submitted={},
+        )
 
 
 @contextmanager
@@ -145,6 +170,8 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted: bool) -> int:
+    queues = run.queues or Queues(outlines)
+    waiting = {} if interrupted else _find_waiting(outlines, run)
     codes = []
     for outline in outlines:
         error = run.errors.get(outline.name)
@@ -152,10 +179,13 @@ def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted
             talk.complain(str(error))
             codes.append(code_of(error))
             continue
+        if outline.name in waiting:
+            codes.append(_say_waiting(outline, waiting[outline.name], run, talk))
+            continue
         if interrupted and not outline.layout.plan.exists():
             continue  # It would have to be run to know how many rows there are.
         try:
-            status = read_status(outline, run.cache)
+            status = read_status(outline, run.cache, queues)
         except PsyrunError as trouble:
             talk.complain(str(trouble))
             codes.append(USAGE)
@@ -164,11 +194,36 @@ def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted
         if status.uptodate and _was_edited(outline):
             talk.say(f"  it was edited meanwhile: psy run {outline.name} evaluates the new code")
     if interrupted:
-        talk.say(
-            f"interrupted; what is finished is kept. To go on: psy run {' '.join(o.name for o in outlines)}"
-        )
+        names = " ".join(outline.name for outline in outlines)
+        jobs = f" {count(sum(run.pending.values()), 'job')} in flight go on." if run.pending else ""
+        talk.say(f"interrupted; what is finished is kept.{jobs} To go on: psy run {names}")
         return INTERRUPTED
     return worst(codes)
+
+
+def _find_waiting(outlines: Sequence[Outline], run: Run) -> dict[str, Outline]:
+    """Return task -> the task whose result it waits for, where that is not finished."""
+    unfinished = run.pending.keys() | run.failures.keys() | run.errors.keys()
+    waiting: dict[str, Outline] = {}
+    more = True
+    while more:
+        found = {
+            outline.name: upstream
+            for outline in outlines
+            for upstream in outlines
+            if upstream.result in outline.file_dep and upstream.name in unfinished | waiting.keys()
+        }
+        more = found.keys() != waiting.keys()
+        waiting = found
+    return waiting
+
+
+def _say_waiting(outline: Outline, upstream: Outline, run: Run, talk: Talk) -> int:
+    talk.say(f"{outline.name}: waits for {upstream.result}, the result of {upstream.name}")
+    if upstream.name in run.failures or upstream.name in run.errors:
+        return UNFINISHED
+    talk.say(f"  psy run {outline.name} once it is there, or psy run --wait for the whole chain")
+    return PENDING
 
 
 def _summarise_one(status: Status, run: Run, talk: Talk, *, interrupted: bool) -> int:
@@ -179,8 +234,13 @@ def _summarise_one(status: Status, run: Run, talk: Talk, *, interrupted: bool) -
         return OK
     rows = f"{name}: {status.done:,} of {count(status.total, 'row')} done"
     flying = status.running + status.queued
+    if name in run.pending and not interrupted:
+        failed = f", {status.failed:,} failed" if status.failed else ""
+        talk.say(f"{rows}{failed}, {count(run.pending[name], 'job')} in flight")
+        talk.say(f"  the result appears by itself; meanwhile: psy status {name}, psy run --wait {name}")
+        return PENDING
     if flying and not interrupted:
-        talk.say(f"{rows}, {flying:,} in flight: psy status {name}, or psy run --wait {name}")
+        talk.say(f"{rows}, {flying:,} in flight: psy status {name}")
         return PENDING
     words = [f"{status.failed:,} failed"] if status.failed else []
     words += [f"{status.missing:,} missing"] if status.missing else []

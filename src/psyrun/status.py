@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from psyrun.errors import FormatError, TaskFileError
 from psyrun.journal import Failure, read_inputs
 from psyrun.plan import read_plan
 from psyrun.records import Tallies, list_journals, read_records
-from psyrun.scheduler import JobState, scheduler_named
+from psyrun.scheduler import JobState
 from psyrun.source import loaded, read_zip
 from psyrun.split import take_digests
 from psyrun.submissions import list_submissions
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from psyrun.plan import Layout, Plan
+    from psyrun.queues import Queues
     from psyrun.source import SourceCache
-    from psyrun.submissions import Submission
     from psyrun.survey import Progress
     from psyrun.task import Outline
 
@@ -59,7 +58,7 @@ class Status:
     result: str | None = None
 
 
-def read_status(outline: Outline, cache: SourceCache) -> Status:
+def read_status(outline: Outline, cache: SourceCache, queues: Queues) -> Status:
     """Tell how far a task is, without writing anything.
 
     A task that was never planned is run for the length of its space.
@@ -80,10 +79,11 @@ def read_status(outline: Outline, cache: SourceCache) -> Status:
         return Status(name=outline.name, total=total, missing=total, result=result)
     current = is_current(layout, plan)
     uptodate = current and _is_planned(outline, plan, cache)
+    states = {} if current else queues.look(outline)  # Before the files: what ends meanwhile is seen there.
     survey = survey_plan(plan, layout, Tallies())
     if current and not survey.complete:  # Its journals were removed; the result has the rows.
         return Status(name=outline.name, total=plan.total, done=plan.total, uptodate=uptodate, result=result)
-    running, queued = _count_in_flight(layout, survey.batches)
+    running, queued = _count_in_flight(states, survey.batches)
     return Status(
         name=outline.name,
         total=plan.total,
@@ -104,41 +104,14 @@ def _is_planned(outline: Outline, plan: Plan, cache: SourceCache) -> bool:
         return False
 
 
-def _count_in_flight(layout: Layout, batches: Sequence[Progress]) -> tuple[int, int]:
+def _count_in_flight(states: Mapping[int, JobState], batches: Sequence[Progress]) -> tuple[int, int]:
     """Count rows that are neither done nor failed and whose batch is running, and queued."""
-    states = _batch_states(layout)
     counts = dict.fromkeys(JobState, 0)
     for progress in batches:
         state = states.get(progress.batch.number)
         if state is not None:
             counts[state] += progress.missing
     return counts[JobState.RUNNING] + counts[JobState.UNKNOWN], counts[JobState.QUEUED]
-
-
-def _batch_states(layout: Layout) -> dict[int, JobState]:
-    """Ask the schedulers about the batches in flight, each scheduler once."""
-    by_scheduler: dict[str, list[Submission]] = defaultdict(list)
-    for submission in list_submissions(layout.jobs):
-        if not submission.over and submission.job is not None:
-            by_scheduler[submission.scheduler].append(submission)
-    states: dict[int, JobState] = {}
-    for name, submissions in by_scheduler.items():
-        found = scheduler_named(name).query([s.job for s in submissions if s.job is not None])
-        for submission in submissions:
-            states |= _element_states(submission, found)
-    return states
-
-
-def _element_states(
-    submission: Submission, found: Mapping[str, Mapping[int, JobState]] | None
-) -> dict[int, JobState]:
-    numbers = [number for number, _ in submission.batches]
-    if found is None:
-        return dict.fromkeys(numbers, JobState.UNKNOWN)
-    elements = found.get(submission.job or "", {})
-    if -1 in elements:
-        return dict.fromkeys(numbers, elements[-1])
-    return {number: elements[k] for k, number in enumerate(numbers) if k in elements}
 
 
 # ---------------------------------------------------------------------- row by row
@@ -177,12 +150,9 @@ def list_details(outline: Outline) -> Iterator[Detail]:
         return
     wanted = plan.wanted_rows()
     journals = list_journals(layout.out)
-    reasons = {
-        number: submission.reason(number)
-        for submission in list_submissions(layout.jobs)
-        for number, _ in submission.batches
-        if submission.over
-    }
+    reasons: dict[int, str] = {}
+    for submission in list_submissions(layout.jobs):
+        reasons |= submission.reasons()
     for progress in survey_plan(plan, layout, Tallies()).batches:
         batch = progress.batch
         if progress.done == batch.wanted:

@@ -12,10 +12,17 @@ from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, NewerFormatError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
-__all__ = ["Submission", "list_submissions", "new_token", "read_submission", "write_submission"]
+__all__ = [
+    "Submission",
+    "forget_submissions",
+    "list_submissions",
+    "new_token",
+    "read_submission",
+    "write_submission",
+]
 
 FORMAT = 1
 _ALPHABET = string.ascii_lowercase + string.digits
@@ -47,8 +54,12 @@ class Submission:
         Names that are not recorded.
     job
         The scheduler's id; None until it is known.
+    merge
+        The id of the job that merges when its jobs have ended, or None.
+    gone
+        Element -> when it was first found to have left the queue without its rows, seconds since 1970.
     ended
-        Element -> why it ended, for elements that left the queue without their rows; "-1" for all.
+        Element -> why it ended, for elements that are given up; "-1" for all.
     over
         Whether nothing of it is in the queue any more.
     """
@@ -64,15 +75,26 @@ class Submission:
     timeout: float | None = None
     exclude: tuple[str, ...] = ()
     job: str | None = None
+    merge: str | None = None
+    gone: Mapping[str, float] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)
     over: bool = False
 
-    def reason(self, batch: int) -> str | None:
-        """Return why the element of a batch ended early, where that is known."""
-        for element, (number, _) in enumerate(self.batches):
-            if number == batch:
-                return self.ended.get(str(element), self.ended.get("-1"))
-        return None
+    @property
+    def mark(self) -> str:
+        """What a worker of it writes to its log first."""
+        return f"submission {self.token}"
+
+    @property
+    def numbers(self) -> list[int]:
+        """The batches, in the order of the elements."""
+        return [number for number, _ in self.batches]
+
+    def reasons(self) -> dict[int, str]:
+        """Return batch -> why its element ended early, where that is known."""
+        whole = self.ended.get("-1")
+        found = {n: self.ended.get(str(element), whole) for element, n in enumerate(self.numbers)}
+        return {number: why for number, why in found.items() if why}
 
     def with_job(self, job: str) -> Submission:
         """Return it with the id that the scheduler gave it."""
@@ -117,3 +139,10 @@ def read_submission(path: Path) -> Submission:
 def list_submissions(folder: Path) -> list[Submission]:
     """Read all submissions of a task, in the order of their tokens."""
     return [read_submission(path) for path in sorted(folder.glob("*.json"))]
+
+
+def forget_submissions(folder: Path, complete: Collection[int]) -> None:
+    """Remove the submissions of which every batch is complete: whatever became of their jobs."""
+    for submission in list_submissions(folder):
+        if set(submission.numbers) <= set(complete):
+            (folder / f"{submission.token}.json").unlink(missing_ok=True)

@@ -315,7 +315,7 @@ def open_task(outline: Outline) -> Iterator[Task]:
             if values[name] is None:
                 raise TaskFileError(f"{source.task}: there is no `{name}`; a task file has to define it")
         _check_signature(source, values)
-        _check_options(source, values)
+        _check_options(source, outline.root, values)
         yield Task(
             outline=outline,
             store=values["store"] or _store_for(outline.result),
@@ -357,11 +357,21 @@ def _check_signature(source: Source, values: Mapping[str, Any]) -> None:
         )
 
 
-def _check_options(source: Source, values: Mapping[str, Any]) -> None:
-    known = values["scheduler"].options
+def _check_options(source: Source, root: Path, values: Mapping[str, Any]) -> None:
+    scheduler = values["scheduler"]
+    known = scheduler.options
     for setting in ("scheduler_args", "merge_args"):
         for option in values[setting]:
             if option not in known and known:
                 near = difflib.get_close_matches(option, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(known))}"
                 raise TaskFileError(f"{source.task}: {setting}: {option!r} is not an option; {hint}")
+    lacking = [name for name in scheduler.required if values["scheduler_args"].get(name) is None]
+    if lacking:
+        kind = type(scheduler).__name__
+        raise TaskFileError(f"{source.task}: {kind} requires scheduler_args that are not there: {lacking}")
+    prologue = values["prologue"]
+    if prologue is not None and not (root / source.task).parent.joinpath(prologue).is_file():
+        raise TaskFileError(
+            f"{source.task}: there is no prologue {os.fspath(prologue)!r}, taken relative to the task file"
+        )

@@ -14,16 +14,15 @@ import string
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from psyrun.child import command
 from psyrun.errors import PsyrunError
 from psyrun.journal import Failure, JournalWriter, encode_block, read_input_header
-from psyrun.pool import Crew, Work, evaluate
+from psyrun.pool import Crew, Wish, Work, evaluate
 from psyrun.records import list_journals, read_records
-from psyrun.scheduler.local import STOPPED
+from psyrun.scheduler import STOPPED
 from psyrun.submissions import read_submission
 
 if TYPE_CHECKING:
@@ -57,21 +56,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         75 when it was asked to stop before.
     """
     options = _parse(argv)
-    stop = _stop_on_signals()
+    wishes = _heed_signals()
     if options.parent:
-        _stop_with(options.parent, stop)
-    submission = read_submission(options.submission)
+        _stop_with(options.parent, wishes)
+    try:
+        submission = read_submission(options.submission)
+    except FileNotFoundError:
+        _say(f"{options.submission}: not wanted any more", sys.stdout)
+        return 0
     folder = options.submission.parent.parent.absolute()
     entries = submission.batches if options.element is None else [submission.batches[options.element]]
     if options.element is not None:
         _log_to(folder / "log" / f"{entries[0][0]}.log")
+        _say(submission.mark, sys.stdout)
     work = list(_find_work(folder, submission, entries))
     if not work:
         return 0
     crew = _make_crew(folder, submission, sum(len(piece.rows) for piece in work))
     rows = sum(len(piece.rows) for piece in work)
     _say(f"{submission.task}: {len(work)} batches, {rows} rows, {crew.size} processes", sys.stdout)
-    return _evaluate(folder, work, crew, stop)
+    return _evaluate(folder, work, crew, wishes)
 
 
 def _say(message: str, stream: TextIO) -> None:
@@ -87,38 +91,43 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class _Stop:
-    """Whether to stop. No Event: a handler may interrupt itself while it holds the lock of one."""
+class _Wishes:
+    """How far to go. No Event: a handler may interrupt itself while it holds the lock of one."""
 
-    __slots__ = ("wanted",)
+    __slots__ = ("wish",)
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.wish = Wish.GO_ON
 
-    def __call__(self) -> bool:
-        return self.wanted
+    def __call__(self) -> Wish:
+        return self.wish
+
+    def limit(self, wish: Wish) -> None:
+        """Go no further than this."""
+        self.wish = max(self.wish, wish)
 
 
-def _stop_on_signals() -> _Stop:
-    stop = _Stop()
+def _heed_signals() -> _Wishes:
+    """Finish the rows at hand at SIGUSR1, which batch systems send before a time limit; stop at others."""
+    wishes = _Wishes()
 
     def note(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop.wanted = True
+        del frame
+        wishes.limit(Wish.FINISH if number == signal.SIGUSR1 else Wish.STOP)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, note)
-    return stop
+    return wishes
 
 
-def _stop_with(parent: int, stop: _Stop) -> None:
+def _stop_with(parent: int, wishes: _Wishes) -> None:
     """Stop when the process that started us is gone."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.2)
-        stop.wanted = True
+        wishes.limit(Wish.STOP)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -187,12 +196,6 @@ def _granted_cores() -> int:
 # ---------------------------------------------------------------------- journals
 
 
-@dataclass(slots=True)
-class _Open:
-    writer: JournalWriter
-    left: int
-
-
 class _Journals:
     """Appends what comes up from the children to a journal per batch, closed when all its rows ended."""
 
@@ -200,9 +203,14 @@ class _Journals:
         self._folder = folder
         self._host = os.uname().nodename
         self._left = {piece.tag: len(piece.rows) for piece in work}
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, JournalWriter] = {}
         self._lock = threading.Lock()
         self._error: OSError | None = None
+
+    @property
+    def left(self) -> int:
+        """How many rows did not end."""
+        return sum(self._left.values())
 
     def block(self, tag: int, rows: Sequence[int], data: bytes | bytearray, seconds: float) -> None:
         """Append the block of a mini-batch."""
@@ -219,15 +227,14 @@ class _Journals:
             if self._error is not None:
                 raise self._error
             journal = self._open.get(tag) or self._create(tag)
-            journal.writer.append(data)
-            journal.left -= rows
-            if journal.left == 0:
-                self._open.pop(tag).writer.close()
+            journal.append(data)
+            self._left[tag] -= rows
+            if self._left[tag] == 0:
+                self._open.pop(tag).close()
 
-    def _create(self, tag: int) -> _Open:
+    def _create(self, tag: int) -> JournalWriter:
         run = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        writer = JournalWriter(self._folder / f"{tag}-{run}.part").open()
-        self._open[tag] = _Open(writer, self._left[tag])
+        self._open[tag] = JournalWriter(self._folder / f"{tag}-{run}.part").open()
         return self._open[tag]
 
     def sync(self) -> None:
@@ -235,7 +242,7 @@ class _Journals:
         with self._lock:
             for journal in self._open.values():
                 try:
-                    journal.writer.sync()
+                    journal.sync()
                 except OSError as error:
                     self._error = error
 
@@ -243,17 +250,17 @@ class _Journals:
         """Close all journals."""
         with self._lock:
             while self._open:
-                self._open.popitem()[1].writer.close()
+                self._open.popitem()[1].close()
 
 
-def _evaluate(folder: Path, work: Sequence[Work], crew: Crew, stop: _Stop) -> int:
+def _evaluate(folder: Path, work: Sequence[Work], crew: Crew, wishes: _Wishes) -> int:
     journals = _Journals(folder / "out", work)
     over = threading.Event()
     syncer = threading.Thread(target=_sync_regularly, args=(journals, over), daemon=True)
     syncer.start()
     try:
         try:
-            complete = evaluate(work, journals, crew, stop)
+            complete = evaluate(work, journals, crew, wishes)
         finally:
             over.set()
             syncer.join()
@@ -261,7 +268,11 @@ def _evaluate(folder: Path, work: Sequence[Work], crew: Crew, stop: _Stop) -> in
     except (PsyrunError, OSError) as error:
         _say(f"error: {error}", sys.stderr)
         return 1
-    return 0 if complete else STOPPED
+    if complete:
+        return 0
+    when = "near its time limit" if wishes.wish is Wish.FINISH else "before its end"
+    _say(f"stopped {when}, {journals.left} rows are left: psy run goes on with them", sys.stdout)
+    return STOPPED
 
 
 def _sync_regularly(journals: _Journals, over: threading.Event) -> None:

@@ -168,6 +168,8 @@ class Queue:
     """A scheduler of a user."""
 
     options: Mapping[str, str] = {"mem": "memory per job"}
+    required = ("mem",)
+    inherited = ()
     attended = False
     poll = (10.0, 60.0)
     grace = 90.0

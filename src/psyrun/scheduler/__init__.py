@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from psyrun.scheduler.local import ImmediateRun, Local
-from psyrun.scheduler.protocol import JobSpec, JobState, Scheduler
+from typing import TYPE_CHECKING
 
-__all__ = ["ImmediateRun", "JobSpec", "JobState", "Local", "Scheduler", "scheduler_named"]
+from psyrun.scheduler.local import ImmediateRun, Local
+from psyrun.scheduler.protocol import STOPPED, JobSpec, JobState, Scheduler
+from psyrun.scheduler.slurm import Slurm
+from psyrun.scheduler.sqsub import Sqsub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "STOPPED",
+    "ImmediateRun",
+    "JobSpec",
+    "JobState",
+    "Local",
+    "Scheduler",
+    "Slurm",
+    "Sqsub",
+    "scheduler_named",
+]
 
 
 def scheduler_named(name: str) -> Scheduler:
@@ -16,7 +33,12 @@ def scheduler_named(name: str) -> Scheduler:
     LookupError
         If nobody provides it.
     """
-    ours = {"Local": Local, "ImmediateRun": ImmediateRun}
+    ours: dict[str, Callable[[], Scheduler]] = {
+        "ImmediateRun": ImmediateRun,
+        "Local": Local,
+        "Slurm": Slurm,
+        "Sqsub": Sqsub,
+    }
     if name in ours:
         return ours[name]()
     from importlib.metadata import entry_points

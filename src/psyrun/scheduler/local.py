@@ -13,16 +13,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from psyrun.errors import SchedulerError
-from psyrun.scheduler.protocol import JobState
+from psyrun.scheduler.protocol import STOPPED, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from psyrun.scheduler.protocol import JobSpec
 
-__all__ = ["STOPPED", "ImmediateRun", "Local"]
-
-STOPPED = 75  # exit code of a worker that was asked to end
+__all__ = ["ImmediateRun", "Local"]
 
 
 class Local:
@@ -33,6 +31,8 @@ class Local:
     """
 
     options: Mapping[str, str] = MappingProxyType({})
+    required: Collection[str] = ()
+    inherited: Collection[str] = ()
     attended: bool = True
     poll: tuple[float, float] = (0.02, 0.5)
     grace: float = 0.0

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["JobSpec", "JobState", "Scheduler"]
+__all__ = ["STOPPED", "JobSpec", "JobState", "Scheduler"]
+
+STOPPED = 75  # exit code of a worker that was asked to end
 
 
 class JobState(enum.Enum):
@@ -35,7 +37,7 @@ class JobSpec:
     token
         A short name that no other submission has: a letter, then letters and digits.
     indices
-        The elements, from 0.
+        The elements of the array, from 0; empty for a job that is no array.
     throttle
         How many elements may run at a time; None: as many as there are.
     log
@@ -64,6 +66,11 @@ class JobSpec:
     after: Sequence[str] = ()
     prologue: Path | None = None
 
+    @property
+    def title(self) -> str:
+        """What to call the job in the queue: short, unique, and it tells the task."""
+        return f"{self.name.partition(':')[0]}.{self.token}"
+
 
 @runtime_checkable
 class Scheduler(Protocol):
@@ -73,6 +80,11 @@ class Scheduler(Protocol):
     ----------
     options
         Name -> what it means, for each option that `scheduler_args` may hold.
+    required
+        The options that have to be set.
+    inherited
+        The options of `scheduler_args` that hold for the job which merges too, where there are no
+        `merge_args`.
     attended
         Whether jobs end with the process that submitted them, so that it has to wait for them.
     poll
@@ -81,7 +93,21 @@ class Scheduler(Protocol):
         Seconds that the files of a job that left the queue may need to show up.
     """
 
-    options: Mapping[str, str]
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Name -> what it means."""
+        ...
+
+    @property
+    def required(self) -> Collection[str]:
+        """The names of options that have to be set."""
+        ...
+
+    @property
+    def inherited(self) -> Collection[str]:
+        """The names of options that hold for the job which merges too."""
+        ...
+
     attended: bool
     poll: tuple[float, float]
     grace: float
@@ -97,8 +123,10 @@ class Scheduler(Protocol):
         ------
         SubmitLimitError
             If the site takes no more jobs at the moment.
+        NoAnswerError
+            If nobody knows whether it was accepted.
         SchedulerError
-            If it refuses for another reason, or can't be reached.
+            If it refuses for another reason.
         """
         ...
 

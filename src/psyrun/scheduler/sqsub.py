@@ -1,0 +1,118 @@
+"""Sharcnet's sqsub, sqjobs and sqkill.
+
+No cluster that has these commands is left to try it on: it keeps to what was documented of them, and its
+tests run it with stand-ins.
+"""
+
+from __future__ import annotations
+
+import re
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from psyrun.errors import NoAnswerError, SchedulerError
+from psyrun.scheduler.batchsystem import BatchSystem, Entry, Option, job_script
+from psyrun.scheduler.protocol import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from psyrun.scheduler.protocol import JobSpec
+
+__all__ = ["Sqsub", "read_jobs"]
+
+_TABLE = {
+    "timelimit": Option(("-r", "{}"), "time limit, required: minutes, or with a unit such as 2h"),
+    "memory": Option(("--mpp={}",), "memory per process, required, such as 512M"),
+    "n_cpus": Option(("-n", "{}"), "cores per job"),
+    "n_nodes": Option(("-N", "{}"), "nodes per job"),
+}
+_STATES: Mapping[str, JobState | None] = MappingProxyType(
+    {
+        "R": JobState.RUNNING,
+        "Z": JobState.RUNNING,  # suspended
+        "Q": JobState.QUEUED,
+        "*Q": JobState.QUEUED,
+        "D": None,
+        "C": None,
+    }
+)
+_HEADING_LINES = 2
+
+
+class Sqsub(BatchSystem):
+    """Runs every batch as a job of its own: sqsub knows no arrays.
+
+    Parameters
+    ----------
+    workdir
+        Not used: where psyrun 0.8 kept job scripts.
+    """
+
+    table = MappingProxyType(_TABLE)
+    required = ("timelimit", "memory")
+    inherited = ("timelimit", "memory")
+    unknown_job = re.compile(r"no such job|not found|unknown|finished", re.IGNORECASE)
+
+    def array_limit(self) -> int:
+        """Return 1: there are no arrays."""
+        return 1
+
+    def submit_argv(self, spec: JobSpec) -> list[str]:
+        """Return the command that submits."""
+        argv = ["sqsub", *self.build_options(spec.options), "-o", str(spec.log), "-j", spec.title]
+        argv.append(f"--idfile={_id_file(spec)}")
+        if spec.after:
+            argv += ["-w", ",".join(spec.after)]
+        return [*argv, "/bin/bash", *job_script(spec, "", 0)]
+
+    def read_id(self, spec: JobSpec, printed: str) -> str:
+        """Return the id, which sqsub writes to a file."""
+        del printed
+        path = _id_file(spec)
+        job = path.read_text().strip()
+        path.unlink()
+        return job
+
+    def list_queue(self) -> list[Entry] | None:
+        """Return what sqjobs lists."""
+        try:
+            return list(read_jobs(self.run(["sqjobs"])))
+        except NoAnswerError:
+            return None
+        except SchedulerError as error:
+            if error.returncode == 1:  # There is no job.
+                return []
+            raise
+
+    def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
+        """Return nothing: sqjobs does not say how jobs ended."""
+        del job_ids
+        return {}
+
+    def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:
+        """Return the command that cancels."""
+        return ["sqkill", *job_ids]
+
+
+def _id_file(spec: JobSpec) -> Path:
+    return spec.log.with_name(f"{spec.token}.id")
+
+
+def read_jobs(text: str) -> Iterator[Entry]:
+    r"""Read the lines ``jobid queue state ncpus time command`` below two lines of heading.
+
+    Examples
+    --------
+    >>> text = "jobid queue state ncpus time command\n----- ----- ----- ----- ---- -------\n"
+    >>> [(each.job, each.state.name) for each in read_jobs(text + "12 serial *Q 1 10s /bin/bash a b\n")]
+    [('12', 'QUEUED')]
+    """
+    for line in text.splitlines()[_HEADING_LINES:]:
+        fields = line.split(None, 5)
+        if len(fields) < 5:
+            continue
+        job, _, state, *_ = fields
+        command = fields[5] if len(fields) > 5 else ""
+        yield Entry(job=job, element=-1, state=_STATES.get(state, JobState.UNKNOWN), said=command)
