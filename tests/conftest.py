@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+pytest.register_assert_rewrite("psyrun.testing")
 
 PRELUDE = """\
 import os
@@ -129,3 +131,22 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Slurm with accounting, skipped where it is not installed, unless it is insisted on."""
+    from clusters.slurm import ACCOUNTING_PACKAGES, PACKAGES, Slurm, install, lacks
+
+    if lacks(accounting=True) and os.environ.get("PSYRUN_REQUIRE_CLUSTERS"):
+        install(PACKAGES + ACCOUNTING_PACKAGES)
+    lacking = lacks(accounting=True)
+    if lacking:
+        assert not os.environ.get("PSYRUN_REQUIRE_CLUSTERS"), lacking
+        pytest.skip(lacking)
+    cluster = Slurm(tmp_path_factory.mktemp("slurm"), accounting=True)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()

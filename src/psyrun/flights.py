@@ -192,7 +192,7 @@ class Flights:
             for element in news[each.token]:
                 why = self._explain(each, element, reasons, lost=each.numbers[element] in missing)
                 if why:
-                    known[str(element)] = why
+                    known[str(element)] = why.splitlines()[-1]
                     told[why].append((each, element))
             over = not any(number in flying for number in each.numbers)
             if over and not known:
@@ -212,7 +212,7 @@ class Flights:
         why = reasons.get((job, element), reasons.get((job, -1)))
         said = self._last_words(submission, element) if lost or why is None else None
         if said is not None and said.startswith(_ERROR):
-            return said.removeprefix(_ERROR).splitlines()[-1]
+            return said.removeprefix(_ERROR)
         if why is None and lost and not self.scheduler.attended:
             why = f"job {job} left the queue without its rows"
         return f"{why} ({said})" if why and said and not self.scheduler.attended else why

@@ -1,0 +1,474 @@
+"""A real Slurm on this machine: a controller, nodes that are processes, and on request accounting.
+
+As a script: ``python tests/clusters/slurm.py up`` (or ``down``) with a cluster of four nodes below /tmp.
+Needs to be root: nodes start jobs as their owners.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd")
+ACCOUNTING_PACKAGES = ("mariadb-client-core", "mariadb-server-core", "slurm-wlm-mysql-plugin", "slurmdbd")
+COMMANDS = ("munged", "sbatch", "slurmctld", "slurmd")
+ACCOUNTING_COMMANDS = ("mariadbd", "slurmdbd")
+GROUPS = ("freezer", "memory", "cpuacct")
+
+CONFIG = {
+    "ClusterName": "testing",
+    "AuthType": "auth/munge",
+    "SlurmUser": "root",
+    "SlurmdUser": "root",
+    "MpiDefault": "none",
+    "SwitchType": "switch/none",
+    "PropagateResourceLimits": "NONE",
+    "SlurmdParameters": "config_overrides",  # nodes claim more than the machine has
+    "SelectType": "select/cons_tres",
+    "SelectTypeParameters": "CR_Core_Memory",
+    "DefMemPerCPU": "300",
+    "MaxArraySize": "100001",
+    "MaxJobCount": "200000",
+    "MinJobAge": "300",
+    "SchedulerType": "sched/backfill",
+    "SchedulerParameters": "sched_min_interval=10000,sched_interval=1,batch_sched_delay=0,bf_interval=1,"
+    "default_queue_depth=1000",
+    "SlurmctldTimeout": "30",
+    "SlurmdTimeout": "10",
+    "InactiveLimit": "0",
+    "KillWait": "3",
+    "OverTimeLimit": "0",
+    "CompleteWait": "0",
+    "ReturnToService": "2",
+    "JobRequeue": "1",
+    "JobCompType": "jobcomp/none",
+    "JobAcctGatherFrequency": "task=1",
+}
+
+
+def install(packages: tuple[str, ...]) -> None:
+    """Install Debian packages whose services are not to be started."""
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "-qq"]
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        get = [*apt, "-y", "install", "--no-install-recommends", *packages]
+        if subprocess.run(get, env=env, capture_output=True, check=False).returncode:
+            subprocess.run([*apt, "update"], env=env, check=True, capture_output=True)
+            subprocess.run(get, env=env, check=True, capture_output=True)
+    finally:
+        if ours:
+            policy.unlink()
+
+
+class Slurm:
+    """A cluster.
+
+    Parameters
+    ----------
+    folder
+        Where everything lives.
+    nodes, cpus, memory
+        How many nodes, and what each claims to have (MiB).
+    port
+        The first of the ports.
+    accounting
+        Whether there is a database of jobs and limits.
+    hosts
+        Whether the controller and each node have a network and a host name of their own.
+    config
+        Settings of slurm.conf that replace those above.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 4,
+        cpus: int = 4,
+        memory: int = 4000,
+        port: int = 27800,
+        accounting: bool = False,
+        hosts: bool = False,
+        config: dict[str, str] | None = None,
+    ) -> None:
+        self.folder, self.nodes, self.cpus, self.memory = folder, nodes, cpus, memory
+        self.port, self.accounting, self.hosts = port, accounting, hosts
+        self.config = config or {}
+        self.net = "10.213.78"
+        self._database: subprocess.Popen[bytes] | None = None
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What clients need."""
+        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def run(self, *argv: str, check: bool = True) -> str:
+        """Run a command of Slurm and return what it prints."""
+        done = subprocess.run(argv, env=os.environ | self.env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 or not check, f"{argv}: {done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+    # ------------------------------------------------------------------ up
+
+    def start(self) -> None:
+        """Start what does not run."""
+        for name in ("log", "run", "state", "munge"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        (self.folder / "munge").chmod(0o755)
+        self._start_munge()
+        if self.hosts:
+            self._make_hosts()
+        self.configure()
+        if self.accounting:
+            self._start_database()
+        self.start_controller()
+        for number in range(1, self.nodes + 1):
+            self.start_node(number)
+        self.wait_for_nodes()
+
+    def configure(self, **config: str) -> None:
+        """Write slurm.conf; settings given here hold until the next call."""
+        socket = self.folder / "munge" / "socket"
+        host = f"ctl({self.net}.253)" if self.hosts else f"{os.uname().nodename.split('.')[0]}(127.0.0.1)"
+        lines = {
+            **CONFIG,
+            "SlurmctldHost": host,
+            "SlurmctldPort": str(self.port),
+            "AuthInfo": f"socket={socket}",
+            "CommunicationParameters": "NoAddrCache" if self.hosts else "NoInAddrAny,NoCtldInAddrAny",
+            "StateSaveLocation": str(self.folder / "state"),
+            "SlurmdSpoolDir": f"{self.folder}/spool/%n",
+            "SlurmctldPidFile": str(self.folder / "run" / "slurmctld.pid"),
+            "SlurmdPidFile": f"{self.folder}/run/slurmd.%n.pid",
+            "SlurmctldLogFile": str(self.folder / "log" / "slurmctld.log"),
+            "SlurmdLogFile": f"{self.folder}/log/slurmd.%n.log",
+            **self._tracking(),
+            **self._accounting(socket),
+            **self.config,
+            **config,
+        }
+        last = self.nodes
+        where = f"NodeHostname=node[1-{last}] NodeAddr={self.net}.[1-{last}]"
+        if not self.hosts:
+            where = f"NodeHostname={os.uname().nodename.split('.')[0]} NodeAddr=127.0.0.1"
+        ports = f"{self.port + 11}-{self.port + 10 + last}"
+        nodes = (
+            f"NodeName=node[1-{last}] {where} Port=[{ports}] CPUs={self.cpus}"
+            f" Sockets=1 CoresPerSocket={self.cpus} ThreadsPerCore=1 RealMemory={self.memory} State=UNKNOWN"
+        )
+        partition = "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 State=UP"
+        text = [f"{name}={value}" for name, value in lines.items()] + [nodes, partition]
+        (self.folder / "slurm.conf").write_text("\n".join(text) + "\n")
+        (self.folder / "cgroup.conf").write_text(
+            "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainSwapSpace=no\n"
+        )
+
+    @property
+    def limits_memory(self) -> bool:
+        """Whether jobs that use too much memory are ended at once."""
+        return all(os.path.ismount(f"/sys/fs/cgroup/{group}") for group in GROUPS)
+
+    def _tracking(self) -> dict[str, str]:
+        if self.limits_memory:
+            return {
+                "ProctrackType": "proctrack/cgroup",
+                "TaskPlugin": "task/cgroup",
+                "JobAcctGatherType": "jobacct_gather/cgroup",
+            }
+        return {
+            "ProctrackType": "proctrack/linuxproc",
+            "TaskPlugin": "task/none",
+            "JobAcctGatherType": "jobacct_gather/linux",
+            "JobAcctGatherParams": "OverMemoryKill",
+        }
+
+    def _accounting(self, socket: Path) -> dict[str, str]:
+        if not self.accounting:
+            return {"AccountingStorageType": "accounting_storage/none"}
+        return {
+            "AccountingStorageType": "accounting_storage/slurmdbd",
+            "AccountingStorageHost": "127.0.0.1",
+            "AccountingStoragePort": str(self.port + 1),
+            "AccountingStoragePass": str(socket),
+            "AccountingStorageEnforce": "limits",
+        }
+
+    def _start_munge(self) -> None:
+        folder = self.folder / "munge"
+        if self._pid("munged", folder / "pid"):
+            return
+        key, socket = folder / "key", folder / "socket"
+        if not key.exists():
+            key.touch(0o600)
+            key.write_bytes(os.urandom(1024))
+        files = {
+            "key-file": "key",
+            "socket": "socket",
+            "pid-file": "pid",
+            "log-file": "log",
+            "seed-file": "seed",
+        }
+        options = [f"--{option}={folder / name}" for option, name in files.items()]
+        subprocess.run(["munged", "--force", *options], check=True, capture_output=True)
+        self._wait("munged", lambda: self._runs("munge", "-n", "-S", str(socket)))
+
+    def _start_database(self) -> None:
+        data, socket = self.folder / "mysql", self.folder / "run" / "mysql.socket"
+        base = ["--no-defaults", f"--datadir={data}", "--user=root"]
+        if not data.exists():
+            make = ["mariadb-install-db", *base, "--auth-root-authentication-method=socket", "--skip-test-db"]
+            subprocess.run(make, check=True, capture_output=True)
+        pid = self.folder / "run" / "mariadbd.pid"
+        if not self._pid("mariadbd", pid):
+            more = [f"--socket={socket}", f"--pid-file={pid}", "--skip-networking"]
+            more += ["--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900"]
+            more += ["--innodb-flush-log-at-trx-commit=0"]
+            with (self.folder / "log" / "mariadbd.log").open("ab") as log:
+                self._database = subprocess.Popen(
+                    ["mariadbd", *base, *more], stdout=log, stderr=log, start_new_session=True
+                )
+        client = ["mariadb", "--no-defaults", "-S", str(socket), "-e"]
+        self._wait("mariadbd", lambda: self._runs(*client, "select 1"))
+        subprocess.run(
+            [*client, "create database if not exists slurm_acct_db"], check=True, capture_output=True
+        )
+        if self._pid("slurmdbd", self.folder / "run" / "slurmdbd.pid"):
+            return
+        settings = {
+            "AuthType": "auth/munge",
+            "AuthInfo": f"socket={self.folder / 'munge' / 'socket'}",
+            "DbdHost": "localhost",
+            "DbdPort": str(self.port + 1),
+            "SlurmUser": "root",
+            "LogFile": str(self.folder / "log" / "slurmdbd.log"),
+            "PidFile": str(self.folder / "run" / "slurmdbd.pid"),
+            "StorageType": "accounting_storage/mysql",
+            "StorageHost": "localhost",
+            "StorageUser": "root",
+            "StorageLoc": "slurm_acct_db",
+            "CommitDelay": "1",
+        }
+        path = self.folder / "slurmdbd.conf"
+        path.touch(0o600)
+        path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        env = os.environ | self.env | {"MYSQL_UNIX_PORT": str(socket)}
+        subprocess.run(["slurmdbd"], env=env, check=True, capture_output=True)
+        self._wait("slurmdbd", lambda: self._runs("sacctmgr", "-n", "show", "cluster"))
+        self.run("sacctmgr", "-i", "add", "cluster", "testing", check=False)
+        self.run("sacctmgr", "-i", "add", "account", "lab", check=False)
+        self.run("sacctmgr", "-i", "add", "user", "root", "account=lab", check=False)
+
+    def start_controller(self) -> None:
+        """Start the controller, and wait for it."""
+        if not self._pid("slurmctld"):
+            self._launch("ctl", "slurmctld", "-f", self.env["SLURM_CONF"])
+        self._wait("slurmctld", lambda: self._runs("scontrol", "ping"))
+
+    def stop_controller(self) -> None:
+        """Stop the controller; jobs go on."""
+        self._stop("slurmctld")
+
+    def reconfigure(self, **config: str) -> None:
+        """Let the controller begin anew with other settings; it keeps its queue."""
+        self.stop_controller()
+        self.configure(**config)
+        self.start_controller()
+        self.wait_for_nodes()
+
+    def start_node(self, number: int) -> None:
+        """Start a node's daemon."""
+        name = f"node{number}"
+        if self._pid("slurmd", self.folder / "run" / f"slurmd.{name}.pid"):
+            return
+        (self.folder / "spool" / name).mkdir(parents=True, exist_ok=True)
+        self._launch(name, "slurmd", "-f", self.env["SLURM_CONF"], "-N", name)
+
+    def wait_for_nodes(self) -> None:
+        """Wait until all nodes work."""
+
+        def work() -> bool:
+            states = self.run("sinfo", "-h", "-N", "-o", "%N %T").splitlines()
+            good = ("idle", "mixed", "allocated", "completing")
+            nodes = dict(line.split() for line in states)
+            bad = [name for name, state in nodes.items() if state.startswith(("down", "drain", "fail"))]
+            if bad:
+                self.run("scontrol", "update", f"nodename={','.join(bad)}", "state=resume", check=False)
+            return sum(state in good for state in nodes.values()) == self.nodes
+
+        self._wait("the nodes", work)
+
+    # ------------------------------------------------------------------ down
+
+    def cancel_all(self) -> None:
+        """Cancel all jobs, and wait until they are gone."""
+        jobs = set(self.run("squeue", "-h", "-r", "-o", "%A").split())
+        if jobs:
+            self.run("scancel", *sorted(jobs), check=False)
+        self._wait("the end of all jobs", lambda: not self.run("squeue", "-h", "-o", "%A"))
+
+    def stop(self) -> None:
+        """Stop everything."""
+        if self._pid("slurmctld"):
+            with suppress(AssertionError):
+                self.cancel_all()
+        for number in range(1, self.nodes + 1):
+            self._stop("slurmd", self.folder / "run" / f"slurmd.node{number}.pid")
+        for name in ("slurmctld", "slurmdbd", "mariadbd"):
+            self._stop(name)
+        if self._database is not None:
+            self._database.wait(30)
+        self._stop("munged", self.folder / "munge" / "pid")
+        for group in Path("/sys/fs/cgroup").glob("*/slurm_node*"):
+            for path in sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True):
+                with suppress(OSError):
+                    path.rmdir()
+            with suppress(OSError):
+                group.rmdir()
+        if self.hosts:
+            self._remove_hosts()
+
+    def kill_node(self, number: int) -> None:
+        """End a node's daemon and the jobs on it, as a power cut does."""
+        name = f"node{number}"
+        victims = [*self.processes_of(name)]
+        self._stop("slurmd", self.folder / "run" / f"slurmd.{name}.pid", signal.SIGKILL)
+        for pid in victims:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def processes_of(self, node: str) -> list[int]:
+        """Return the processes of jobs on a node, their shepherds included."""
+        found = []
+        for path in Path("/proc").iterdir():
+            with suppress(OSError):
+                if path.name.isdecimal() and f"SLURMD_NODENAME={node}".encode() in (
+                    path / "environ"
+                ).read_bytes().split(b"\0"):
+                    found.append(int(path.name))
+        return found
+
+    # ------------------------------------------------------------------ hosts of their own
+
+    def _launch(self, host: str, *argv: str) -> None:
+        if self.hosts:
+            name = 'hostname "$0" && exec "$@"'
+            inside = [
+                "nsenter",
+                f"--net=/run/netns/psytest-{host}",
+                "unshare",
+                "--uts",
+                "bash",
+                "-c",
+                name,
+                host,
+            ]
+            argv = (*inside, *argv)
+        subprocess.run(argv, env=os.environ | self.env, check=True, capture_output=True)
+
+    def _make_hosts(self) -> None:
+        if not Path("/sys/class/net/psytest0").exists():
+            _ip("link", "add", "psytest0", "type", "bridge")
+            _ip("addr", "add", f"{self.net}.254/24", "dev", "psytest0")
+            _ip("link", "set", "psytest0", "up")
+        for host, last in [("ctl", 253), *((f"node{i}", i) for i in range(1, self.nodes + 1))]:
+            space = f"psytest-{host}"
+            if Path("/run/netns", space).exists():
+                continue
+            _ip("netns", "add", space)
+            _ip("link", "add", f"psytest{last}", "type", "veth", "peer", "name", "eth0", "netns", space)
+            _ip("link", "set", f"psytest{last}", "master", "psytest0", "up")
+            _ip("-n", space, "addr", "add", f"{self.net}.{last}/24", "dev", "eth0")
+            _ip("-n", space, "link", "set", "eth0", "up")
+            _ip("-n", space, "link", "set", "lo", "up")
+
+    def cut_off(self, number: int) -> None:
+        """Pull the plug of a node's network; its jobs go on."""
+        _ip("link", "set", f"psytest{number}", "down")
+
+    def reconnect(self, number: int) -> None:
+        """Put the plug in again."""
+        _ip("link", "set", f"psytest{number}", "up")
+
+    def _remove_hosts(self) -> None:
+        for path in Path("/sys/class/net").glob("psytest*"):
+            with suppress(subprocess.CalledProcessError):
+                _ip("link", "del", path.name)
+        for path in Path("/run/netns").glob("psytest-*"):
+            with suppress(subprocess.CalledProcessError):
+                _ip("netns", "del", path.name)
+
+    # ------------------------------------------------------------------ processes
+
+    def _runs(self, *argv: str) -> bool:
+        env = os.environ | self.env
+        return subprocess.run(argv, env=env, capture_output=True, check=False).returncode == 0
+
+    def _pid(self, name: str, path: Path | None = None) -> int | None:
+        """Return the id in a pid file if a process of that name has it."""
+        try:
+            pid = int((path or self.folder / "run" / f"{name}.pid").read_text())
+            return pid if Path(f"/proc/{pid}/comm").read_text().strip() == name else None
+        except (OSError, ValueError):
+            return None
+
+    def _stop(self, name: str, path: Path | None = None, number: int = signal.SIGTERM) -> None:
+        pid = self._pid(name, path)
+        if pid is None:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + 15
+        while self._pid(name, path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if self._pid(name, path):
+            os.kill(pid, signal.SIGKILL)
+
+    def _wait(self, what: str, condition, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, (
+                f"{what}: not ready after {seconds:g} s; see {self.folder}/log"
+            )
+            time.sleep(0.1)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def lacks(accounting: bool = False) -> str | None:
+    """Return what keeps a cluster from being started here; None: nothing."""
+    if os.geteuid() != 0:
+        return "a test cluster needs root"
+    commands = COMMANDS + (ACCOUNTING_COMMANDS if accounting else ())
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    absent = [name for name in commands if shutil.which(name, path=path) is None]
+    return f"not installed: {', '.join(absent)}" if absent else None
+
+
+def main() -> None:
+    """Bring a cluster up or down by hand."""
+    cluster = Slurm(Path("/tmp/psyrun-testing-slurm"), accounting="--accounting" in sys.argv)
+    if "down" in sys.argv:
+        cluster.stop()
+        return
+    if lacks(cluster.accounting):
+        install(PACKAGES + (ACCOUNTING_PACKAGES if cluster.accounting else ()))
+    cluster.start()
+    print(cluster.run("sinfo"))
+    print(f"export SLURM_CONF={cluster.env['SLURM_CONF']}")
+
+
+if __name__ == "__main__":
+    main()

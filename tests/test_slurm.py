@@ -1,0 +1,506 @@
+"""Slurm for real: a cluster on this machine, `psy` in front of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from psyrun.errors import NoAnswerError, SubmitLimitError
+from psyrun.scheduler import JobSpec, JobState, Slurm
+from psyrun.scheduler.slurm import read_accounting, read_ended, read_queue, read_seconds, warning_seconds
+from psyrun.testing import ArrayContract, ExplainContract
+
+TASK = """\
+import time
+from counting import seen
+from psyrun import Param, Slurm
+
+pspace = Param(x=range(ROWS))
+scheduler = Slurm()
+scheduler.poll = (0.5, 2.0)
+scheduler.grace = GRACE
+scheduler_args = {"timelimit": "10"}
+max_jobs = JOBS
+
+
+def execute(x):
+    seen(x)
+    return {"y": 2 * x}
+"""
+GATE = 'import os\nwhile not os.path.exists("../gate"):\n        time.sleep(0.02)\n    '
+
+
+def task(rows, jobs, grace=0, **settings):
+    text = TASK.replace("ROWS", str(rows)).replace("JOBS", str(jobs)).replace("GRACE", str(grace))
+    return text + "".join(f"{name} = {value!r}\n" for name, value in settings.items())
+
+
+def gated(text):
+    """Let rows wait until the file `gate` is there."""
+    return text.replace(
+        "    seen(x)\n",
+        "    import os\n    while not os.path.exists('../gate'):\n        time.sleep(0.02)\n    seen(x)\n",
+    )
+
+
+def xs_seen(project):
+    return sorted(eval(line)[0] for line in project.rows_seen())
+
+
+def assert_right(project, n, factor=2, name="a"):
+    assert project.result(name) == {"x": list(range(n)), "y": [factor * x for x in range(n)]}
+
+
+def submissions(project, name="a"):
+    jobs = project.root / "psy-work" / name / "jobs"
+    return [json.loads(path.read_text()) for path in jobs.glob("*.json")]
+
+
+@pytest.fixture
+def cluster(slurm, monkeypatch):
+    """The cluster, with an empty queue before and after."""
+    for name, value in slurm.env.items():
+        monkeypatch.setenv(name, value)
+    slurm.cancel_all()
+    yield slurm
+    slurm.cancel_all()
+
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """Count the calls of a command."""
+    folder = tmp_path / "counted commands"
+    folder.mkdir()
+
+    def count(command):
+        log = tmp_path / f"{command}.log"
+        log.touch()
+        real = subprocess.run(["which", command], capture_output=True, text=True, check=True).stdout.strip()
+        script = folder / command
+        script.write_text(f'#!/bin/sh\necho "$*" >> "{log}"\nexec "{real}" "$@"\n')
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        return lambda: len(log.read_text().splitlines())
+
+    return count
+
+
+class TestContract(ArrayContract, ExplainContract):
+    options = {"timelimit": 5}
+
+    @pytest.fixture
+    def scheduler(self, cluster):
+        return Slurm()
+
+
+# ---------------------------------------------------------------------- the life of a task
+
+
+def test_many_assignments_over_a_hundred_elements_equal_the_local_result(
+    cluster, project, wait_until, counted
+):
+    squeue, sbatch = counted("squeue"), counted("sbatch")
+    project.task("a", task(1000, 100))
+    done = project.psy("run", code=75)
+    assert "100 jobs in flight" in done.stdout
+    assert sbatch() == 2  # one array, and the job that merges
+    assert squeue() == 0
+    again = project.psy("run", code=75)
+    assert "100 jobs in flight" in again.stdout
+    assert sbatch() == 2
+    assert squeue() == 1
+    result = project.root / "psy-work" / "a" / "result.pkl"
+    wait_until(result.exists, 120)  # It appears by itself.
+    assert_right(project, 1000)
+    assert xs_seen(project) == list(range(1000))
+    assert project.count("run") == 0
+    assert submissions(project) == []
+
+
+def test_waiting_asks_once_a_poll_for_all_tasks_and_runs_chains(cluster, project, counted):
+    squeue = counted("squeue")
+    for name in ("a", "b"):
+        project.task(name, task(8, 4))
+    project.task("c", task(3, 1, file_dep=["../psy-work/b/result.pkl"]))
+    detached = project.psy("run", code=75)
+    assert "c: waits for psy-work/b/result.pkl, the result of b" in detached.stdout
+    before, began = squeue(), time.monotonic()
+    project.psy("run", "--wait")
+    polls = (time.monotonic() - began) / 0.5 + 3
+    assert squeue() - before <= polls
+    for name, n in (("a", 8), ("b", 8), ("c", 3)):
+        assert_right(project, n, name=name)
+    assert len(project.rows_seen()) == 19
+
+
+def test_interrupt_leaves_the_jobs_running(cluster, project, wait_until):
+    project.task("a", gated(task(4, 2)))
+    run = project.start("run", "--wait")
+    wait_until(lambda: cluster.run("squeue", "-h", "-t", "R"))
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert "2 jobs in flight go on" in out, out + err
+    (project.root / "gate").touch()
+    wait_until((project.root / "psy-work" / "a" / "result.pkl").exists, 60)
+    assert xs_seen(project) == [0, 1, 2, 3]
+
+
+def test_plain_doit_waits(cluster, project):
+    project.task("a", task(6, 3))
+    project.psy("doit")
+    assert_right(project, 6)
+
+
+def test_kill_between_submitting_and_writing_the_id_submits_nothing_twice(
+    cluster, project, tmp_path, monkeypatch
+):
+    fakes = tmp_path / "fakes"
+    fakes.mkdir()
+    real = subprocess.run(["which", "sbatch"], capture_output=True, text=True, check=True).stdout.strip()
+    (fakes / "sbatch").write_text(f'#!/bin/sh\n"{real}" "$@" > /dev/null\nkill -9 $PPID\n')
+    (fakes / "sbatch").chmod(0o755)
+    project.task("a", gated(task(6, 3)))
+    with monkeypatch.context() as context:
+        context.setenv("PATH", f"{fakes}:{os.environ['PATH']}")
+        project.psy("run", code=-9)
+    (left,) = submissions(project)
+    assert left["job"] is None
+    done = project.psy("run", code=75)
+    assert "3 jobs in flight" in done.stdout
+    (healed,) = submissions(project)
+    assert healed["job"] is not None
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 6)
+    assert xs_seen(project) == list(range(6))
+
+
+def test_edited_task_cancels_its_own_outdated_jobs_and_no_others(cluster, project, wait_until, tmp_path):
+    foreign = cluster.run("sbatch", "--parsable", "-D", str(tmp_path), "--wrap", "sleep 600")
+    project.task("a", gated(task(6, 3)))
+    project.task("b", gated(task(4, 2)))
+    project.psy("run", code=75)
+    project.edit("psy-tasks/task_a.py", "2 * x", "3 * x")
+    done = project.psy("run", "a", code=75)
+    assert "3 jobs in flight were outdated by an edit and are cancelled" in done.stdout
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 6, factor=3)
+    assert_right(project, 4, name="b")
+    assert foreign in cluster.run("squeue", "-h", "-o", "%A").split()
+
+
+def test_extended_space_adds_jobs_and_leaves_the_others_alone(cluster, project):
+    project.task("a", gated(task(6, 3)))
+    project.psy("run", code=75)
+    first = {each["job"] for each in submissions(project)}
+    project.edit("psy-tasks/task_a.py", "range(6)", "range(10)")
+    done = project.psy("run", code=75)
+    assert "cancelled" not in done.stdout
+    assert first < {each["job"] for each in submissions(project)}
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 10)
+    assert xs_seen(project) == list(range(10))
+
+
+def test_kill_ends_the_jobs_of_the_task_and_no_others(cluster, project, tmp_path):
+    foreign = cluster.run("sbatch", "--parsable", "-D", str(tmp_path), "--wrap", "sleep 600")
+    for name in ("a", "b"):
+        project.task(name, gated(task(6, 3)))
+    project.psy("run", code=75)
+    done = project.psy("kill", "a")
+    assert "3 jobs cancelled" in done.stdout
+    assert project.status("a")["missing"] == 6
+    left = set(cluster.run("squeue", "-h", "-o", "%F").split())
+    (b,) = submissions(project, "b")
+    assert left == {foreign, b["job"], b["merge"]}
+    assert "nothing is in flight" in project.psy("kill", "a").stdout
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 6)
+
+
+def test_status_tells_what_is_queued_and_running(cluster, project, wait_until):
+    project.task("a", gated(task(40, 20)))
+    project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["running"] == 32)  # 16 cores, two rows each
+    assert project.status("a")["queued"] == 8
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert project.status("a")["done"] == 40
+
+
+# ---------------------------------------------------------------------- what goes wrong
+
+
+def test_failing_row_is_reported_and_only_it_is_tried_again(cluster, project):
+    text = task(20, 5).replace(
+        "    return",
+        "    if x == 7 and not os.path.exists('../mended'):\n        raise ValueError('seven')\n    return",
+    )
+    project.task("a", "import os\n" + text)
+    done = project.psy("run", "--wait", code=1)
+    assert "1 failed" in done.stdout
+    assert "seven" in project.psy("errors").stdout
+    (project.root / "mended").touch()
+    assert project.count("run", "--wait") == 1
+    assert_right(project, 20)
+
+
+def test_more_memory_for_those_that_lacked_it(cluster, project):
+    if not cluster.limits_memory:
+        pytest.skip("this machine has no cgroups to limit memory")
+    text = task(6, 3, scheduler_args={"timelimit": "10", "memory": "150M"})
+    text = text.replace("    return", "    if x == 3:\n        hog = b'x' * 400_000_000\n    return")
+    project.task("a", text)
+    project.psy("run", "--wait", code=1)
+    assert "OUT_OF_MEMORY" in project.psy("errors").stdout
+    assert "OUT_OF_MEMORY" in project.psy("status", "-v").stdout
+    project.edit("psy-tasks/task_a.py", "150M", "800M")
+    assert project.count("run", "--wait") == 1
+    assert_right(project, 6)
+
+
+def test_job_near_its_time_limit_stops_taking_rows_and_the_next_run_goes_on(cluster, project):
+    """A limit of one minute ends after a minute at least, the warning comes ten seconds or more before."""
+    text = task(200, 1, scheduler_args={"timelimit": "0:20"})
+    project.task("a", text.replace("    seen(x)\n", "    seen(x)\n    time.sleep(1)\n"))
+    done = project.psy("run", "--wait", code=1)
+    assert "stopped near its time limit" in done.stdout
+    status = project.status("a")
+    assert 0 < status["done"] < 200
+    assert status["failed"] == 0
+    assert len(project.rows_seen()) == status["done"]
+    assert "stopped near its time limit" in project.psy("status", "-v").stdout
+    project.edit("psy-tasks/task_a.py", "time.sleep(1)", "pass")  # An edit of the code...
+    assert project.count("run", "--continue", "--wait") == 200 - status["done"]  # ...that keeps the rows.
+    assert_right(project, 200)
+
+
+def test_job_over_its_time_limit_is_reported_and_only_its_rows_are_repeated(cluster, project):
+    text = task(4, 2, scheduler_args={"timelimit": "0:15"})
+    slow = "    if x == 1 and not os.path.exists('../mended'):\n        time.sleep(600)\n    return"
+    project.task("a", "import os\n" + text.replace("    return", slow))
+    project.psy("run", "--wait", code=1)
+    assert project.status("a")["missing"] == 1
+    assert "TIMEOUT" in project.psy("status", "-v").stdout
+    (project.root / "mended").touch()
+    assert project.count("run", "--wait") == 1
+    assert_right(project, 4)
+
+
+def test_requeued_element_goes_on_where_it_was(cluster, project, wait_until):
+    text = task(40, 1).replace("    return", "    time.sleep(0.3)\n    return")
+    project.task("a", text)
+    project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["done"] >= 10, 60)
+    (job,) = [each["job"] for each in submissions(project)]
+    cluster.run("scontrol", "requeue", f"{job}_0")
+    project.psy("run", "--wait", timeout=240)
+    assert_right(project, 40)
+    assert len(project.rows_seen()) <= 41  # the row that it was at
+
+
+def test_controller_that_is_down_is_said_and_nothing_is_submitted_again(cluster, project):
+    project.task("a", gated(task(6, 3)))
+    project.psy("run", code=75)
+    cluster.stop_controller()
+    try:
+        done = project.psy("run", code=75)
+        assert "Slurm does not answer: nothing is submitted again meanwhile" in done.stdout
+        assert project.status("a")["missing"] == 0
+        killed = project.psy("kill", "a", code=1)
+        assert "Unable to contact slurm controller" in killed.stderr
+        waiting = project.start("run", "--wait")
+        (project.root / "gate").touch()
+        time.sleep(12)
+        assert waiting.poll() is None
+    finally:
+        cluster.start_controller()
+    out, err = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, out + err
+    assert "does not answer" in out
+    assert_right(project, 6)
+    assert xs_seen(project) == list(range(6))
+
+
+def test_controller_that_is_down_when_the_first_job_is_submitted(cluster, project):
+    project.task("a", task(6, 3))
+    cluster.stop_controller()
+    try:
+        done = project.psy("run", code=1)
+    finally:
+        cluster.start_controller()
+    assert "Unable to contact slurm controller" in done.stderr
+    assert "Traceback" not in done.stderr
+    project.psy("run", "--wait")
+    assert_right(project, 6)
+
+
+def test_site_with_tiny_arrays(cluster, project):
+    cluster.reconfigure(MaxArraySize="11")
+    try:
+        project.task("a", task(100, 100))
+        project.psy("run", "--wait")
+    finally:
+        cluster.reconfigure()
+    assert_right(project, 100)
+    assert xs_seen(project) == list(range(100))
+
+
+def test_site_that_limits_how_many_are_submitted(cluster, project):
+    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "maxsubmitjobs=20")
+    try:
+        project.task("a", gated(task(100, 100)))
+        done = project.psy("run", code=75)
+        assert "the site takes no more jobs now: 20 of 100 are submitted" in done.stdout
+        assert "20 jobs in flight" in done.stdout
+        assert "20 jobs in flight" in project.psy("run", code=75).stdout
+        (project.root / "gate").touch()
+        project.psy("run", "--wait", timeout=300)
+    finally:
+        cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "maxsubmitjobs=-1")
+    assert_right(project, 100)
+    assert xs_seen(project) == list(range(100))
+
+
+def test_options_that_slurm_refuses_are_shown(cluster, project):
+    project.task("a", task(6, 3, scheduler_args={"partition": "nowhere"}))
+    done = project.psy("run", code=1)
+    assert "sbatch exited with 1" in done.stderr
+    assert "invalid partition" in done.stderr.lower()
+    assert submissions(project) == []
+
+
+def test_throttle_of_load_balancing(cluster, project, wait_until):
+    text = gated(task(60, 2)).replace("import Param", "import LoadBalancingBackend, Param")
+    project.task("a", text + "backend = LoadBalancingBackend()\n")
+    project.psy("run", code=75)
+    (array,) = submissions(project)
+    sizes = [len(json.dumps(batch)) for batch in array["batches"]]
+    assert len(sizes) > 2
+    wait_until(lambda: cluster.run("squeue", "-h", "-t", "R", "-o", "%A"))
+    time.sleep(1)
+    assert len(cluster.run("squeue", "-h", "-t", "R", "-o", "%A").splitlines()) == 2
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 60)
+
+
+def test_functions_of_the_job_name_and_merge_args(cluster, project, counted):
+    """The job that merges may have a partition, and a limit, of its own."""
+    sbatch = counted("sbatch")
+    project.write("psy-tasks/env.sh", "export FROM_PROLOGUE=1\n")
+    text = task(4, 2, merge_args={"timelimit": "3"}, prologue="env.sh")
+    text = text.replace(
+        '{"timelimit": "10"}', '{"timelimit": lambda name: {"a:process": 7}[name], "extra": ["--nice=1"]}'
+    )
+    text = text.replace("    return {", "    import os\n    return {'p': os.environ['FROM_PROLOGUE'], ")
+    project.task("a", text)
+    project.psy("run", "--wait")
+    assert project.result("a")["p"] == ["1"] * 4
+    process, merge = (sbatch.__closure__[0].cell_contents).read_text().splitlines()
+    assert "--time=7" in process
+    assert "--nice=1" in process
+    assert "--time=3" in merge
+    assert "--nice" not in merge
+
+
+# ---------------------------------------------------------------------- reading what Slurm prints
+
+
+def test_names_may_hold_any_character():
+    (entry,) = read_queue("7|0|RUNNING|a|b c.p123\n")
+    assert entry.said == "a|b c.p123"
+    assert entry.state is JobState.RUNNING
+
+
+def test_states_that_nobody_knows_are_kept_as_unknown():
+    assert [each.state for each in read_queue("7|0|HYPERSPACE|n\n7|1|COMPLETED|n\n")] == [
+        JobState.UNKNOWN,
+        None,
+    ]
+
+
+def test_reasons_of_those_that_ended():
+    text = "7|0|COMPLETED|0|\n7|1|FAILED|768|\n7|2|FAILED|9|\n7|3|TIMEOUT|0|\n"
+    text += "7|4|RUNNING|0|\n8|N/A|NODE_FAIL|0|\n"
+    assert read_ended(text) == {
+        ("7", 0): None,
+        ("7", 1): "FAILED (exit 3)",
+        ("7", 2): "FAILED (signal 9)",
+        ("7", 3): "TIMEOUT",
+        ("8", -1): "NODE_FAIL",
+    }
+
+
+def test_accounting_that_lags_explains_nothing():
+    assert read_accounting("7_0|RUNNING|0:0\n7_[1-3]|PENDING|0:0\n7_4|CANCELLED by 0|0:15\n") == {
+        ("7", 4): "CANCELLED"
+    }
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"),
+    [("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-0", 86400), ("1-2:03", 93780), ("1-2:03:04", 93784)],
+)
+def test_time_limits(limit, seconds):
+    assert read_seconds(limit) == seconds
+
+
+@pytest.mark.parametrize("limit", ["UNLIMITED", "", "1h", "1:2:3:4"])
+def test_time_limits_that_are_none(limit):
+    assert read_seconds(limit) is None
+
+
+def test_warning_comes_in_time():
+    assert [warning_seconds(limit) for limit in (None, "0:30", 10, "1-0")] == [60, 10, 30, 120]
+
+
+def test_old_constructor(tmp_path):
+    Slurm(str(tmp_path / "scripts"))
+    assert not (tmp_path / "scripts").exists()
+
+
+@pytest.fixture
+def broken_sbatch(tmp_path, monkeypatch):
+    """Put an sbatch on PATH that prints and fails."""
+
+    def make(text):
+        script = tmp_path / "bin" / "sbatch"
+        script.parent.mkdir(exist_ok=True)
+        script.write_text(f"#!/bin/sh\necho '{text}' >&2\nexit 1\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+        return JobSpec(
+            argv=["true"],
+            name="a:process",
+            token="p123",
+            indices=range(3),
+            log=tmp_path / "log",
+            folder=tmp_path,
+            env=dict(os.environ),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller", NoAnswerError),
+        ("sbatch: error: Socket timed out on send/recv operation", NoAnswerError),
+        ("sbatch: error: AssocMaxSubmitJobLimit", SubmitLimitError),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", SubmitLimitError),
+    ],
+)
+def test_refusals_are_told_apart(broken_sbatch, said, error):
+    with pytest.raises(error):
+        Slurm().submit(broken_sbatch(said))
