@@ -241,6 +241,18 @@ def test_loss_of_a_file_evaluates_nothing(project, lost):
     assert project.count("run") == 0
 
 
+@pytest.mark.parametrize("lost", ["t/out", "t/in"])
+def test_loss_of_a_file_evaluates_nothing_after_an_edit_that_does_not_count(project, lost):
+    project.task("t", SIMPLE)
+    project.psy("run")
+    shutil.rmtree(project.root / "psy-work" / lost)
+    assert project.count("run", "--continue") == 0
+    project.task("t", SIMPLE + "# a comment\n")
+    assert project.count("run") == 0
+    assert project.result("t") == ROWS
+    assert project.status("t")["uptodate"]
+
+
 @pytest.mark.parametrize("damaged", ["t/process.json", ".doit.db", ".sources.json"])
 def test_damage_of_a_file_evaluates_nothing(project, damaged):
     project.task("t", SIMPLE)

@@ -105,7 +105,7 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
             f"{outline.result}: psyrun did not write this file;"
             f" keep its rows: psy run --continue {outline.name}, overwrite it: psy run --force {outline.name}"
         )
-    if old is None or not digests.match(old) or not has_inputs(old, layout):
+    if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
         return False
     if orders.again or foreign:
         return False
