@@ -422,6 +422,18 @@ def test_continue_keeps_rows_that_left_the_space(project):
     assert project.result("t")["x"] == [21, 3, 22, 20, 0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
+def test_rows_that_continue_made_current_still_are_after_the_space_went_without_them(finished):
+    finished.edit(TASK_FILE, "+ OFFSET", "- OFFSET")
+    assert finished.count("run", "--continue") == 0
+    finished.edit(TASK_FILE, "range(N)", "[7]")
+    assert finished.count("run") == 1
+    finished.edit(TASK_FILE, "[7]", "range(N)")
+    assert finished.count("run") == 0
+    assert finished.result("t")["y"] == [1, 11, 21]
+    finished.edit(TASK_FILE, "- OFFSET", "- OFFSET - 0")
+    assert finished.count("run") == 3
+
+
 def test_continue_without_anything_to_keep_is_a_run(project):
     small(project, "Param(x=[1, 2])")
     assert project.count("run", "--continue") == 2

@@ -211,7 +211,9 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
     if orders.keep_rows and _is_foreign(layout):
         found = _read_foreign(task, number, digests.code, list(space.columns))
         number += 1
-    existing = [] if orders.again else _read_existing(layout, _usable_codes(old, digests, orders))
+    adopted = _adopted(old, digests, orders)
+    codes = None if orders.keep_rows else {digests.code, *adopted}
+    existing = [] if orders.again else _read_existing(layout, codes)
     blank = Plan(
         code=digests.code,
         space=digests.space,
@@ -222,6 +224,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
         order="",
         rows=space.rows,
         next_batch=number,
+        adopted=adopted,
     )
     share = partial(_partition, task)
     keep = [] if old is None or not orders.keep_rows else old.segments()
@@ -262,12 +265,10 @@ def _old_space(layout: Layout, old: Plan | None, digests: Digests) -> Space | No
     return Space(columns=columns, rows=old.rows)
 
 
-def _usable_codes(old: Plan | None, digests: Digests, orders: Orders) -> set[str] | None:
-    """Return the digests of code whose rows count as current; None: those of any code."""
-    if orders.keep_rows:
-        return None
-    adopted = set(old.adopted) if old is not None and old.code == digests.code else set()
-    return adopted | {digests.code}
+def _adopted(old: Plan | None, digests: Digests, orders: Orders) -> tuple[str, ...]:
+    """Return the digests of older code whose rows count as current since an earlier `--continue`."""
+    goes_on = old is not None and old.code == digests.code and not orders.again
+    return old.adopted if old is not None and goes_on else ()
 
 
 def _read_existing(layout: Layout, codes: set[str] | None) -> list[Existing]:
