@@ -107,12 +107,16 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
         )
     if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
         return False
-    if orders.again or foreign:
+    if orders.again or foreign or (orders.keep_rows and not _is_finished(layout, old)):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
     if current != old:
         write_plan(layout.plan, current)
     return True
+
+
+def _is_finished(layout: Layout, plan: Plan) -> bool:
+    return is_current(layout, plan) or survey_plan(plan, layout).complete
 
 
 def _plan_anew(outline: Outline, orders: Orders, digests: Digests) -> None:
