@@ -303,6 +303,23 @@ def test_force_evaluates_everything_again(project):
     assert "--continue" in project.psy("run", "--force", "--continue", code=2).stderr
 
 
+def test_rows_that_force_gave_up_do_not_come_back(project):
+    """What they depend on is not followed; so psyrun can't know that rows outside of the space are wrong too."""
+    project.write("psy-tasks/weather", "1")
+    project.task("t", SIMPLE.replace("x * 10", "x * int(open('weather').read())"))
+    project.psy("run")
+    project.edit("psy-tasks/task_t.py", "range(3)", "[1]")
+    project.psy("run")
+    project.write("psy-tasks/weather", "5")
+    assert project.count("run", "--force") == 1
+    project.edit("psy-tasks/task_t.py", "[1]", "[1, 1, 2]")
+    assert project.count("run") == 2
+    assert project.result("t") == {"x": [1, 1, 2], "y": [5, 5, 10]}
+    project.edit("psy-tasks/task_t.py", "[1, 1, 2]", "[0, 1]")
+    assert project.count("run", "--continue") == 1
+    assert project.result("t") == {"x": [0, 1, 1, 2], "y": [0, 5, 5, 10]}
+
+
 @pytest.fixture
 def foreign(project):
     """A project with a result file of two rows that psyrun did not write."""

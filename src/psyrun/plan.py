@@ -139,6 +139,8 @@ class Plan:
         The lowest number that was never used.
     adopted
         Digests of older code whose rows count as current.
+    since
+        The lowest number that counts: ``--force`` gave up the batches before.
     """
 
     code: str
@@ -151,6 +153,7 @@ class Plan:
     rows: int
     next_batch: int
     adopted: tuple[str, ...] = ()
+    since: int = 0
 
     @property
     def total(self) -> int:

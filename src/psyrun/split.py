@@ -217,7 +217,8 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
         number += 1
     adopted = _adopted(old, digests, orders)
     codes = None if orders.keep_rows else {digests.code, *adopted}
-    existing = [] if orders.again else _read_existing(layout, codes)
+    since = number if orders.again else old.since if old is not None else 0
+    existing = _read_existing(layout, codes, since)
     blank = Plan(
         code=digests.code,
         space=digests.space,
@@ -229,6 +230,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
         rows=space.rows,
         next_batch=number,
         adopted=adopted,
+        since=since,
     )
     share = partial(_partition, task)
     keep = [] if old is None or not orders.keep_rows else old.segments()
@@ -275,15 +277,17 @@ def _adopted(old: Plan | None, digests: Digests, orders: Orders) -> tuple[str, .
     return old.adopted if old is not None and goes_on else ()
 
 
-def _read_existing(layout: Layout, codes: set[str] | None) -> list[Existing]:
+def _read_existing(layout: Layout, codes: set[str] | None, since: int) -> list[Existing]:
     journals = list_journals(layout.out)
     existing = []
     for path in layout.inputs.glob("*.pkl"):
         header = _own_header(path)
         if header is None or not (codes is None or header["code"] in codes):
             continue
-        _, columns = read_inputs(path)
         number = int(path.stem)
+        if number < since:
+            continue
+        _, columns = read_inputs(path)
         done = read_records(journals.get(number, ())).done
         existing.append(
             Existing(number=number, size=header["size"], code=header["code"], columns=columns, done=done)
