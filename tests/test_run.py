@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 import pytest
 
+from psyrun.journal import Failure, encode_block
 from psyrun.store import AutodetectStore
 
 TUTORIAL = """\
@@ -119,6 +120,18 @@ def test_rows_that_raise_are_tried_once_more_by_each_run(project):
     said = project.psy("run", code=1).stdout
     assert "4 of 5 rows done, 1 failed" in said
     assert "psy errors t" in said
+
+
+def test_rows_that_raise_are_tried_once_more_whatever_journal_comes_first(project):
+    """Journals have random names; one of a retry may hold nothing but a failure."""
+    project.task("t", task_of("pspace = Param(x=[3, 5])\nmax_jobs = 1", "return {'y': 1 / (x - 3)}"))
+    assert project.count("run", code=1) == 2
+    failure = encode_block([], {}, [Failure(0, "ZeroDivisionError")])
+    (project.root / "psy-work/t/out/0-00000000.rows").write_bytes(failure)
+    assert project.count("run", code=1) == 1
+    project.edit("psy-tasks/task_t.py", "[3, 5]", "[5]")
+    assert project.count("run") == 0
+    assert project.result("t") == {"x": [5], "y": [0.5]}
 
 
 def test_rows_that_raise_are_mended_in_the_code_with_continue(project):
