@@ -516,9 +516,10 @@ def test_values_that_the_store_cannot_hold_are_named_and_kept(project):
     project.task("t", 'resultfile = "mine.h5"\n' + SIMPLE.replace("x * 10", "{'a': {1: x}}"))
     done = project.psy("run", code=1)
     assert "'y'" in done.stderr
-    assert len(project.rows_seen()) == 3
+    kept = project.status("t")["done"]  # It is found with the first row, and may end the run before the last.
+    assert kept > 0
     project.edit("psy-tasks/task_t.py", 'resultfile = "mine.h5"\n', "")
-    assert project.count("run") == 0
+    assert project.count("run") == 3 - kept
     assert project.result("t")["y"][2] == {"a": {1: 2}}
 
 
