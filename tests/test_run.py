@@ -266,6 +266,26 @@ def test_loss_of_a_file_evaluates_nothing_after_an_edit_that_does_not_count(proj
     assert project.status("t")["uptodate"]
 
 
+@pytest.mark.parametrize(
+    ("lost", "evaluated"), [("out", 3), ("in", 3), ("plan.json", 1), ("code", 1), ("log", 1), ("jobs", 1)]
+)
+def test_unfinished_task_goes_on_after_the_loss_of_a_file(project, lost, evaluated):
+    project.write("psy-tasks/broken", "")
+    project.task(
+        "t", task_of("pspace = Param(x=range(3))", "import os\nreturn {'y': 10 * x / (x < 2 or not BROKEN)}")
+    )
+    project.edit("psy-tasks/task_t.py", "BROKEN", "os.path.exists('broken')")
+    assert project.count("run", code=1) == 3
+    (project.root / "psy-tasks/broken").unlink()
+    path = project.root / "psy-work/t" / lost
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    assert project.count("run") == evaluated
+    assert project.result("t") == ROWS
+
+
 @pytest.mark.parametrize("damaged", ["t/process.json", ".doit.db", ".sources.json"])
 def test_damage_of_a_file_evaluates_nothing(project, damaged):
     project.task("t", SIMPLE)

@@ -16,7 +16,7 @@ from psyrun.lock import hold
 from psyrun.plan import read_plan
 from psyrun.records import Tallies, list_journals, read_values
 from psyrun.scheduler import JobSpec, JobState, scheduler_named
-from psyrun.split import attend
+from psyrun.split import attend, furnish
 from psyrun.submissions import Submission, list_submissions, new_token, write_submission
 from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
 from psyrun.task import open_task
@@ -145,6 +145,7 @@ class _Step:
         todo = self._todo(survey, alive)
         self.in_flight = len(alive)
         if todo:
+            furnish(self.task.outline, self.plan)
             self._cores = self._count_cores()
             processes = self._processes()
             self.watcher.start(self.task.name, survey, processes)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Task
 
-__all__ = ["Digests", "Draft", "attend", "draft_plan", "has_inputs", "split", "take_digests"]
+__all__ = ["Digests", "Draft", "attend", "draft_plan", "furnish", "has_inputs", "split", "take_digests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,10 +351,7 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     for number, rows in draft.new.items():
         part = {name: _pick(values, rows) for name, values in columns.items()}
         inputs[number] = _encode(outline, plan, number, part)
-    for folder in (layout.inputs, layout.out, layout.log, layout.jobs, layout.code("x").parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not layout.code(plan.code).exists():
-        write_zip(outline.source, layout.code(plan.code))
+    furnish(outline, plan)
     if draft.found is not None:
         found = draft.found.batch
         write_atomic(layout.input(found.number), _encode(outline, plan, found.number, found.columns))
@@ -362,6 +359,15 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     for number, data in inputs.items():
         write_atomic(layout.input(number), data)
     write_plan(layout.plan, plan)
+
+
+def furnish(outline: Outline, plan: Plan) -> None:
+    """Make the folders of a task, and keep the sources that it was planned from, where they are missing."""
+    layout, code = outline.layout, outline.layout.code(plan.code)
+    for folder in (layout.inputs, layout.out, layout.log, layout.jobs, code.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not code.exists():
+        write_zip(outline.source, code)
 
 
 def _pick(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
