@@ -337,7 +337,7 @@ def test_force_evaluates_everything_again(project):
 
 
 def test_rows_that_force_gave_up_do_not_come_back(project):
-    """What they depend on is not followed; so psyrun can't know that rows outside of the space are wrong too."""
+    """What they depend on is not followed: rows outside of the space may be wrong as well."""
     project.write("psy-tasks/weather", "1")
     project.task("t", SIMPLE.replace("x * 10", "x * int(open('weather').read())"))
     project.psy("run")
