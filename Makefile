@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench mutations clean
 
 demo: $(VENV)/.installed
 	$(BIN)/psy run
@@ -19,6 +19,9 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutations: $(VENV)/.tests
+	$(BIN)/python tests/mutations.py
 
 bench: $(VENV)/.tests
 	$(BIN)/python bench/layers.py

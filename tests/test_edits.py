@@ -422,6 +422,29 @@ def test_continue_keeps_rows_that_left_the_space(project):
     assert project.result("t")["x"] == [21, 3, 22, 20, 0, 1, 2, 4, 5, 6, 7, 8, 9]
 
 
+def test_rows_that_continue_made_current_still_are_after_the_space_went_without_them(finished):
+    finished.edit(TASK_FILE, "+ OFFSET", "- OFFSET")
+    assert finished.count("run", "--continue") == 0
+    finished.edit(TASK_FILE, "range(N)", "[7]")
+    assert finished.count("run") == 1
+    finished.edit(TASK_FILE, "[7]", "range(N)")
+    assert finished.count("run") == 0
+    assert finished.result("t")["y"] == [1, 11, 21]
+    finished.edit(TASK_FILE, "- OFFSET", "- OFFSET - 0")
+    assert finished.count("run") == 3
+
+
+def test_continue_adopts_although_a_run_of_the_new_code_began(finished):
+    """As psy run itself says: to keep them, psy run --continue."""
+    finished.write("psy-tasks/broken", "")
+    finished.edit(TASK_FILE, "+ OFFSET}", "- OFFSET / (x != 1 or not os.path.exists('broken'))}")
+    finished.edit(TASK_FILE, "from counting", "import os\nfrom counting")
+    assert finished.count("run", code=1) == 3
+    assert finished.count("run", "--continue") == 0
+    assert finished.result("t")["y"] == [-1, 11, 19]
+    assert finished.count("run") == 0
+
+
 def test_continue_without_anything_to_keep_is_a_run(project):
     small(project, "Param(x=[1, 2])")
     assert project.count("run", "--continue") == 2

@@ -551,6 +551,11 @@ def test_values_are_read_no_further_than_the_receipt_says(tmp_path):
     assert read == [([0], ["0.0"]), ([1], ["1.0"])]
 
 
+def test_blocks_without_fresh_rows_give_no_values(tmp_path):
+    write_journals(tmp_path, [[([], [1])], [([0], [1])], [([0], [])]])
+    assert [list(rows) for rows, _ in read_values(list_journals(tmp_path)[0])] == [[0]]
+
+
 def test_listing_finds_journals_by_batch_and_nothing_else(tmp_path):
     for name in (
         "0-aaaaaaaa.part",

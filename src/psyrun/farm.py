@@ -18,7 +18,7 @@ from psyrun.plan import read_plan
 from psyrun.queues import open_submissions, scheduler_of
 from psyrun.records import Tallies, list_journals, read_values
 from psyrun.scheduler import JobSpec, JobState
-from psyrun.split import attend
+from psyrun.split import attend, furnish
 from psyrun.submissions import Submission, forget_submissions, new_token, write_submission
 from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
 from psyrun.task import open_task
@@ -180,6 +180,7 @@ class _Step:
         complete = [each.batch.number for each in survey.batches if each.done == each.batch.wanted]
         self.flights.forget({*complete, *todo})
         if todo:
+            furnish(self.task.outline, self.plan)
             self._submit_all(todo, survey)
 
     def _submit_all(self, todo: Sequence[int], survey: Survey) -> None:

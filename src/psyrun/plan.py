@@ -139,6 +139,8 @@ class Plan:
         The lowest number that was never used.
     adopted
         Digests of older code whose rows count as current.
+    since
+        The lowest number that counts: ``--force`` gave up the batches before.
     """
 
     code: str
@@ -151,6 +153,7 @@ class Plan:
     rows: int
     next_batch: int
     adopted: tuple[str, ...] = ()
+    since: int = 0
 
     @property
     def total(self) -> int:
@@ -298,7 +301,7 @@ def make_plan(
     existing
         What there is. Rows of other code than the plan's are used only where they have values.
     blank
-        The plan to complete: digests, settings, next batch number.
+        The plan to complete: digests, settings, next batch number, code that was adopted before.
     partition
         Number of rows -> sizes of new batches, which add up to it.
     keep
@@ -332,7 +335,7 @@ def make_plan(
     plan = replace(blank, rows=space.rows, next_batch=number, **_arrange(runs, sizes))
     codes = {batch.number: batch.code for batch in existing}
     used = {codes[batch.number] for batch in plan.batches if batch.number in codes}
-    return replace(plan, adopted=tuple(sorted(used - {plan.code}))), new
+    return replace(plan, adopted=tuple(sorted(used.union(blank.adopted) - {plan.code}))), new
 
 
 def _match(space: Space, existing: Sequence[Existing], code: str) -> list[_Cell | None]:

@@ -150,10 +150,12 @@ def read_values(
         for block in _read_blocks(journal.path, None if sizes is None else sizes[journal.path.stem]):
             fresh = [i for i, row in enumerate(block.rows) if row not in seen]
             seen.update(block.rows)
+            if not fresh:
+                continue
             columns = block.columns()
             if len(fresh) == len(block.rows):
                 yield block.rows, columns
-            elif fresh:
+            else:
                 rows = [block.rows[i] for i in fresh]
                 yield rows, {name: [values[i] for i in fresh] for name, values in columns.items()}
 

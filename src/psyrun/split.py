@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Task
 
-__all__ = ["Digests", "Draft", "attend", "draft_plan", "has_inputs", "split", "take_digests"]
+__all__ = ["Digests", "Draft", "attend", "draft_plan", "furnish", "has_inputs", "split", "take_digests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +105,18 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
             f"{outline.result}: psyrun did not write this file;"
             f" keep its rows: psy run --continue {outline.name}, overwrite it: psy run --force {outline.name}"
         )
-    if old is None or not digests.match(old) or not has_inputs(old, layout):
+    if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
         return False
-    if orders.again or foreign:
+    if orders.again or foreign or (orders.keep_rows and not _is_finished(layout, old)):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
     if current != old:
         write_plan(layout.plan, current)
     return True
+
+
+def _is_finished(layout: Layout, plan: Plan) -> bool:
+    return is_current(layout, plan) or survey_plan(plan, layout).complete
 
 
 def _plan_anew(outline: Outline, orders: Orders, digests: Digests) -> None:
@@ -211,7 +215,10 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
     if orders.keep_rows and _is_foreign(layout):
         found = _read_foreign(task, number, digests.code, list(space.columns))
         number += 1
-    existing = [] if orders.again else _read_existing(layout, _usable_codes(old, digests, orders))
+    adopted = _adopted(old, digests, orders)
+    codes = None if orders.keep_rows else {digests.code, *adopted}
+    since = number if orders.again else old.since if old is not None else 0
+    existing = _read_existing(layout, codes, since)
     blank = Plan(
         code=digests.code,
         space=digests.space,
@@ -222,6 +229,8 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
         order="",
         rows=space.rows,
         next_batch=number,
+        adopted=adopted,
+        since=since,
     )
     share = partial(_partition, task)
     keep = [] if old is None or not orders.keep_rows else old.segments()
@@ -262,23 +271,23 @@ def _old_space(layout: Layout, old: Plan | None, digests: Digests) -> Space | No
     return Space(columns=columns, rows=old.rows)
 
 
-def _usable_codes(old: Plan | None, digests: Digests, orders: Orders) -> set[str] | None:
-    """Return the digests of code whose rows count as current; None: those of any code."""
-    if orders.keep_rows:
-        return None
-    adopted = set(old.adopted) if old is not None and old.code == digests.code else set()
-    return adopted | {digests.code}
+def _adopted(old: Plan | None, digests: Digests, orders: Orders) -> tuple[str, ...]:
+    """Return the digests of older code whose rows count as current since an earlier `--continue`."""
+    goes_on = old is not None and old.code == digests.code and not orders.again
+    return old.adopted if old is not None and goes_on else ()
 
 
-def _read_existing(layout: Layout, codes: set[str] | None) -> list[Existing]:
+def _read_existing(layout: Layout, codes: set[str] | None, since: int) -> list[Existing]:
     journals = list_journals(layout.out)
     existing = []
     for path in layout.inputs.glob("*.pkl"):
         header = _own_header(path)
         if header is None or not (codes is None or header["code"] in codes):
             continue
-        _, columns = read_inputs(path)
         number = int(path.stem)
+        if number < since:
+            continue
+        _, columns = read_inputs(path)
         done = read_records(journals.get(number, ())).done
         existing.append(
             Existing(number=number, size=header["size"], code=header["code"], columns=columns, done=done)
@@ -342,10 +351,7 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     for number, rows in draft.new.items():
         part = {name: _pick(values, rows) for name, values in columns.items()}
         inputs[number] = _encode(outline, plan, number, part)
-    for folder in (layout.inputs, layout.out, layout.log, layout.jobs, layout.code("x").parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    if not layout.code(plan.code).exists():
-        write_zip(outline.source, layout.code(plan.code))
+    furnish(outline, plan)
     if draft.found is not None:
         found = draft.found.batch
         write_atomic(layout.input(found.number), _encode(outline, plan, found.number, found.columns))
@@ -353,6 +359,15 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     for number, data in inputs.items():
         write_atomic(layout.input(number), data)
     write_plan(layout.plan, plan)
+
+
+def furnish(outline: Outline, plan: Plan) -> None:
+    """Make the folders of a task, and keep the sources that it was planned from, where they are missing."""
+    layout, code = outline.layout, outline.layout.code(plan.code)
+    for folder in (layout.inputs, layout.out, layout.log, layout.jobs, code.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not code.exists():
+        write_zip(outline.source, code)
 
 
 def _pick(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:

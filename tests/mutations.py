@@ -1,0 +1,216 @@
+"""Mutations: each fault that psyrun must not have is put into a copy of the tree, and a test has to fail.
+
+Run by hand: ``python tests/mutations.py [WORD...]`` tries those whose name contains one of the words, or all.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PROJECT_PATH = '{"EVALUATIONS": str(self.evaluations), "PYTHONPATH": elsewhere}'
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A fault: in a file, new text in the place of old; and the tests of which one has to fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+BY_COLUMN = """\
+    names = sorted(minuend.keys())
+    done = {name: set(_keys(subtrahend, [name])) for name in names if name in subtrahend.keys()}
+    rows = zip(*[list(_keys(minuend, [name])) for name in done])
+    return [i for i, row in enumerate(rows) if not all(k in seen for k, seen in zip(row, done.values()))]
+"""
+LAST_WINS = """\
+    for block in [block for journal in journals for block in _read_blocks(journal.path)]:
+        yield block.rows, block.columns()
+    return
+    seen: set[int] = set()
+"""
+SYNC = "        _sync_file(temporary)\n"
+RENAME = "        temporary.replace(path)\n"
+
+MUTATIONS = [
+    Mutation(
+        "rows compared by column (missing)",
+        "pspace.py",
+        "def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:\n",
+        "def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:\n" + BY_COLUMN,
+        "test_pspace.py -k single_columns",
+    ),
+    Mutation(
+        "rows compared by column (-)",
+        "pspace.py",
+        "def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:\n",
+        "def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:\n"
+        + BY_COLUMN.replace("minuend", "space").replace("subtrahend", "other"),
+        "test_pspace.py -k single_columns",
+    ),
+    Mutation(
+        "checksum of blocks not verified",
+        "journal.py",
+        "if _checksum(counts, index, values) != header.checksum:",
+        "if False:",
+        "test_journal.py",
+    ),
+    Mutation(
+        "atomic write: renamed before synced",
+        "disk.py",
+        SYNC + RENAME,
+        RENAME + SYNC.replace("temporary", "path"),
+        "test_disk.py",
+    ),
+    Mutation(
+        "journal: renamed before synced",
+        "journal.py",
+        """\
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
+        if self._size == 0:
+            self.path.unlink()
+            return None
+        closed = self.path.with_suffix(".rows")
+        self.path.rename(closed)
+""",
+        """\
+        if self._size == 0:
+            os.close(self._fd)
+            self.path.unlink()
+            return None
+        closed = self.path.with_suffix(".rows")
+        self.path.rename(closed)
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)
+""",
+        "test_disk.py test_journal.py",
+    ),
+    Mutation(
+        "imports inside functions not in the digest",
+        "syntax.py",
+        "        for node in ast.walk(tree):\n            match node:\n                case ast.Import():",
+        "        for node in tree.body if isinstance(tree, ast.Module) else [tree]:\n"
+        "            match node:\n                case ast.Import():",
+        "test_source.py",
+    ),
+    Mutation(
+        "1.0 counted as 1 for reuse",
+        "rows.py",
+        'float: "real"',
+        'float: "integer"',
+        "test_rows.py -k kinds_apart",
+    ),
+    Mutation(
+        "failed rows counted as done",
+        "records.py",
+        "            done.update(block.rows)\n",
+        "            done.update(block.rows)\n            done.update(f.row for f in block.failures)\n",
+        "test_journal.py",
+    ),
+    Mutation(
+        "last record wins",
+        "records.py",
+        "    seen: set[int] = set()\n    for journal in journals:\n",
+        LAST_WINS + "    for journal in journals:\n",
+        "test_journal.py test_faults.py::test_orphan_and_successor_count_each_row_once",
+    ),
+    *[
+        Mutation(
+            f"veto of {step} always True",
+            "graph.py",
+            f"    def {predicate}(self, task: Any) -> bool:\n",
+            f"    def {predicate}(self, task: Any) -> bool:\n        return True\n",
+            tests,
+        )
+        for step, predicate, tests in (
+            ("split", "_is_split", "test_run.py -k force"),
+            ("process", "_is_processed", "test_run.py -k loss"),
+            ("merge", "_is_merged", "test_run.py -k damaged"),
+        )
+    ],
+    Mutation(
+        "receipt written after the result",
+        "merge.py",
+        "        write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True)",
+        "    write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True)",
+        "test_disk.py",
+    ),
+    Mutation(
+        "--force gives up nothing but the space",
+        "split.py",
+        "since = number if orders.again else old.since",
+        "since = number if orders.again else 0 if old.since",
+        "test_run.py -k gave_up",
+    ),
+]
+
+
+def swap(path: Path, old: str, new: str) -> None:
+    """Replace a text that is there exactly once."""
+    text = path.read_text()
+    if text.count(old) != 1:
+        sys.exit(f"{path.name}: the text to replace occurs {text.count(old)} times: {old!r}")
+    path.write_text(text.replace(old, new))
+
+
+def find_failure(mutation: Mutation) -> str | None:
+    """Put a fault into a copy of the tree, and return the test that fails; None where none does.
+
+    The old text in place of the new is no fault: `main` makes sure that no test fails for another reason.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "tree")
+        ignored = shutil.ignore_patterns(".*", "psy-work", "__pycache__")
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        swap(copy / "src/psyrun" / mutation.file, mutation.old, mutation.new)
+        # The psy commands of the tests are those of the copy, too.
+        both = PROJECT_PATH.replace("elsewhere", f"elsewhere + {os.pathsep + str(copy / 'src')!r}")
+        swap(copy / "tests/conftest.py", PROJECT_PATH, both)
+        files, *more = mutation.tests.split(" -k ")
+        tests = [f"tests/{name}" for name in files.split()]
+        argv = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        argv += ["-k", *more] if more else []
+        done = subprocess.run(
+            argv,
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy / "src")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", done.stdout, re.MULTILINE)
+        return failed[1] if failed else None
+
+
+def main(words: list[str]) -> int:
+    """Try the mutations, and print which test fails for each."""
+    chosen = [each for each in MUTATIONS if not words or any(word in each.name for word in words)]
+    found = {}
+    for mutation in chosen:
+        found[mutation.name] = failure = find_failure(mutation)
+        if failure and find_failure(replace(mutation, new=mutation.old)):
+            found[mutation.name] = None
+            failure = f"{failure} fails without the fault, too"
+        print(f"{mutation.name:45} {failure or 'SURVIVES'}", flush=True)
+    return 1 if None in found.values() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

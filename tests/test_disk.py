@@ -1,0 +1,62 @@
+"""What is written reaches the disk before its name does, and the receipt before the result."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from psyrun import cli
+from psyrun.disk import write_atomic
+from psyrun.journal import JournalWriter, encode_block
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What is synced and renamed, in order, each by the number that the file keeps whatever its name."""
+    happened = []
+
+    def observe(owner, name, number):
+        real = getattr(owner, name)
+
+        def call(what, *more):
+            happened.append((name, number(what)))
+            return real(what, *more)
+
+        monkeypatch.setattr(owner, name, call)
+
+    observe(os, "fsync", lambda descriptor: os.fstat(descriptor).st_ino)
+    for name in ("replace", "rename"):
+        observe(Path, name, lambda path: path.stat().st_ino)
+    return happened
+
+
+def test_file_is_synced_then_renamed_then_its_folder_is_synced(tmp_path, events):
+    path = tmp_path / "file"
+    write_atomic(path, b"content")
+    number, folder = path.stat().st_ino, tmp_path.stat().st_ino
+    assert events == [("fsync", number), ("replace", number), ("fsync", folder)]
+
+
+def test_journal_is_synced_then_renamed_then_its_folder_is_synced(tmp_path, events):
+    writer = JournalWriter(tmp_path / "0-aaaaaaaa.part").open()
+    writer.append(encode_block([0], {"y": [1]}))
+    number, folder = writer.close().stat().st_ino, tmp_path.stat().st_ino
+    assert events == [("fsync", number), ("rename", number), ("fsync", folder)]
+
+
+def test_receipt_is_there_before_the_result(project, monkeypatch):
+    """A result without a receipt would be taken for somebody else's, and not be overwritten."""
+    project.task(
+        "t", "from psyrun import Param\npspace = Param(x=[1])\ndef execute(x):\n    return {'y': x}\n"
+    )
+    monkeypatch.chdir(project.root)
+    real, names = Path.replace, []
+
+    def replace(path, target):
+        names.append(Path(target).name)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert cli.main(["run"]) == 0
+    written = [name for name in names if name.startswith("result.pkl")]
+    assert written == ["result.pkl.receipt", "result.pkl"]
