@@ -1,0 +1,40 @@
+"""A file operation of psy or its worker goes wrong: psy says so, and the next run makes up for it.
+
+Here a seeded sample; `make soak` tries every operation.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from mishaps import DEEDS, SCENARIOS, Stage, undergo
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """The scenarios that were prepared, and what can go wrong in each."""
+    prepared = {}
+
+    def find(name):
+        if name not in prepared:
+            stage = Stage(SCENARIOS[name], tmp_path_factory.mktemp(name))
+            stage.prepare()
+            prepared[name] = stage, list(stage.find_mishaps())
+        return prepared[name]
+
+    return find
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("deed", DEEDS)
+@pytest.mark.parametrize("name", ["Fresh", "EditedSpace"])
+def test_operation_that_goes_wrong_costs_no_row_on_disk(stages, name, deed):
+    stage, mishaps = stages(name)
+    chosen = random.Random(f"{name} {deed}").choice([mishap for mishap in mishaps if mishap.deed == deed])
+    undergo(stage.copy(deed), stage.scenario, chosen)
