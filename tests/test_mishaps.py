@@ -38,3 +38,12 @@ def test_operation_that_goes_wrong_costs_no_row_on_disk(stages, name, deed):
     stage, mishaps = stages(name)
     chosen = random.Random(f"{name} {deed}").choice([mishap for mishap in mishaps if mishap.deed == deed])
     undergo(stage.copy(deed), stage.scenario, chosen)
+
+
+@needs_proc
+def test_older_result_of_the_same_size_is_not_taken_for_the_new_one(stages):
+    """psy dies as it is about to put the new result in its place."""
+    stage, mishaps = stages("EditedCode")
+    at = [mishap for mishap in mishaps if mishap.deed == "kill" and mishap.operation == "rename result.pkl"]
+    assert len(at) == 1
+    undergo(stage.copy("mishap"), stage.scenario, at[0])
