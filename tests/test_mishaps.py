@@ -47,3 +47,12 @@ def test_older_result_of_the_same_size_is_not_taken_for_the_new_one(stages):
     at = [mishap for mishap in mishaps if mishap.deed == "kill" and mishap.operation == "rename result.pkl"]
     assert len(at) == 1
     undergo(stage.copy("mishap"), stage.scenario, at[0])
+
+
+@needs_proc
+def test_work_folder_that_cannot_be_made_is_a_clear_error(stages):
+    stage, mishaps = stages("Fresh")
+    [first] = [
+        mishap for mishap in mishaps if mishap.deed == "ENOSPC" and mishap.operation == "mkdir psy-work"
+    ]
+    undergo(stage.copy("full"), stage.scenario, first)
