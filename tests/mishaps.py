@@ -167,7 +167,7 @@ class Stage:
 
     def copy(self, name: str) -> Faulty:
         """Return a copy of it."""
-        target = self.folder / name
+        target = self.folder / name.replace(":", " ")  # It is on PYTHONPATH.
         shutil.copytree(self.folder / "prepared", target)
         return Faulty(target / "my project")
 
