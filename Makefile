@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench mutations clean
+.PHONY: demo test soak lint bench mutations clean
 
 demo: $(VENV)/.installed
 	$(BIN)/psy run
@@ -13,6 +13,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest $(ARGS)
+
+# At least 500 kills, then a mishap at every file operation; ARGS="--seed 3 --kills 100 --scenarios" for less.
+soak: $(VENV)/.tests
+	$(BIN)/python tests/soak.py $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -229,6 +231,28 @@ def test_plans_made_at_once_mix_no_values(project, start, gate, wait_until):
         assert result["y"] == [2 * x for x in result["x"]]
         (project.root / "psy-work/example/result.pkl").unlink()
         project.psy("run")
+
+
+def test_two_workers_of_one_batch_count_each_row_once(project, start, gate, wait_until):
+    """An orphan that goes on, and its successor: both evaluate all rows, and values of their own."""
+    project.task("example", GATED.replace('"y": 2 * x', '"y": 2 * x, "worker": os.getppid()'))
+    run = start("run")
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    [submission] = (project.root / "psy-work/example/jobs").glob("*.json")
+    argv = [sys.executable, "-P", "-m", "psyrun.worker", str(submission)]
+    rival = subprocess.Popen(argv, cwd=project.root, env=project.env(), stdout=subprocess.DEVNULL)
+    wait_until(lambda: len(project.rows_seen()) == 4)
+    gate.touch()
+    assert rival.wait(timeout=60) == 0
+    run.end()
+    assert len(project.rows_seen()) == 40
+    first = project.result("example")
+    assert first.pop("worker")
+    assert first == {"x": list(range(20)), "y": [2 * x for x in range(20)]}
+    before = project.result("example")
+    (project.root / "psy-work/example/result.pkl").unlink()
+    assert project.count("run") == 0
+    assert project.result("example") == before
 
 
 # ---------------------------------------------------------------------- locks

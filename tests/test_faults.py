@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from processes import Processes
 from psyrun.journal import encode_block, encode_inputs, read_headers, read_inputs
 from psyrun.records import list_journals, read_records
 
@@ -53,35 +54,6 @@ def execute(x):
         time.sleep(0.01)
     return {"y": 2 * x}
 """
-
-
-class Processes:
-    """The processes of a project: those that inherited its environment."""
-
-    def __init__(self, project):
-        self._mark = f"EVALUATIONS={project.evaluations}".encode()
-
-    def find(self, module=""):
-        """Return the ids of processes that run a module, or of all."""
-        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-        return [pid for pid in pids if self._is(pid, module)]
-
-    def _is(self, pid, module):
-        try:
-            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return False
-        return self._mark in environment and (not module or module.encode() in argv)
-
-    def states(self):
-        """Return the states (R, S, T, ...) of all of them."""
-        stats = [Path(f"/proc/{pid}/stat").read_text() for pid in self.find()]
-        return {stat.rpartition(")")[2].split()[0] for stat in stats}
-
-    def send(self, number):
-        for pid in self.find():
-            os.kill(pid, number)
 
 
 @pytest.fixture

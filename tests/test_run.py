@@ -387,6 +387,15 @@ def test_continue_adopts_the_rows_of_a_result_that_psyrun_did_not_write(foreign)
     assert foreign.result("t") == {"x": [0, 1, 2, 3], "y": [-1, 10, -2, 30]}
 
 
+def test_rows_of_a_result_that_psyrun_did_not_write_are_adopted_once(foreign):
+    foreign.edit("psy-tasks/task_t.py", "    seen(x)\n", "    seen(x)\n    1 / (x - 1)\n")
+    foreign.edit("psy-tasks/task_t.py", "range(3)", "range(1, 4)")
+    assert foreign.count("run", "--continue", "t", code=1) == 2
+    foreign.edit("psy-tasks/task_t.py", "    1 / (x - 1)\n", "")
+    assert foreign.count("run", "--continue", "t") == 1
+    assert foreign.result("t") == {"x": [1, 2, 3, 0], "y": [10, -2, 30, -1]}
+
+
 def test_overwrite_dirty_false_refuses_to_make_rows_stale(project):
     project.task("t", SIMPLE + "overwrite_dirty = False\n")
     assert project.count("run") == 3

@@ -83,7 +83,6 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         reader = _Reader(layout, plan, ends, set(outline.exclude), read)
         with hidden(outline.source):
             _store(task.store, temporary, reader)
-        # The receipt comes first: a result without one would be taken for somebody else's.
         content = {
             "format": FORMAT,
             "process": file_digest(layout.process),
@@ -91,8 +90,15 @@ def merge(outline: Outline, orders: Orders) -> Merged:
             "size": temporary.stat().st_size,
             "table": plan.table_digest,
         }
-        write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
+        # Without any receipt, the result would be taken for somebody else's; with this one already, an older
+        # result of the same size would be taken for the new one.
+        _write_receipt(layout, {"format": FORMAT})
+    _write_receipt(layout, content)
     return Merged(written=True, filled=tuple(sorted(reader.find_lacking())))
+
+
+def _write_receipt(layout: Layout, content: Mapping[str, Any]) -> None:
+    write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
 
 
 def _digest(path: Path) -> str:

@@ -379,13 +379,12 @@ def _kept(
     cells: Collection[_Cell], existing: Sequence[Existing], keep: Iterable[tuple[int, range]]
 ) -> list[_Cell]:
     """Return the rows to keep that have values and are not among `cells`."""
-    candidates = list(keep)
+    candidates = dict.fromkeys((number, row) for number, rows in keep for row in rows)
     have = set(cells) if candidates else set()
     done = {batch.number: batch.done for batch in existing}
     return [
         (number, row)
-        for number, rows in candidates
-        for row in rows
+        for number, row in candidates
         if (number, row) not in have and row in done.get(number, ())
     ]
 

@@ -15,7 +15,7 @@ from psyrun.lock import hold
 from psyrun.plan import Existing, Plan, Space, make_plan, read_plan, write_plan
 from psyrun.records import list_journals, read_records
 from psyrun.source import digest_data, digest_with_data, write_zip
-from psyrun.survey import is_current, survey_plan
+from psyrun.survey import file_digest, is_current, survey_plan
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ class Draft:
 class _Found:
     batch: Existing
     values: Mapping[str, Sequence[Any]]
+    origin: str | None  # digest of the file
 
 
 def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -> Draft:
@@ -211,14 +212,20 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
     layout = task.outline.layout
     space = _old_space(layout, old, digests) or _evaluate_space(task)
     number = _next_number(layout, old)
-    found = None
-    if orders.keep_rows and _is_foreign(layout):
-        found = _read_foreign(task, number, digests.code, list(space.columns))
-        number += 1
     adopted = _adopted(old, digests, orders)
     codes = None if orders.keep_rows else {digests.code, *adopted}
     since = number if orders.again else old.since if old is not None else 0
     existing = _read_existing(layout, codes, since)
+    keep = [] if old is None or not orders.keep_rows else old.segments()
+    found = None
+    if orders.keep_rows and _is_foreign(layout):
+        batch = _find_adopted(layout, existing)
+        if batch is None:
+            found = _read_foreign(task, number, digests.code, list(space.columns))
+            number += 1
+            batch = found.batch
+            existing.append(batch)
+        keep.append((batch.number, range(batch.size)))
     blank = Plan(
         code=digests.code,
         space=digests.space,
@@ -233,10 +240,6 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
         since=since,
     )
     share = partial(_partition, task)
-    keep = [] if old is None or not orders.keep_rows else old.segments()
-    if found is not None:
-        existing.append(found.batch)
-        keep.append((found.batch.number, range(found.batch.size)))
     try:
         plan, new = make_plan(space, existing, blank, partition=share, keep=keep)
     except IdentityError as error:
@@ -319,6 +322,16 @@ def _is_foreign(layout: Layout) -> bool:
     return layout.result.exists() and not layout.receipt.exists()
 
 
+def _find_adopted(layout: Layout, existing: Sequence[Existing]) -> Existing | None:
+    """Return the batch that a run which got no further made of the result file."""
+    origin = file_digest(layout.result)
+    for batch in existing:
+        header = read_input_header(layout.input(batch.number))
+        if header.get("origin") == origin and len(batch.done) == batch.size:
+            return batch
+    return None
+
+
 def _read_foreign(task: Task, number: int, code: str, names: Sequence[str]) -> _Found:
     result = task.outline.result
     try:
@@ -337,7 +350,7 @@ def _read_foreign(task: Task, number: int, code: str, names: Sequence[str]) -> _
     columns = {name: list(table[name]) for name in names}
     values = {name: list(column) for name, column in table.items() if name not in columns}
     batch = Existing(number=number, size=size, code=code, columns=columns, done=frozenset(range(size)))
-    return _Found(batch, values)
+    return _Found(batch, values, file_digest(task.outline.layout.result))
 
 
 # ---------------------------------------------------------------------- writing
@@ -354,7 +367,8 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     furnish(outline, plan)
     if draft.found is not None:
         found = draft.found.batch
-        write_atomic(layout.input(found.number), _encode(outline, plan, found.number, found.columns))
+        data = _encode(outline, plan, found.number, found.columns, draft.found.origin)
+        write_atomic(layout.input(found.number), data)
         _write_journal(layout, found.number, encode_block(range(found.size), draft.found.values))
     for number, data in inputs.items():
         write_atomic(layout.input(number), data)
@@ -377,9 +391,17 @@ def _pick(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
     return [values[row] for row in rows]
 
 
-def _encode(outline: Outline, plan: Plan, number: int, columns: Mapping[str, Sequence[Any]]) -> bytes:
+def _encode(
+    outline: Outline,
+    plan: Plan,
+    number: int,
+    columns: Mapping[str, Sequence[Any]],
+    origin: str | None = None,
+) -> bytes:
     size = max((len(values) for values in columns.values()), default=0)
     header = {"batch": number, "size": size, "code": plan.code, "space": plan.space, "names": list(columns)}
+    if origin is not None:
+        header["origin"] = origin
     try:
         return encode_inputs(header, columns)
     except Exception as error:
