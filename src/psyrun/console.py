@@ -241,7 +241,7 @@ def show_details(details: Iterable[Detail], most: int | None) -> list[str]:
     for detail in details:
         words = show_assignment(detail.assignment)
         if detail.failure is not None:
-            failed.append(f"  failed:  {words}  {detail.failure.reason}")
+            failed.append(f"  failed:  {words}  {detail.words}")
         else:
             missing.append(f"  missing: {words}" + (f"  {detail.reason}" if detail.reason else ""))
     return [*_cut(failed, most, "failed"), *_cut(missing, most, "missing")]

@@ -135,6 +135,15 @@ class Detail:
     failure: Failure | None
     reason: str | None = None
 
+    @property
+    def words(self) -> str | None:
+        """Why it has no values; what ended its process is better known to the batch system."""
+        if self.failure is None:
+            return self.reason
+        if self.failure.traceback or self.reason is None:
+            return self.failure.reason
+        return f"{self.failure.reason}; its job: {self.reason}"
+
 
 def list_details(outline: Outline) -> Iterator[Detail]:
     """Yield the wanted rows that have no values, in the order of their batches.
@@ -224,8 +233,9 @@ def group_failures(details: Iterable[Detail], examples: int = 3) -> list[Group]:
             failure = Failure(0, detail.reason)
         if failure is None:
             continue
+        reason = detail.words or failure.reason
         key = f"{failed} " + (_place(failure.traceback) or _VALUE.sub("#", failure.reason))
-        group = groups.setdefault(key, Group(failure.reason, failure.traceback, failed))
+        group = groups.setdefault(key, Group(reason, failure.traceback, failed))
         group.count += 1
         if detail.assignment is not None and len(group.examples) < examples:
             group.examples.append(detail.assignment)
