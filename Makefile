@@ -17,6 +17,7 @@ test: $(VENV)/.tests
 # At least 500 kills, then a mishap at every file operation; ARGS="--seed 3 --kills 100 --scenarios" for less.
 soak: $(VENV)/.tests
 	$(BIN)/python tests/soak.py $(ARGS)
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check

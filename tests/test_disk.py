@@ -59,4 +59,4 @@ def test_receipt_is_there_before_the_result(project, monkeypatch):
     monkeypatch.setattr(Path, "replace", replace)
     assert cli.main(["run"]) == 0
     written = [name for name in names if name.startswith("result.pkl")]
-    assert written == ["result.pkl.receipt", "result.pkl"]
+    assert written == ["result.pkl.receipt", "result.pkl", "result.pkl.receipt"]

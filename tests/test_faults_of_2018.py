@@ -58,7 +58,7 @@ WHERE = {
     ],
     "psy kill cancelled every job of the user": [
         "test_commands.py::test_kill_ends_the_run_of_the_named_task_alone",
-        "test_local_scheduler.py::test_cancel_ends_the_job_and_no_other",
+        "test_slurm.py::test_kill_ends_the_jobs_of_the_task_and_no_others",
     ],
     "each row rewrote the whole file": [
         "test_faults_of_2018.py::test_rows_are_written_once_and_never_rewritten",

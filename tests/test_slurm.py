@@ -268,6 +268,7 @@ def test_more_memory_for_those_that_lacked_it(cluster, project):
     assert_right(project, 6)
 
 
+@pytest.mark.long
 def test_job_near_its_time_limit_stops_taking_rows_and_the_next_run_goes_on(cluster, project):
     """A limit of one minute ends after a minute at least, the warning comes ten seconds or more before."""
     text = task(200, 1, scheduler_args={"timelimit": "0:20"})
@@ -284,6 +285,7 @@ def test_job_near_its_time_limit_stops_taking_rows_and_the_next_run_goes_on(clus
     assert_right(project, 200)
 
 
+@pytest.mark.long
 def test_job_over_its_time_limit_is_reported_and_only_its_rows_are_repeated(cluster, project):
     text = task(4, 2, scheduler_args={"timelimit": "0:15"})
     slow = "    if x == 1 and not os.path.exists('../mended'):\n        time.sleep(600)\n    return"
@@ -296,6 +298,7 @@ def test_job_over_its_time_limit_is_reported_and_only_its_rows_are_repeated(clus
     assert_right(project, 4)
 
 
+@pytest.mark.long
 def test_requeued_element_goes_on_where_it_was(cluster, project, wait_until):
     text = task(40, 1).replace("    return", "    time.sleep(0.3)\n    return")
     project.task("a", text)
@@ -308,6 +311,7 @@ def test_requeued_element_goes_on_where_it_was(cluster, project, wait_until):
     assert len(project.rows_seen()) <= 41  # the row that it was at
 
 
+@pytest.mark.long
 def test_controller_that_is_down_is_said_and_nothing_is_submitted_again(cluster, project):
     project.task("a", gated(task(6, 3)))
     project.psy("run", code=75)
@@ -355,6 +359,7 @@ def test_site_with_tiny_arrays(cluster, project):
     assert xs_seen(project) == list(range(100))
 
 
+@pytest.mark.long
 def test_site_that_limits_how_many_are_submitted(cluster, project):
     cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "maxsubmitjobs=20")
     try:
