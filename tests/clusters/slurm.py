@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from socket import create_server
 
 PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd")
 ACCOUNTING_PACKAGES = ("mariadb-client-core", "mariadb-server-core", "slurm-wlm-mysql-plugin", "slurmdbd")
@@ -81,7 +82,7 @@ class Slurm:
     nodes, cpus, memory
         How many nodes, and what each claims to have (MiB).
     port
-        The first of the ports.
+        The first of the ports; None: where they are free.
     accounting
         Whether there is a database of jobs and limits.
     hosts
@@ -97,13 +98,13 @@ class Slurm:
         nodes: int = 4,
         cpus: int = 4,
         memory: int = 4000,
-        port: int = 27800,
+        port: int | None = None,
         accounting: bool = False,
         hosts: bool = False,
         config: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.nodes, self.cpus, self.memory = folder, nodes, cpus, memory
-        self.port, self.accounting, self.hosts = port, accounting, hosts
+        self.port, self.accounting, self.hosts = port or _find_ports(nodes + 11), accounting, hosts
         self.config = config or {}
         self.net = "10.213.78"
         self._database: subprocess.Popen[bytes] | None = None
@@ -443,6 +444,19 @@ class Slurm:
             time.sleep(0.1)
 
 
+def _find_ports(count: int) -> int:
+    """Return the first of so many ports that nobody listens at, as a cluster that was left behind may."""
+    for first in range(27800, 32000, 100):
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(create_server(("", port)))
+            except OSError:
+                continue
+            return first
+    raise OSError("no ports are free")
+
+
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
@@ -459,7 +473,7 @@ def lacks(accounting: bool = False) -> str | None:
 
 def main() -> None:
     """Bring a cluster up or down by hand."""
-    cluster = Slurm(Path("/tmp/psyrun-testing-slurm"), accounting="--accounting" in sys.argv)
+    cluster = Slurm(Path("/tmp/psyrun-testing-slurm"), port=27800, accounting="--accounting" in sys.argv)
     if "down" in sys.argv:
         cluster.stop()
         return
