@@ -204,6 +204,22 @@ def test_new_task_makes_the_folder_of_task_files(project):
     assert project.psy("--taskdir", "others", "list").stdout == "second\n"
 
 
+@pytest.mark.parametrize("scheduler", ["Local", "ImmediateRun", "Slurm", "Sqsub"])
+def test_template_for_each_scheduler_loads(project, scheduler):
+    project.psy("new-task", "t", "--scheduler", scheduler)
+    done = project.psy("plan", "t")
+    assert done.stderr == ""
+    assert "30 rows" in done.stdout
+
+
+def test_folder_of_task_files_may_be_named_behind_the_command(project):
+    """psyrun 0.8 took it there."""
+    project.psy("new-task", "--taskdir", "others", "second")
+    assert project.psy("list", "--taskdir", "others").stdout == "second\n"
+    project.psy("run", "--taskdir", "others", "second")
+    assert len(project.result("second")["x"]) == 30
+
+
 def test_new_task_does_not_overwrite(project):
     path = project.task("t", "# mine\n")
     assert "psy-tasks/task_t.py exists" in project.psy("new-task", "t", code=2).stderr

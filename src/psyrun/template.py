@@ -80,5 +80,11 @@ def _scheduler_lines(name: str, scheduler: Scheduler) -> list[str]:
     lines = ["", f"scheduler = {name}()"]
     if not scheduler.options:
         return lines
-    options = [f"    # {option!r}: ...,  # {meaning}" for option, meaning in scheduler.options.items()]
+    required = scheduler.required
+    options = [
+        f"    {name!r}: {required[name]!r},  # {meaning}"
+        if name in required
+        else f"    # {name!r}: ...,  # {meaning}"
+        for name, meaning in scheduler.options.items()
+    ]
     return [*lines, "scheduler_args = {", *options, "}"]

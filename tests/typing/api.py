@@ -168,7 +168,7 @@ class Queue:
     """A scheduler of a user."""
 
     options: Mapping[str, str] = {"mem": "memory per job"}
-    required = ("mem",)
+    required: Mapping[str, str] = {"mem": "2G"}
     inherited = ()
     attended = False
     poll = (10.0, 60.0)

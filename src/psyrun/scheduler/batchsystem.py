@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError
@@ -72,7 +73,7 @@ class BatchSystem(ABC):
     attended: bool = False
     poll: tuple[float, float] = (10.0, 60.0)
     grace: float = 90.0
-    required: Collection[str] = ()
+    required: Mapping[str, str] = MappingProxyType({})
     inherited: Collection[str] = ()
     table: Mapping[str, Option]
     index: str = ""  # variable that tells the element

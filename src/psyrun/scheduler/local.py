@@ -31,7 +31,7 @@ class Local:
     """
 
     options: Mapping[str, str] = MappingProxyType({})
-    required: Collection[str] = ()
+    required: Mapping[str, str] = MappingProxyType({})
     inherited: Collection[str] = ()
     attended: bool = True
     poll: tuple[float, float] = (0.02, 0.5)

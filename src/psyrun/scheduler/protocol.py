@@ -81,7 +81,7 @@ class Scheduler(Protocol):
     options
         Name -> what it means, for each option that `scheduler_args` may hold.
     required
-        The options that have to be set.
+        The options that have to be set, each with an example of its value.
     inherited
         The options of `scheduler_args` that hold for the job which merges too, where there are no
         `merge_args`.
@@ -99,8 +99,8 @@ class Scheduler(Protocol):
         ...
 
     @property
-    def required(self) -> Collection[str]:
-        """The names of options that have to be set."""
+    def required(self) -> Mapping[str, str]:
+        """Name -> example, of options that have to be set."""
         ...
 
     @property

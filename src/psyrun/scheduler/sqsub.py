@@ -51,7 +51,7 @@ class Sqsub(BatchSystem):
     """
 
     table = MappingProxyType(_TABLE)
-    required = ("timelimit", "memory")
+    required = MappingProxyType({"timelimit": "1h", "memory": "512M"})
     inherited = ("timelimit", "memory")
     unknown_job = re.compile(r"no such job|not found|unknown|finished", re.IGNORECASE)
 
