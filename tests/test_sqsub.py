@@ -1,0 +1,111 @@
+"""Sharcnet's sqsub, run with stand-ins for its commands: no such cluster is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from clusters import sqsub as stand_in
+from psyrun.scheduler import Sqsub
+from psyrun.testing import DetachedContract
+
+OPTIONS = {"timelimit": "1h", "memory": "512M"}
+TASK = """\
+import os
+import time
+from counting import seen
+from psyrun import Param
+from psyrun.scheduler import Sqsub
+
+workdir = "psy-work"
+pspace = Param(x=range(12))
+scheduler = Sqsub(workdir)
+scheduler.poll = (0.3, 1.0)
+scheduler.grace = 0
+scheduler_args = {"timelimit": "1h", "memory": "512M", "n_cpus": 1}
+max_jobs = 4
+
+
+def execute(x):
+    while not os.path.exists("../gate"):
+        time.sleep(0.02)
+    seen(x)
+    return {"y": 2 * x}
+"""
+RIGHT = {"x": list(range(12)), "y": [2 * x for x in range(12)]}
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Put the stand-ins on PATH; what they still run ends with the test."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    stand_in.install(folder)
+    jobs = tmp_path / "sq jobs"
+    monkeypatch.setenv("SQ_FOLDER", str(jobs))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    yield jobs
+    left = [job.name for job in jobs.glob("*") if not (job / "ended").exists()]
+    assert stand_in.kill(jobs, left) == 0
+
+
+class TestContract(DetachedContract):
+    options = OPTIONS
+
+    @pytest.fixture
+    def scheduler(self, cluster):
+        return Sqsub()
+
+    def test_nobody_tells_why_a_job_ended(self, scheduler, submit, settle):
+        job = submit("raise SystemExit(3)")
+        settle(job)
+        assert scheduler.explain([job]) == {}
+
+
+def test_each_batch_is_a_job_and_the_result_appears_by_itself(cluster, project, wait_until):
+    project.task("a", TASK)
+    assert "4 jobs in flight" in project.psy("run", code=75).stdout
+    assert "4 jobs in flight" in project.psy("run", code=75).stdout
+    assert len(list(cluster.iterdir())) == 5  # four batches, and the job that merges
+    (project.root / "gate").touch()
+    wait_until((project.root / "psy-work" / "a" / "result.pkl").exists, 60)
+    assert project.result("a") == RIGHT
+    assert project.count("run") == 0
+    assert len(project.rows_seen()) == 12
+
+
+def test_kill_ends_its_own_jobs_and_the_next_run_goes_on(cluster, project):
+    for name in ("a", "b"):
+        project.task(name, TASK)
+    project.psy("run", code=75)
+    assert "4 jobs cancelled" in project.psy("kill", "a").stdout
+    assert project.status("a")["missing"] == 12
+    assert project.status("b")["missing"] == 0
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert project.result("a") == project.result("b") == RIGHT
+    assert len(project.rows_seen()) == 24
+
+
+def test_job_that_dies_is_reported_and_only_its_rows_are_repeated(cluster, project, wait_until):
+    project.task("a", TASK)
+    project.psy("run", code=75)
+    wait_until(lambda: len(list(cluster.glob("*/started"))) == 4)
+    os.killpg(int((cluster / "1" / "pid").read_text()), signal.SIGKILL)
+    (cluster / "1" / "ended").touch()
+    (project.root / "gate").touch()
+    wait_until((cluster / "5" / "ended").exists, 60)
+    assert project.status("a")["missing"] == 3
+    assert project.count("run", "--wait") == 3
+    assert project.result("a") == RIGHT
+
+
+@pytest.mark.parametrize("lacking", ["timelimit", "memory"])
+def test_required_options_are_asked_for_before_anything_runs(cluster, project, lacking):
+    options = {name: value for name, value in OPTIONS.items() if name != lacking}
+    project.task("a", TASK + f"scheduler_args = {options}\n")
+    done = project.psy("run", code=2)
+    assert lacking in done.stderr
+    assert not (project.root / "psy-work" / "a").exists()
