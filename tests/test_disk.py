@@ -60,3 +60,20 @@ def test_receipt_is_there_before_the_result(project, monkeypatch):
     assert cli.main(["run"]) == 0
     written = [name for name in names if name.startswith("result.pkl")]
     assert written == ["result.pkl.receipt", "result.pkl", "result.pkl.receipt"]
+
+
+def test_journal_that_once_could_not_be_synced_is_never_called_closed(tmp_path, monkeypatch):
+    """Asked again, the system says that all is well: it has forgotten what it could not write."""
+    writer = JournalWriter(tmp_path / "0-aaaaaaaa.part").open()
+    writer.append(encode_block([0], {"y": [1]}))
+
+    def fail(descriptor):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as context:
+        context.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            writer.sync()
+    with pytest.raises(OSError, match="Input/output"):
+        writer.close()
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]

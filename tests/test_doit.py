@@ -14,6 +14,8 @@ from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 from doit.exceptions import TaskFailed
 
+from psyrun import cli
+
 TEMPLATE = Path(__file__).parent.parent / "dodo_template.py"
 TASK = """\
 from counting import seen
@@ -420,3 +422,19 @@ def test_damaged_database_is_one_warning(project, garbage):
     assert_one_warning(project.psy("run"))
     assert len(project.rows_seen()) - before == 1
     assert_right(project, 9)
+
+
+def test_error_that_nobody_foresaw_is_shown_although_rows_failed(project, monkeypatch, capfd):
+    project.task(
+        "t", "from psyrun import Param\npspace = Param(x=[0, 1])\ndef execute(x):\n    return {'y': 1 // x}\n"
+    )
+    project.psy("run", code=1)
+    monkeypatch.chdir(project.root)
+
+    def break_down(*arguments):
+        raise IndexError("unforeseen")
+
+    monkeypatch.setattr("psyrun.graph.process", break_down)
+    assert cli.main(["run"]) == 1
+    said = capfd.readouterr()
+    assert "IndexError: unforeseen" in said.err

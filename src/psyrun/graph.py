@@ -352,7 +352,7 @@ class _Reporter:
         name = task.name.partition(":")[0]
         known = self._run.errors.keys() | self._run.failures.keys() | self._run.pending.keys()
         if name not in known and fail.get_name() != "UnmetDependency":
-            self._run.failures[name] = fail.get_msg().strip()
+            self._run.errors[name] = RuntimeError(f"{name}: {fail.get_msg().strip()}")
 
     def runtime_error(self, message: str) -> None:
         """Note an error of the graph as a whole."""

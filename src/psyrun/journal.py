@@ -386,6 +386,7 @@ class JournalWriter:
         self._fd = -1
         self._size = 0
         self._dirty = False
+        self._lost: OSError | None = None
 
     def open(self) -> JournalWriter:
         """Create the file; it must not exist yet."""
@@ -406,9 +407,17 @@ class JournalWriter:
 
     def sync(self) -> None:
         """Make sure that what was appended survives the loss of the machine."""
+        if (
+            self._lost is not None
+        ):  # The system forgets at once what it could not write: it would succeed now.
+            raise self._lost
         if self._dirty:
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                self._lost = error
+                raise
             self._dirty = False
-            os.fsync(self._fd)
 
     def close(self) -> Path | None:
         """Sync and rename to ``.rows``: nobody appends any more. An empty journal is removed."""
