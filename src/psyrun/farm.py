@@ -166,11 +166,11 @@ class _Step:
     def run(self) -> None:
         """Submit what is missing and in nobody's hands; wait for jobs that end with us."""
         adopted = self.flights.cancel_outdated(self.flights.find(), self.plan)
-        if adopted and self.scheduler.attended:
+        states = self.flights.look(adopted)
+        if self.scheduler.attended and any(states.values()):
             # We hold the lock, so their psy is gone: they end, and what they leave is ours to do.
             self._follow(adopted)
         else:
-            states = self.flights.look(adopted)
             self.flying = self.flights.settle(adopted, states, self._survey())
         survey = self._survey()
         if survey.complete:  # The headers count rows whose blocks are damaged.
