@@ -348,6 +348,24 @@ def test_controller_that_is_down_when_the_first_job_is_submitted(cluster, projec
     assert_right(project, 6)
 
 
+@pytest.mark.long
+def test_node_that_dies_costs_no_finished_row(cluster, project, wait_until):
+    """Slurm takes two minutes to notice; what another node does meanwhile stays."""
+    project.task("a", gated(task(32, 16)))
+    project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["running"] == 32)
+    (project.root / "gate").touch()
+    cluster.kill_node(1)
+    try:
+        project.psy("run", "--wait", code=None, timeout=400)
+    finally:
+        cluster.start_node(1)
+        cluster.wait_for_nodes()
+    project.psy("run", "--wait", timeout=400)
+    assert_right(project, 32)
+    assert set(xs_seen(project)) == set(range(32))
+
+
 def test_site_with_tiny_arrays(cluster, project):
     cluster.reconfigure(MaxArraySize="11")
     try:
