@@ -387,18 +387,22 @@ def test_finish_waits_for_rows_that_were_begun_and_begins_no_others(toy, started
     assert ledger.done == [(0, 0)]
 
 
-def test_sigterm_to_all_processes_of_a_job_is_no_fault_of_the_rows(toy, started):
+def test_sigterm_to_all_processes_of_a_job_is_no_fault_of_the_rows(toy, started, tmp_path):
     ledger = Ledger()
     sent = []
+    enough = tmp_path / "enough"
 
     def wish():
         at_work = [child.process for child in started if child.orders and child.place.numbers[0]]
         if len(sent) < 20 and at_work:
             sent.append(at_work[0])
             sent[-1].send_signal(signal.SIGTERM)
+        elif len(sent) == 20:
+            enough.touch()
         return Wish.GO_ON
 
-    assert evaluate(rows(40), ledger, toy({"each": "time.sleep(0.02)"}), wish=wish)
+    acts = {"each": "time.sleep(0.002)", "39": f"while not os.path.exists({str(enough)!r}): time.sleep(0.01)"}
+    assert evaluate(rows(40), ledger, toy(acts), wish=wish)
     ledger.check(40)
     assert ledger.failed == {}
     assert len(sent) == 20
