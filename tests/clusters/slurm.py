@@ -349,15 +349,16 @@ class Slurm:
                 os.kill(pid, signal.SIGKILL)
 
     def processes_of(self, node: str) -> list[int]:
-        """Return the processes of jobs on a node, their shepherds included."""
-        found = []
-        for path in Path("/proc").iterdir():
+        """Return the processes of jobs on a node, and the daemons that tend them."""
+        found = set()
+        for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                if path.name.isdecimal() and f"SLURMD_NODENAME={node}".encode() in (
-                    path / "environ"
-                ).read_bytes().split(b"\0"):
-                    found.append(int(path.name))
-        return found
+                environment = (path / "environ").read_bytes().split(b"\0")
+                if f"SLURMD_NODENAME={node}".encode() in environment:
+                    parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+                    tends = Path(f"/proc/{parent}/comm").read_text().strip() == "slurmstepd"
+                    found |= {int(path.name)} | ({int(parent)} if tends else set())
+        return sorted(found)
 
     # ------------------------------------------------------------------ hosts of their own
 
