@@ -50,16 +50,13 @@ class Outcome:
     survey
         How far the task is.
     in_flight
-        Array elements that are queued or running.
-    submitted
-        Batches in the hands of jobs, now or a moment ago.
+        Batches in the hands of jobs: one each.
     messages
         What the user should know.
     """
 
     survey: Survey
-    in_flight: int = 0
-    submitted: frozenset[int] = frozenset()
+    in_flight: frozenset[int] = frozenset()
     messages: tuple[str, ...] = ()
 
     @property
@@ -112,8 +109,7 @@ def process(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) 
         outcome = collect(plan, layout)
         return replace(
             outcome,
-            in_flight=len(step.flying),
-            submitted=frozenset(step.flying),
+            in_flight=frozenset(step.flying),
             messages=tuple(step.messages),
         )
 
@@ -126,7 +122,7 @@ def finish(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) -
         for message in outcome.messages:
             watcher.note(outline.name, message)
         wait_for_jobs([outline], watcher, queues)
-        tried |= outcome.submitted
+        tried |= outcome.in_flight
         outcome = process(outline, orders.again_for({outline.name: tried}), watcher, queues)
     return outcome
 

@@ -59,9 +59,9 @@ class Run:
         Told how it goes.
     queues
         What batch systems say; made for all tasks that are found, unless it is given.
-    errors, failures, pending, submitted, written
-        What came of it: task -> what is wrong, task -> which rows could not be evaluated, task -> elements
-        in flight, task -> batches in the hands of jobs, and tasks whose result was written.
+    errors, failures, pending, written
+        What came of it: task -> what is wrong, task -> which rows could not be evaluated, task -> batches
+        in the hands of jobs, and tasks whose result was written.
     cache
         What is remembered of unchanged sources.
     """
@@ -73,8 +73,7 @@ class Run:
     queues: Queues | None = None
     errors: dict[str, Exception] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    pending: dict[str, int] = field(default_factory=dict)
-    submitted: dict[str, frozenset[int]] = field(default_factory=dict)
+    pending: dict[str, frozenset[int]] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
     cache: SourceCache = field(default_factory=SourceCache)
 
@@ -220,8 +219,7 @@ class _Nodes:
         survey = outcome.survey
         if outcome.in_flight:
             self.run.pending[name] = outcome.in_flight
-            self.run.submitted[name] = outcome.submitted
-            return Pending(f"{name}: {outcome.in_flight} jobs in flight")
+            return Pending(f"{name}: {len(outcome.in_flight)} jobs in flight")
         text = f"{name}: {survey.failed} rows failed, {survey.missing} missing of {survey.total}"
         self.run.failures[name] = f"why: psy errors {name}; which: psy status -v {name}"
         return TaskFailed("\n".join([text, *outcome.messages, f"which, and why: psy errors {name}"]))

@@ -113,12 +113,16 @@ def run_passes(
                 if not (wait and run.pending):
                     break
                 flying = [outline for outline in outlines if outline.name in run.pending]
-                jobs = count(sum(run.pending.values()), "job")
+                jobs = count(_count_jobs(run), "job")
                 watcher.note("psy", f"waiting for {jobs}; Ctrl-C leaves them running")
                 wait_for_jobs(flying, watcher, queues)
         except KeyboardInterrupt:
             interrupted = True
     return _summarise(outlines, run, talk, interrupted=interrupted)
+
+
+def _count_jobs(run: Run) -> int:
+    return sum(map(len, run.pending.values()))
 
 
 def _make_passes(run: Run, names: Sequence[str]) -> Iterator[Run]:
@@ -127,7 +131,7 @@ def _make_passes(run: Run, names: Sequence[str]) -> Iterator[Run]:
         run_pass(run, names)
         yield run
         tried = dict(run.orders.tried)
-        for name, batches in run.submitted.items():
+        for name, batches in run.pending.items():
             tried[name] = tried.get(name, frozenset()) | batches
         run = replace(
             run,
@@ -135,7 +139,6 @@ def _make_passes(run: Run, names: Sequence[str]) -> Iterator[Run]:
             errors={},
             failures={},
             pending={},
-            submitted={},
         )
 
 
@@ -195,7 +198,7 @@ def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted
             talk.say(f"  it was edited meanwhile: psy run {outline.name} evaluates the new code")
     if interrupted:
         names = " ".join(outline.name for outline in outlines)
-        jobs = f" {count(sum(run.pending.values()), 'job')} in flight go on." if run.pending else ""
+        jobs = f" {count(_count_jobs(run), 'job')} in flight go on." if run.pending else ""
         talk.say(f"interrupted; what is finished is kept.{jobs} To go on: psy run {names}")
         return INTERRUPTED
     return worst(codes)
@@ -236,7 +239,7 @@ def _summarise_one(status: Status, run: Run, talk: Talk, *, interrupted: bool) -
     flying = status.running + status.queued
     if name in run.pending and not interrupted:
         failed = f", {status.failed:,} failed" if status.failed else ""
-        talk.say(f"{rows}{failed}, {count(run.pending[name], 'job')} in flight")
+        talk.say(f"{rows}{failed}, {count(len(run.pending[name]), 'job')} in flight")
         talk.say(f"  the result appears by itself; meanwhile: psy status {name}, psy run --wait {name}")
         return PENDING
     if flying and not interrupted:
