@@ -146,11 +146,18 @@ MUTATIONS = [
         )
     ],
     Mutation(
-        "receipt written after the result",
+        "no receipt before the result",
         "merge.py",
-        "        write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True)",
-        "    write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True)",
+        '        _write_receipt(layout, {"format": FORMAT})\n',
+        "",
         "test_disk.py",
+    ),
+    Mutation(
+        "the true receipt before the result",
+        "merge.py",
+        '_write_receipt(layout, {"format": FORMAT})',
+        "_write_receipt(layout, content)",
+        "test_mishaps.py -k same_size",
     ),
     Mutation(
         "--force gives up nothing but the space",
