@@ -35,6 +35,7 @@ class Project:
     """A folder with task files. `seen(...)`, importable in them as `from counting import seen`, counts."""
 
     root: Path
+    prefix: tuple[str, ...] = ()
 
     @property
     def evaluations(self) -> Path:
@@ -64,7 +65,7 @@ class Project:
 
     def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
         """Start psy in a process group of its own."""
-        argv = [sys.executable, "-P", "-m", "psyrun.cli", *arguments]
+        argv = [*self.prefix, sys.executable, "-P", "-m", "psyrun.cli", *arguments]
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True}
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(argv, cwd=self.root, env=self.env(), process_group=0, **options | more)

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from hosts import move, needs_hosts, shorten_leases
+from processes import Processes
+
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
 GATED = """\
@@ -74,8 +77,8 @@ def start(project):
     """Start psy; what is still there in the end is killed."""
     started = []
 
-    def begin(*arguments):
-        started.append(Started(project, f"psy{len(started)}", *arguments))
+    def begin(*arguments, on=project):
+        started.append(Started(on, f"psy{len(started)}", *arguments))
         return started[-1]
 
     yield begin
@@ -329,6 +332,70 @@ def test_lock_of_a_killed_psy_is_cleared_away(project, start, gate, wait_until):
     gate.touch()
     second.end()
     assert not list((project.root / "psy-work/example").glob("lock*"))
+
+
+# ---------------------------------------------------------------------- two hosts
+
+
+@needs_hosts
+def test_second_run_on_another_host_waits_and_evaluates_nothing_twice(project, start, gate, wait_until):
+    project.task("example", GATED)
+    first = start("run", on=move(project, "mars"))
+    wait_until(project.rows_seen)
+    second = start("run", on=move(project, "venus"))
+    wait_until(lambda: "waiting" in second.said())
+    assert f"{first.process.pid} on mars" in second.said()
+    gate.touch()
+    first.end()
+    second.end()
+    assert len(project.rows_seen()) == 20
+    assert_right(project)
+
+
+@needs_hosts
+@needs_proc
+def test_run_on_another_host_takes_over_from_a_host_that_is_lost(project, start, gate, wait_until):
+    shorten_leases(project, 2)
+    project.task("example", GATED)
+    start("run", on=move(project, "mars"))
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    second = start("run", on=move(project, "venus"))
+    wait_until(lambda: "on mars" in second.said())
+    mars = set(Processes(project).find()) - {second.process.pid}
+    for pid in mars:
+        os.kill(pid, signal.SIGKILL)
+    gate.touch()
+    second.end()
+    assert len(project.rows_seen()) == 22  # Two were in the making.
+    assert_right(project)
+    assert not list((project.root / "psy-work/example").glob("lock*"))
+
+
+@needs_hosts
+@needs_proc
+@pytest.mark.slow
+def test_run_that_slept_while_another_host_took_over_ends_well(project, start, gate, wait_until):
+    """A closed lid: the lock is another's when it wakes, and the rows that it was at have come in."""
+    shorten_leases(project, 2)
+    project.task("example", GATED.replace('"y": 2 * x', '"y": 2 * x, "by": os.uname().nodename'))
+    first = start("run", on=move(project, "mars"))
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    asleep = Processes(project).find()
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    second = start("run", on=move(project, "venus"))
+    wait_until(lambda: len(project.rows_seen()) > 2)
+    gate.touch()
+    second.end()
+    before = project.result("example")
+    assert before == {"x": list(range(20)), "y": [2 * x for x in range(20)], "by": ["venus"] * 20}
+    for pid in asleep:
+        os.kill(pid, signal.SIGCONT)
+    first.end()
+    assert project.result("example") == before
+    (project.root / "psy-work/example/result.pkl").unlink()
+    assert project.count("run") == 0
+    assert project.result("example") == before
 
 
 # ---------------------------------------------------------------------- looking at a run

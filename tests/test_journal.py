@@ -26,7 +26,16 @@ from psyrun.journal import (
     read_input_header,
     read_inputs,
 )
-from psyrun.records import JournalFile, Records, Tallies, Tally, list_journals, read_records, read_values
+from psyrun.records import (
+    JournalFile,
+    Records,
+    Tallies,
+    Tally,
+    list_journals,
+    read_records,
+    read_values,
+    vouched,
+)
 
 PLAIN = settings(deadline=None, max_examples=60)
 
@@ -546,9 +555,28 @@ def test_values_are_read_no_further_than_the_receipt_says(tmp_path):
     write_journals(tmp_path, [[([0], []), ([1], [])], [([1], [])]])
     listed = list_journals(tmp_path)[0]
     size = len(make_block(0, 0, [0], []))
-    sizes = {"0-00000000": size, "0-00000001": size}
-    read = [(list(rows), columns["origin"]) for rows, columns in read_values(listed, sizes=sizes)]
+    ends = [("0-00000000", size), ("0-00000001", size)]
+    read = [(list(rows), columns["origin"]) for rows, columns in read_values(vouched(listed, ends))]
     assert read == [([0], ["0.0"]), ([1], ["1.0"])]
+
+
+def test_records_that_a_receipt_vouches_for_count_before_those_of_a_journal_that_went_on(tmp_path):
+    write_journals(tmp_path, [[([0], []), ([1], [])], [([1], [])]])
+    listed = list_journals(tmp_path)[0]
+    size = len(make_block(0, 0, [0], []))
+    journals = [*vouched(listed, [("0-00000000", size), ("0-00000001", size)]), *listed]
+    read = {
+        row: value for rows, columns in read_values(journals) for row, value in zip(rows, columns["origin"])
+    }
+    assert read == {0: "0.0", 1: "1.0"}
+    records = read_records(journals)
+    assert records.done == {0, 1}
+    assert records.seconds == read_records(listed).seconds
+    assert [(name, end) for name, end, _ in records.ends] == [
+        ("0-00000000", size),
+        ("0-00000001", size),
+        ("0-00000000", listed[0].size),
+    ]
 
 
 def test_blocks_without_fresh_rows_give_no_values(tmp_path):

@@ -14,10 +14,10 @@ from psyrun.errors import DirtyError, FormatError
 from psyrun.journal import read_inputs
 from psyrun.loading import hidden, shown
 from psyrun.plan import read_plan
-from psyrun.records import JournalFile, list_journals, read_values
+from psyrun.records import list_journals, read_values, vouched
 from psyrun.rows import ABSENT, stack
 from psyrun.store import ChunkStore
-from psyrun.survey import file_digest, is_current, read_receipt
+from psyrun.survey import file_digest, is_current, read_ends, read_receipt
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from psyrun.orders import Orders
     from psyrun.plan import Layout, Plan
+    from psyrun.records import JournalFile
     from psyrun.store import Store
     from psyrun.task import Outline
 
@@ -77,7 +78,7 @@ def merge(outline: Outline, orders: Orders) -> Merged:
             f" move it away, or overwrite it: psy run --force {outline.name}"
         )
     layout.result.parent.mkdir(parents=True, exist_ok=True)
-    ends = {name: end for name, end, _ in receipt["journals"]}
+    ends = read_ends(layout.process)
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
         read = shown(outline.source, read_batch)
         reader = _Reader(layout, plan, ends, set(outline.exclude), read)
@@ -120,7 +121,6 @@ def read_batch(
     layout: Layout,
     number: int,
     journals: Iterable[JournalFile],
-    sizes: Mapping[str, int] | None = None,
     exclude: Iterable[str] = (),
 ) -> tuple[dict[str, list[Any]], list[bool]]:
     """Read assignments and values of a batch.
@@ -136,7 +136,7 @@ def read_batch(
     size = header["size"]
     table = {name: list(values) for name, values in columns.items()}
     done = [False] * size
-    for rows, values in read_values(journals, sizes=sizes):
+    for rows, values in read_values(journals):
         for row in rows:
             done[row] = True
         for name, column in values.items():
@@ -161,7 +161,7 @@ class _Reader:
 
     layout: Layout
     plan: Plan
-    ends: Mapping[str, int]
+    ends: Mapping[int, Sequence[tuple[str, int]]]
     exclude: set[str]
     read: Callable[..., tuple[dict[str, list[Any]], list[bool]]]
     names: list[set[str]] = field(default_factory=list)
@@ -194,12 +194,14 @@ class _Reader:
 
     def _slices(self, most: float) -> Iterator[dict[str, list[Any]]]:
         """Yield consecutive rows of one batch at a time, keeping batches of `most` rows in all in memory."""
-        journals = self._journals()
+        journals = list_journals(self.layout.out)
         cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
         cached = 0
         for number, rows in self.plan.segments():
             if number not in cache:
-                cache[number] = self._read(number, journals.get(number, []))
+                cache[number] = self._read(
+                    number, vouched(journals.get(number, ()), self.ends.get(number, ()))
+                )
                 cached += _count_rows(cache[number])
                 while cached > most and len(cache) > 2:
                     cached -= _count_rows(cache.popitem(last=False)[1])
@@ -207,7 +209,7 @@ class _Reader:
             yield {name: values[rows.start : rows.stop] for name, values in batch.items()}
 
     def _read(self, number: int, journals: list[JournalFile]) -> dict[str, list[Any]]:
-        table, done = self.read(self.layout, number, journals, self.ends, self.exclude)
+        table, done = self.read(self.layout, number, journals, self.exclude)
         if not all(done) and not self._has_wanted(number, done):
             # process.json vouches for rows that are not there any more: process has to look again.
             self.layout.process.unlink(missing_ok=True)
@@ -225,15 +227,6 @@ class _Reader:
     def _has_wanted(self, number: int, done: Sequence[bool]) -> bool:
         wanted = self.plan.wanted_rows().get(number)
         return wanted is not None and all(done[row] for row in wanted)
-
-    def _journals(self) -> dict[int, list[JournalFile]]:
-        """Return the journals that the receipt names, in its order."""
-        rank = {name: i for i, name in enumerate(self.ends)}
-        found = {}
-        for number, journals in list_journals(self.layout.out).items():
-            named = [journal for journal in journals if journal.path.stem in rank]
-            found[number] = sorted(named, key=lambda journal: rank[journal.path.stem])
-        return found
 
 
 def _count_rows(table: Mapping[str, Sequence[Any]]) -> int:

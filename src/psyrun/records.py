@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from psyrun.journal import read_blocks, read_headers
@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 
     from psyrun.journal import Block, Failure
 
-__all__ = ["JournalFile", "Records", "Tallies", "Tally", "list_journals", "read_records", "read_values"]
+__all__ = [
+    "JournalFile",
+    "Records",
+    "Tallies",
+    "Tally",
+    "list_journals",
+    "read_records",
+    "read_values",
+    "vouched",
+]
 
 
 _T = TypeVar("_T")
@@ -30,10 +39,13 @@ class JournalFile:
         ``out/<batch>-<run>.part`` or ``.rows``.
     size
         In bytes.
+    end
+        Read no further than this many bytes, where it is not None.
     """
 
     path: Path
     size: int
+    end: int | None = None
 
     @property
     def closed(self) -> bool:
@@ -55,7 +67,7 @@ class Records:
         Time spent in `execute` for all of them.
     ends
         (journal without its suffix, end of its last good block in bytes, checksum of that block), in the
-        order in which their records count.
+        order in which their records count. A journal that went on stands there repeatedly.
     """
 
     done: frozenset[int] = frozenset()
@@ -114,27 +126,44 @@ def _size(entry: os.DirEntry[str]) -> int:
         return 0
 
 
+def vouched(journals: Iterable[JournalFile], ends: Iterable[tuple[str, int]]) -> list[JournalFile]:
+    """Return the journals as far as a receipt vouches for them.
+
+    Parameters
+    ----------
+    journals
+        What there is.
+    ends
+        (journal without its suffix, bytes of it that count), in the order in which their records count.
+    """
+    there = {journal.path.stem: journal for journal in journals}
+    return [replace(there[name], end=end) for name, end in ends if name in there]
+
+
 def read_records(journals: Iterable[JournalFile]) -> Records:
     """Read which rows the journals hold, without their values."""
     done: set[int] = set()
     failures: dict[int, Failure] = {}
     seconds = 0.0
     ends = []
+    read: dict[str, int] = {}
     for journal in journals:
-        last = None
-        for block in _read_blocks(journal.path):
-            done.update(block.rows)
-            failures.update((failure.row, failure) for failure in block.failures)
-            seconds += block.header.seconds
-            last = block.header
+        name, last = journal.path.stem, None
+        for block in _read_blocks(journal):
+            if block.header.end > read.get(name, 0):
+                done.update(block.rows)
+                failures.update((failure.row, failure) for failure in block.failures)
+                seconds += block.header.seconds
+                last = block.header
         if last is not None:
-            ends.append((journal.path.stem, last.end, last.checksum))
+            ends.append((name, last.end, last.checksum))
+            read[name] = last.end
     left = {row: failure for row, failure in failures.items() if row not in done}
     return Records(frozenset(done), left, seconds, tuple(ends))
 
 
 def read_values(
-    journals: Iterable[JournalFile], *, sizes: Mapping[str, int] | None = None
+    journals: Iterable[JournalFile],
 ) -> Iterator[tuple[Sequence[int], Mapping[str, Sequence[Any]]]]:
     """Yield (rows, name -> values) per block; of several records of one row the first counts.
 
@@ -142,12 +171,10 @@ def read_values(
     ----------
     journals
         In the order in which their records count.
-    sizes
-        Journal without its suffix -> read no further than this many bytes.
     """
     seen: set[int] = set()
     for journal in journals:
-        for block in _read_blocks(journal.path, None if sizes is None else sizes[journal.path.stem]):
+        for block in _read_blocks(journal):
             fresh = [i for i, row in enumerate(block.rows) if row not in seen]
             seen.update(block.rows)
             if not fresh:
@@ -160,8 +187,8 @@ def read_values(
                 yield rows, {name: [values[i] for i in fresh] for name, values in columns.items()}
 
 
-def _read_blocks(path: Path, size: int | None = None) -> Iterator[Block]:
-    return _follow(path, lambda name: read_blocks(name, size=size))
+def _read_blocks(journal: JournalFile) -> Iterator[Block]:
+    return _follow(journal.path, lambda name: read_blocks(name, size=journal.end))
 
 
 def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:

@@ -7,14 +7,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psyrun.records import Tallies, list_journals, read_records
+from psyrun.records import Tallies, list_journals, read_records, vouched
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from psyrun.plan import Batch, Layout, Plan
-    from psyrun.records import Records, Tally
+    from psyrun.records import JournalFile, Records, Tally
 
 __all__ = [
     "Progress",
@@ -24,6 +24,7 @@ __all__ = [
     "is_current",
     "is_receipt_true",
     "make_receipt",
+    "read_ends",
     "read_receipt",
     "survey_plan",
 ]
@@ -109,8 +110,8 @@ def survey_plan(plan: Plan, layout: Layout, tallies: Tallies | None = None) -> S
 def inspect_plan(plan: Plan, layout: Layout) -> tuple[Survey, dict[int, Records]]:
     """Read which rows are on disk, verifying the checksum of every block.
 
-    Journals that the receipt on disk names come first: of several records of one row the same one counts
-    for good.
+    What the receipt on disk vouches for comes first, in its order: of several records of one row the same one
+    counts for good, whatever orphans bring in.
 
     Returns
     -------
@@ -118,17 +119,23 @@ def inspect_plan(plan: Plan, layout: Layout) -> tuple[Survey, dict[int, Records]
     records : dict
         Batch number -> what its journals hold.
     """
-    known = {name for name, _, _ in (read_receipt(layout.process) or {}).get("journals", ())}
+    known = read_ends(layout.process)
     journals = list_journals(layout.out)
     wanted = plan.wanted_rows()
     records = {
-        batch.number: read_records(
-            sorted(journals.get(batch.number, ()), key=lambda journal: journal.path.stem not in known)
-        )
+        batch.number: read_records(_rank(journals.get(batch.number, ()), known.get(batch.number, ())))
         for batch in plan.batches
     }
     found = [(batch, records[batch.number].tally(wanted.get(batch.number))) for batch in plan.batches]
     return _make_survey(found), records
+
+
+def _rank(journals: Sequence[JournalFile], ends: Sequence[tuple[str, int]]) -> list[JournalFile]:
+    sizes = dict(ends)
+    return [
+        *vouched(journals, ends),
+        *(journal for journal in journals if journal.size != sizes.get(journal.path.stem)),
+    ]
 
 
 def _make_survey(found: Sequence[tuple[Batch, Tally]]) -> Survey:
@@ -161,6 +168,14 @@ def read_receipt(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+
+
+def read_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
+    """Read what process.json vouches for: batch number -> (journal without its suffix, bytes that count)."""
+    ends: dict[int, list[tuple[str, int]]] = {}
+    for name, end, _ in (read_receipt(path) or {}).get("journals", ()):
+        ends.setdefault(int(name.partition("-")[0]), []).append((name, end))
+    return ends
 
 
 def file_digest(path: Path) -> str | None:
