@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Project
 
-__all__ = ["move", "needs_hosts", "shorten_leases"]
+__all__ = ["can_move", "move", "needs_hosts", "shorten_leases"]
 
 _UNSHARE = ["unshare", *(["--user", "--map-root-user"] if os.geteuid() else []), "--uts"]
 _LEASES = """\
@@ -26,14 +26,15 @@ psyrun.lock._REFRESH = {seconds} / 4
 """
 
 
-def _can_unshare() -> bool:
+def can_move() -> bool:
+    """Whether this system lets us give processes a host name."""
     try:
         return not subprocess.run([*_UNSHARE, "true"], capture_output=True, check=False).returncode
     except OSError:
         return False
 
 
-needs_hosts = pytest.mark.skipif(not _can_unshare(), reason="needs namespaces of host names")
+needs_hosts = pytest.mark.skipif(not can_move(), reason="needs namespaces of host names")
 
 
 def move(project: Project, host: str) -> Project:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conftest import PRELUDE, Project
+from hosts import move, shorten_leases
 from processes import Processes
 from psyrun.journal import read_inputs
 from psyrun.records import list_journals, read_values
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Report", "Siege"]
 
@@ -136,13 +137,17 @@ class Siege:
         Decides on blows and edits; not on how far psy is then.
     kills
         How many processes, or groups of them, to kill.
+    hosts
+        Names of hosts that share the folder: each run is on one of them.
     """
 
-    def __init__(self, folder: Path, seed: int, kills: int) -> None:
+    def __init__(self, folder: Path, seed: int, kills: int, hosts: Sequence[str] = ()) -> None:
         self.random = random.Random(seed)
-        self.seed, self.kills = seed, kills
+        self.seed, self.kills, self.hosts = seed, kills, hosts
         self.project = _build(folder / "disturbed" / "my project")
         self.calm = _build(folder / "calm" / "my project")
+        if hosts:
+            shorten_leases(self.project, 2)
         self.calm.pace = 0.0
         self.processes = Processes(self.project)
         self.witness = Witness(self.project.root / "psy-work" / "example")
@@ -181,8 +186,9 @@ class Siege:
         self.report.runs += 1
         self._signalled = False
         path = self.project.root / "said.txt"
+        project = move(self.project, self.random.choice(self.hosts)) if self.hosts else self.project
         with path.open("w") as said:
-            psy = self.project.start("run", stdout=said, stderr=said)
+            psy = project.start("run", stdout=said, stderr=said)
         while not self._ends(psy):
             self._strike(psy)
         if psy.returncode == -signal.SIGKILL and self.random.random() < 0.5:
@@ -265,7 +271,8 @@ class Siege:
     # ------------------------------------------------------------------ what has to be true
 
     def _explain(self, fault: str) -> str:
-        return f"seed {self.seed}: {fault}; {self.report}"
+        hosts = f" on {len(self.hosts)} hosts" if self.hosts else ""
+        return f"seed {self.seed}{hosts}: {fault}; {self.report}"
 
     def _assert_gone(self) -> None:
         gone = self._wait(lambda: not self.processes.find(), 10.0)
