@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import defaultdict
 from contextlib import suppress
 from pathlib import Path
@@ -301,11 +302,31 @@ def test_what_a_row_leaves_running_is_killed(toy, tmp_path, leave, end):
     wait_until(lambda: not is_alive(int(note.read_text())))
 
 
-@pytest.mark.slow
-def test_many_deaths_in_a_row_cost_a_row_each(toy):
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_row_that_takes_too_long_is_killed_with_all_that_it_started(toy, tmp_path):
+    note = tmp_path / "pid"
+    leave = "subprocess.Popen(['sleep', '1000'], stdout=subprocess.DEVNULL, start_new_session=True)"
     ledger = Ledger()
-    assert evaluate(rows(40), ledger, toy({"each": "os._exit(1)"}))
-    assert len(ledger.failed) == 40
+    acts = {"2": f"process = {leave}\nPath({str(note)!r}).write_text(str(process.pid))\nprocess.wait()"}
+    assert evaluate(rows(5), ledger, toy(acts, timeout=0.5))
+    assert ledger.reasons == {2: "timeout (0.5 s)"}
+    wait_until(lambda: not is_alive(int(note.read_text())))
+
+
+@pytest.mark.slow
+def test_many_deaths_in_a_row_cost_a_row_each_and_no_memory(toy, started):
+    ledger = Ledger()
+    held = []
+    tracemalloc.start()
+    try:
+        for tag, n in enumerate((20, 80)):
+            assert evaluate(rows(n, tag), ledger, toy({"each": "os._exit(1)"}))
+            started.clear()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert len(ledger.failed) == 100
+    assert held[1] - held[0] < 50_000
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import tempfile
 from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psyrun.line import BLOCK, ERROR, HEADER, LENGTH, NO_ROW, READY, Place
@@ -88,10 +89,14 @@ class Child:
         return None
 
     def kill(self) -> None:
-        """Kill the child and whatever it started in its process group."""
+        """Kill the child and its process group, and where it is alive all that descends from it."""
+        descendants = list(_find_descendants(self.process.pid)) if self.process.poll() is None else []
         with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM where only zombies are left
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()  # it may have left its group
+        for pid in descendants:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """Close our ends of the pipes, and the shared memory."""
@@ -178,6 +183,15 @@ def _enlarge(pipe: int) -> None:
     if sys.platform == "linux":
         with suppress(OSError):  # a user's pipes have a total limit
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+
+
+def _find_descendants(pid: int) -> Iterator[int]:
+    """Yield the processes below a living one, also those in sessions of their own; Linux tells."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, path.read_text().split()):
+                yield child
+                yield from _find_descendants(child)
 
 
 def describe_exit(status: int) -> str:
