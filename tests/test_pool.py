@@ -442,6 +442,21 @@ def test_what_execute_starts_ends_with_sigterm(toy):
     assert ledger.failed == {}
 
 
+def test_a_fork_leaves_blocked_signals_as_they_are(toy):
+    act = (
+        "import multiprocessing; fork = multiprocessing.get_context('fork'); "
+        "before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR2]); "
+        "p = fork.Process(target=print); p.start(); p.join(20); "
+        "assert signal.pthread_sigmask(signal.SIG_SETMASK, before) == {signal.SIGTERM, signal.SIGUSR2}; "
+        "p = fork.Process(target=print); p.start(); p.join(20); "
+        "assert signal.pthread_sigmask(signal.SIG_SETMASK, before) == before"
+    )
+    ledger = Ledger()
+    assert evaluate(rows(3), ledger, toy({"1": act}))
+    ledger.check(3)
+    assert ledger.failed == {}
+
+
 def test_a_child_may_tidy_up_at_the_end(toy, tmp_path):
     note = tmp_path / "note"
     setup = f"import atexit; atexit.register(lambda: Path({str(note)!r}).write_text('done'))"

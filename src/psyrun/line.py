@@ -14,6 +14,7 @@ import resource
 import signal
 import struct
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -217,21 +218,22 @@ def _leave_sigterm_to_parent() -> None:
     The parent decides what becomes of us. What user code starts has the default again, so that a pool of its
     own can be terminated.
     """
+    before = threading.local()  # what the thread that forks had blocked
 
     def reset() -> None:
         if signal.getsignal(signal.SIGTERM) is _ignore:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        unblock()
+        restore()
 
     def block() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 
-    def unblock() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    def restore() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
 
     signal.signal(signal.SIGTERM, _ignore)
     # Blocked in between, so that none that is meant for a fork gets lost.
-    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
+    os.register_at_fork(before=block, after_in_parent=restore, after_in_child=reset)
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
