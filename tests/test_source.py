@@ -19,11 +19,11 @@ from psyrun import disk
 from psyrun import source as source_module
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, TaskFileError
+from psyrun.loading import loaded
 from psyrun.source import (
     SourceCache,
     digest_data,
     digest_with_data,
-    loaded,
     read_source,
     read_zip,
     unread_names,

@@ -328,7 +328,8 @@ def _prepare_log() -> None:
 
 
 def _run(spec: Mapping[str, Any], line: Line) -> None:
-    from psyrun.source import loaded, read_zip
+    from psyrun.loading import loaded
+    from psyrun.source import read_zip
 
     source = read_zip(Path(spec["code"]))
     with loaded(source, Path(spec["root"]), part="code") as module:

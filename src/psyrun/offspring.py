@@ -18,16 +18,40 @@ from typing import TYPE_CHECKING
 from psyrun.line import BLOCK, ERROR, HEADER, LENGTH, NO_ROW, READY, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from psyrun.handout import Piece
-    from psyrun.pool import Crew
 
     _Message = tuple[int, int, float, bytearray]  # kind, rows, seconds, data
 
-__all__ = ["Child", "InHand", "describe_exit", "start_child"]
+__all__ = ["Child", "Crew", "InHand", "describe_exit", "start_child"]
 
 _PIPE_SIZE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """The children to employ.
+
+    Parameters
+    ----------
+    argv
+        Command that becomes a child; what `psyrun.line.connect` reads is appended.
+    size
+        How many of them at a time. A child's slot number is below that; a replacement takes the dead one's.
+    env
+        Their environment; the parent's if None.
+    timeout
+        Seconds that a row may take.
+    grace
+        Seconds that children get to finish: the mini-batch at hand when stopped, their exit at the end.
+    """
+
+    argv: Sequence[str]
+    size: int
+    env: Mapping[str, str] | None = None
+    timeout: float | None = None
+    grace: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)

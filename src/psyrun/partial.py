@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import replacing
 from psyrun.errors import FormatError
 from psyrun.journal import read_inputs
+from psyrun.loading import loaded
 from psyrun.merge import read_batch
 from psyrun.plan import Layout, read_plan
 from psyrun.records import list_journals
 from psyrun.rows import row_keys, stack
-from psyrun.source import loaded, read_zip
+from psyrun.source import read_zip
 from psyrun.store import AutodetectStore
 
 if TYPE_CHECKING:

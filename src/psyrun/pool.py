@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 from psyrun.errors import ExecuteError
 from psyrun.handout import STRIKES, Pace, Piece, Queue, Work
 from psyrun.line import ERROR, LOST, NO_ROW, READY
-from psyrun.offspring import Child, describe_exit, start_child
+from psyrun.offspring import Child, Crew, describe_exit, start_child
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -43,31 +43,6 @@ class Sink(Protocol):
 
     def fail(self, tag: int, row: int, reason: str, seconds: float) -> None:
         """Take note that a child died at `row`, or was killed because of it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
-    """The children to employ.
-
-    Parameters
-    ----------
-    argv
-        Command that becomes a child; what `psyrun.line.connect` reads is appended.
-    size
-        How many of them at a time. A child's slot number is below that; a replacement takes the dead one's.
-    env
-        Their environment; the parent's if None.
-    timeout
-        Seconds that a row may take.
-    grace
-        Seconds that children get to finish: the mini-batch at hand when stopped, their exit at the end.
-    """
-
-    argv: Sequence[str]
-    size: int
-    env: Mapping[str, str] | None = None
-    timeout: float | None = None
-    grace: float = 0.5
 
 
 class Wish(enum.IntEnum):

@@ -24,7 +24,6 @@ from psyrun.cache import CACHE_PATH, SourceCache, digest_data
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, TaskFileError
 from psyrun.imports import ModuleSearch
-from psyrun.loading import loaded
 from psyrun.searchpath import path_edits
 from psyrun.slices import slice_statements
 from psyrun.syntax import bound_names, digest, exported_names, imported_names, is_text, parse, scopes_of
@@ -39,7 +38,6 @@ __all__ = [
     "SourceCache",
     "digest_data",
     "digest_with_data",
-    "loaded",
     "read_source",
     "read_zip",
     "unread_names",

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import FormatError, TaskFileError
 from psyrun.journal import Failure, read_inputs
+from psyrun.loading import loaded
 from psyrun.plan import read_plan
 from psyrun.records import Tallies, list_journals, read_records
 from psyrun.scheduler import JobState
-from psyrun.source import loaded, read_zip
+from psyrun.source import read_zip
 from psyrun.split import take_digests
 from psyrun.submissions import list_submissions
 from psyrun.survey import is_current, survey_plan

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import StoreError, TaskFileError
+from psyrun.loading import loaded
 from psyrun.plan import Layout
 from psyrun.settings import check_settings, check_text, literal_settings
-from psyrun.source import loaded, read_source
+from psyrun.source import read_source
 from psyrun.store import AutodetectStore, PickleStore
 
 if TYPE_CHECKING:
