@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,7 +12,7 @@ import pytest
 
 from psyrun.errors import SchedulerError
 from psyrun.scheduler import ImmediateRun, JobState, Local, Slurm, Sqsub, scheduler_named
-from psyrun.testing import GATED, REPORT, ExplainContract, SchedulerContract
+from psyrun.testing import GATED, ExplainContract, SchedulerContract
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + GATED
 
@@ -21,9 +20,9 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + GA
 class OnThisMachine(SchedulerContract):
     """What else is expected of schedulers that run jobs here."""
 
-    def test_command_that_does_not_exist_is_an_error_that_shows_it(self, submit, tmp_path):
+    def test_command_that_does_not_exist_is_an_error_that_shows_it(self, trial):
         with pytest.raises(SchedulerError, match="no-such-python"):
-            submit("pass", argv=[str(tmp_path / "no-such-python"), "-c", "pass"])
+            trial.submit("pass", argv=[str(trial.folder / "no-such-python"), "-c", "pass"])
 
 
 class TestLocal(OnThisMachine, ExplainContract):
@@ -31,19 +30,15 @@ class TestLocal(OnThisMachine, ExplainContract):
     def scheduler(self):
         return Local()
 
-    def test_job_that_does_not_heed_the_request_to_end_is_killed(
-        self, scheduler, submit, settle, gate, started
-    ):
-        path = gate("gate")
-        job = submit(STUBBORN, path)
-        started(path)
+    def test_job_that_does_not_heed_the_request_to_end_is_killed(self, scheduler, trial):
+        [job] = trial.begin("gate", program=STUBBORN)
         scheduler.cancel([job], seconds=0)
-        settle(job)
+        trial.settle(job)
         assert scheduler.explain([job]) == {(job, -1): "the worker was ended by signal 9 (SIGKILL)"}
 
-    def test_job_is_told_who_started_it(self, submit, settle, tmp_path):
-        settle(submit(REPORT, tmp_path / "seen.json", 2))
-        assert json.loads((tmp_path / "seen.json").read_text())["argv"] == ["--parent", str(os.getpid())]
+    def test_job_is_told_who_started_it(self, trial):
+        trial.settle(trial.report())
+        assert trial.reported()["rest"] == ["--parent", str(os.getpid())]
 
     def test_process_that_got_the_id_of_an_ended_job_is_left_alone(self, scheduler):
         other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -69,12 +64,12 @@ class TestImmediateRun(OnThisMachine):
     def scheduler(self):
         return ImmediateRun()
 
-    def test_job_has_ended_when_it_was_submitted(self, scheduler, submit, tmp_path):
-        job = submit(REPORT, tmp_path / "seen.json", 0)
-        assert (tmp_path / "seen.json").exists()
+    def test_job_has_ended_when_it_was_submitted(self, scheduler, trial):
+        job = trial.report()
+        assert trial.reported()
         assert scheduler.query([job]) == {}
 
-    def test_interrupt_ends_the_job(self, scheduler, submit, monkeypatch):
+    def test_interrupt_ends_the_job(self, trial, monkeypatch):
         started = []
 
         def wait(process, timeout=None):
@@ -83,7 +78,7 @@ class TestImmediateRun(OnThisMachine):
 
         monkeypatch.setattr(subprocess.Popen, "wait", wait)
         with pytest.raises(KeyboardInterrupt):
-            submit("import signal; signal.pause()")
+            trial.submit("import signal; signal.pause()")
         (process,) = started
         assert process.poll() == -signal.SIGTERM
 

@@ -58,10 +58,10 @@ class TestContract(DetachedContract):
     def scheduler(self, cluster):
         return Sqsub()
 
-    def test_nobody_tells_why_a_job_ended(self, scheduler, submit, settle):
-        job = submit("raise SystemExit(3)")
-        settle(job)
-        assert scheduler.explain([job]) == {}
+    def test_nobody_tells_why_a_job_ended(self, trial):
+        job = trial.submit("raise SystemExit(3)")
+        trial.settle(job)
+        assert trial.scheduler.explain([job]) == {}
 
 
 def test_each_batch_is_a_job_and_the_result_appears_by_itself(cluster, project, wait_until):

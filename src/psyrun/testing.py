@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -28,16 +29,18 @@ from psyrun.scheduler import JobSpec, JobState, Scheduler
 from psyrun.submissions import new_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from typing import TypeAlias
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    Submit: TypeAlias = Callable[..., str]  # a program and its arguments -> the job's id
-    Settle: TypeAlias = Callable[..., None]  # jobs -> they have left the queue
-    Gate: TypeAlias = Callable[[str], Path]
-    Started: TypeAlias = Callable[..., None]
-    Wait: TypeAlias = Callable[[Callable[[], object]], None]
-
-__all__ = ["ArrayContract", "DetachedContract", "ExplainContract", "QueueContract", "SchedulerContract"]
+__all__ = [
+    "GATED",
+    "REPORT",
+    "ArrayContract",
+    "DetachedContract",
+    "ExplainContract",
+    "QueueContract",
+    "SchedulerContract",
+    "Trial",
+]
 
 # Programs of jobs. A scheduler may append arguments of its own, so their number comes first.
 REPORT = """\
@@ -62,6 +65,98 @@ while not os.path.exists(path):
 """
 
 
+@dataclass(kw_only=True)
+class Trial:
+    """A scheduler that is given jobs, in a folder of its own, and what becomes of them.
+
+    Parameters
+    ----------
+    scheduler
+        The scheduler.
+    folder
+        Where logs, reports and gates are.
+    options
+        Options for each job.
+    seconds
+        How long to wait for a condition.
+    """
+
+    scheduler: Scheduler
+    folder: Path
+    options: Mapping[str, Any]
+    seconds: float
+    jobs: list[str] = field(default_factory=list)
+
+    @property
+    def job_folder(self) -> Path:
+        """The folder in which jobs run."""
+        return self.folder / "a folder, 100%"
+
+    @property
+    def log(self) -> Path:
+        """What jobs print to."""
+        return self.folder / "job.log"
+
+    def submit(self, program: str, *arguments: object, **changes: Any) -> str:
+        """Submit a Python program with arguments, and return the job's id."""
+        self.job_folder.mkdir(exist_ok=True)
+        spec: dict[str, Any] = {
+            "argv": [sys.executable, "-c", program, *map(str, arguments)],
+            "name": "example:process",
+            "token": new_token(),
+            "indices": range(1),
+            "log": self.log,
+            "folder": self.job_folder,
+            "env": dict(os.environ),
+            "options": dict(self.options),
+        }
+        self.jobs.append(self.scheduler.submit(JobSpec(**spec | changes)))
+        return self.jobs[-1]
+
+    def report(self, *arguments: str, **changes: Any) -> str:
+        """Submit REPORT with arguments."""
+        return self.submit(REPORT, self.folder / "seen.json", len(arguments), *arguments, **changes)
+
+    def reported(self, element: int | str = "") -> dict[str, Any]:
+        """Return what a job, or an element of it, saw of itself."""
+        seen: dict[str, Any] = json.loads((self.folder / f"seen.json{element}").read_text())
+        return seen
+
+    def gate(self, name: str) -> Path:
+        """Return a path; a job that runs GATED with it ends when the file is there."""
+        return self.folder / name
+
+    def begin(self, *names: str, program: str = GATED) -> list[str]:
+        """Submit a job for each gate, and wait until all have begun."""
+        jobs = [self.submit(program, self.gate(name)) for name in names]
+        self.wait_begun(*names)
+        return jobs
+
+    def wait_begun(self, *names: str) -> None:
+        """Wait until the jobs behind gates have begun."""
+        begun = [self.gate(f"{name}.started") for name in names]
+        self.wait(lambda: all(path.exists() for path in begun))
+
+    def states(self, job: str) -> Mapping[int, JobState]:
+        """Return the states of the elements of a job that is in the queue."""
+        return (self.scheduler.query([job]) or {})[job]
+
+    def queued(self, jobs: Sequence[str]) -> set[str]:
+        """Return those of the jobs that are in the queue."""
+        return set(self.scheduler.query(jobs) or {})
+
+    def settle(self, *jobs: str) -> None:
+        """Wait until jobs left the queue."""
+        self.wait(lambda: self.scheduler.query(jobs) == {})
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait for a condition."""
+        deadline = time.monotonic() + self.seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true"
+            time.sleep(0.1)
+
+
 class SchedulerContract:
     """What psyrun relies on of every scheduler.
 
@@ -82,49 +177,11 @@ class SchedulerContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def submit(self, scheduler: Scheduler, tmp_path: Path) -> Iterator[Submit]:
-        """Submit a Python program with arguments; jobs that are still there in the end are cancelled."""
-        folder = tmp_path / "a folder, 100%"
-        folder.mkdir()
-        jobs = []
-
-        def begin(program: str, *arguments: object, **changes: Any) -> str:
-            spec: dict[str, Any] = {
-                "argv": [sys.executable, "-c", program, *map(str, arguments)],
-                "name": "example:process",
-                "token": new_token(),
-                "indices": range(1),
-                "log": tmp_path / "job.log",
-                "folder": folder,
-                "env": dict(os.environ),
-                "options": dict(self.options),
-            }
-            jobs.append(scheduler.submit(JobSpec(**spec | changes)))
-            return jobs[-1]
-
-        yield begin
-        scheduler.cancel(jobs)
-
-    @pytest.fixture
-    def wait(self) -> Wait:
-        """Wait for a condition."""
-
-        def wait(condition: Callable[[], object]) -> None:
-            deadline = time.monotonic() + self.seconds
-            while not condition():
-                assert time.monotonic() < deadline, "the condition did not come true"
-                time.sleep(0.1)
-
-        return wait
-
-    @pytest.fixture
-    def settle(self, scheduler: Scheduler, wait: Wait) -> Settle:
-        """Wait until jobs left the queue."""
-
-        def settle(*jobs: str) -> None:
-            wait(lambda: scheduler.query(jobs) == {})
-
-        return settle
+    def trial(self, scheduler: Scheduler, tmp_path: Path) -> Iterator[Trial]:
+        """Put the scheduler on trial; jobs that are still there in the end are cancelled."""
+        trial = Trial(scheduler=scheduler, folder=tmp_path, options=self.options, seconds=self.seconds)
+        yield trial
+        scheduler.cancel(trial.jobs)
 
     def test_it_keeps_to_the_protocol(self, scheduler: Scheduler) -> None:
         assert isinstance(scheduler, Scheduler)
@@ -135,23 +192,21 @@ class SchedulerContract:
         assert set(scheduler.required) <= set(scheduler.options)
         assert set(scheduler.inherited) <= set(scheduler.options)
 
-    def test_jobs_have_ids_of_their_own(self, submit: Submit) -> None:
-        assert len({submit("pass") for _ in range(3)}) == 3
+    def test_jobs_have_ids_of_their_own(self, trial: Trial) -> None:
+        assert len({trial.submit("pass") for _ in range(3)}) == 3
 
-    def test_job_runs_in_its_folder_with_its_environment_and_log(
-        self, submit: Submit, settle: Settle, tmp_path: Path
-    ) -> None:
+    def test_job_runs_in_its_folder_with_its_environment_and_log(self, trial: Trial) -> None:
         env = os.environ | {"OF_THIS_JOB": "two words, and ünicode"}
-        settle(submit(REPORT, tmp_path / "seen.json", 0, env=env, indices=()))
-        seen = json.loads((tmp_path / "seen.json").read_text())
-        assert Path(seen["folder"]).samefile(tmp_path / "a folder, 100%")
+        trial.settle(trial.report(env=env, indices=()))
+        seen = trial.reported()
+        assert Path(seen["folder"]).samefile(trial.job_folder)
         assert seen["env"]["OF_THIS_JOB"] == "two words, and ünicode"
         assert seen["stdin"] == ""
-        log = (tmp_path / "job.log").read_text()
+        log = trial.log.read_text()
         assert "to standard output" in log
         assert "to standard error" in log
 
-    def test_arguments_arrive_as_they_are(self, submit: Submit, settle: Settle, tmp_path: Path) -> None:
+    def test_arguments_arrive_as_they_are(self, trial: Trial) -> None:
         arguments = [
             "two words",
             "",
@@ -164,20 +219,18 @@ class SchedulerContract:
             "--option=1",
             "ünicode",
         ]
-        settle(submit(REPORT, tmp_path / "seen.json", len(arguments), *arguments, indices=()))
-        assert json.loads((tmp_path / "seen.json").read_text())["argv"] == arguments
+        trial.settle(trial.report(*arguments, indices=()))
+        assert trial.reported()["argv"] == arguments
 
-    def test_log_is_appended_to(self, submit: Submit, settle: Settle, tmp_path: Path) -> None:
-        (tmp_path / "job.log").write_text("what was there\n")
-        settle(submit("print('what is new')"))
-        assert (tmp_path / "job.log").read_text() == "what was there\nwhat is new\n"
+    def test_log_is_appended_to(self, trial: Trial) -> None:
+        trial.log.write_text("what was there\n")
+        trial.settle(trial.submit("print('what is new')"))
+        assert trial.log.read_text() == "what was there\nwhat is new\n"
 
-    def test_job_that_ended_is_not_in_the_queue(
-        self, scheduler: Scheduler, submit: Submit, settle: Settle
-    ) -> None:
-        job = submit("pass")
-        settle(job)
-        assert scheduler.query([job]) == {}
+    def test_job_that_ended_is_not_in_the_queue(self, trial: Trial) -> None:
+        job = trial.submit("pass")
+        trial.settle(job)
+        assert trial.scheduler.query([job]) == {}
 
     def test_unknown_tokens_are_not_found(self, scheduler: Scheduler) -> None:
         assert scheduler.find([new_token()]) == {}
@@ -187,215 +240,125 @@ class SchedulerContract:
         assert scheduler.explain([]) == {}
         scheduler.cancel([])
 
-    def test_cancelling_a_job_that_ended_does_nothing(
-        self, scheduler: Scheduler, submit: Submit, settle: Settle
-    ) -> None:
-        job = submit("pass")
-        settle(job)
-        scheduler.cancel([job])
-        assert scheduler.query([job]) == {}
+    def test_cancelling_a_job_that_ended_does_nothing(self, trial: Trial) -> None:
+        job = trial.submit("pass")
+        trial.settle(job)
+        trial.scheduler.cancel([job])
+        assert trial.scheduler.query([job]) == {}
 
 
 class QueueContract(SchedulerContract):
     """What psyrun relies on of a scheduler whose `submit` does not wait for the job."""
 
-    @pytest.fixture
-    def gate(self, tmp_path: Path) -> Gate:
-        """Return paths; a job that runs GATED with one ends when the file is there."""
-        return lambda name: tmp_path / name
+    def test_job_is_in_the_queue_while_it_runs_and_gone_then(self, trial: Trial) -> None:
+        job = trial.submit(GATED, trial.gate("gate"))
+        assert trial.queued([job]) == {job}
+        trial.wait_begun("gate")
+        trial.wait(lambda: [*trial.states(job).values()] == [JobState.RUNNING])
+        trial.gate("gate").touch()
+        trial.settle(job)
 
-    @pytest.fixture
-    def started(self, wait: Wait) -> Started:
-        """Wait until jobs have begun that run GATED."""
+    def test_one_query_tells_of_all_jobs_asked_for_and_no_others(self, trial: Trial) -> None:
+        jobs = [trial.submit(GATED, trial.gate(name)) for name in ("one", "two", "three")]
+        ended = trial.submit("pass")
+        trial.settle(ended)
+        assert trial.queued([*jobs[:2], ended]) == set(jobs[:2])
 
-        def begun(*gates: Path) -> None:
-            wait(lambda: all(gate.with_name(gate.name + ".started").exists() for gate in gates))
+    def test_cancel_ends_the_job_and_no_other(self, trial: Trial) -> None:
+        jobs = trial.begin("one", "two", "three")
+        trial.scheduler.cancel([jobs[1]])
+        trial.settle(jobs[1])
+        assert trial.queued(jobs) == {jobs[0], jobs[2]}
 
-        return begun
-
-    def test_job_is_in_the_queue_while_it_runs_and_gone_then(
-        self,
-        scheduler: Scheduler,
-        submit: Submit,
-        settle: Settle,
-        gate: Gate,
-        started: Started,
-        wait: Wait,
-    ) -> None:
-        path = gate("gate")
-        job = submit(GATED, path)
-        assert (scheduler.query([job]) or {}).keys() == {job}
-        started(path)
-        wait(lambda: [*(scheduler.query([job]) or {})[job].values()] == [JobState.RUNNING])
-        path.touch()
-        settle(job)
-
-    def test_one_query_tells_of_all_jobs_asked_for_and_no_others(
-        self,
-        scheduler: Scheduler,
-        submit: Submit,
-        settle: Settle,
-        gate: Gate,
-    ) -> None:
-        jobs = [submit(GATED, gate(name)) for name in ("one", "two", "three")]
-        ended = submit("pass")
-        settle(ended)
-        assert (scheduler.query([*jobs[:2], ended]) or {}).keys() == set(jobs[:2])
-
-    def test_cancel_ends_the_job_and_no_other(
-        self,
-        scheduler: Scheduler,
-        submit: Submit,
-        settle: Settle,
-        gate: Gate,
-        started: Started,
-    ) -> None:
-        gates = [gate(name) for name in ("one", "two", "three")]
-        jobs = [submit(GATED, path) for path in gates]
-        started(*gates)
-        scheduler.cancel([jobs[1]])
-        settle(jobs[1])
-        assert (scheduler.query(jobs) or {}).keys() == {jobs[0], jobs[2]}
-
-    def test_other_processes_see_and_cancel_the_job(
-        self,
-        scheduler: Scheduler,
-        submit: Submit,
-        settle: Settle,
-        gate: Gate,
-        started: Started,
-    ) -> None:
-        path = gate("gate")
-        job = submit(GATED, path)
-        started(path)
-        elsewhere = type(scheduler)()
+    def test_other_processes_see_and_cancel_the_job(self, trial: Trial) -> None:
+        (job,) = trial.begin("gate")
+        elsewhere = type(trial.scheduler)()
         assert (elsewhere.query([job]) or {}).keys() == {job}
         elsewhere.cancel([job])
-        settle(job)
+        trial.settle(job)
         assert elsewhere.query([job]) == {}
 
 
 class DetachedContract(QueueContract):
     """What psyrun relies on of a batch system, whose jobs outlive the process that submitted them."""
 
-    def test_job_is_found_by_its_token(self, scheduler: Scheduler, submit: Submit, gate: Gate) -> None:
+    def test_job_is_found_by_its_token(self, trial: Trial) -> None:
         """Its token is in the arguments, as it is in psyrun's."""
         tokens = [new_token(), new_token()]
-        jobs = [submit(GATED, gate(token), token=token) for token in tokens]
-        found = scheduler.find([tokens[1], new_token()])
+        jobs = [trial.submit(GATED, trial.gate(token), token=token) for token in tokens]
+        found = trial.scheduler.find([tokens[1], new_token()])
         assert found == {tokens[1]: jobs[1]}
 
     @pytest.mark.parametrize("code", [0, 3])
-    def test_job_begins_after_others_have_ended_however(
-        self,
-        submit: Submit,
-        settle: Settle,
-        gate: Gate,
-        started: Started,
-        tmp_path: Path,
-        code: int,
-    ) -> None:
-        gates = [gate("one"), gate("two")]
-        firsts = [submit(GATED + f"raise SystemExit({code})", path) for path in gates]
-        last = submit(REPORT, tmp_path / "seen.json", 0, after=firsts, indices=())
-        started(*gates)
-        gates[0].touch()
-        settle(firsts[0])
-        assert not (tmp_path / "seen.json").exists()
-        gates[1].touch()
-        settle(*firsts, last)
-        assert (tmp_path / "seen.json").exists()
+    def test_job_begins_after_others_have_ended_however(self, trial: Trial, code: int) -> None:
+        program = GATED + f"raise SystemExit({code})"
+        firsts = [trial.submit(program, trial.gate(name)) for name in ("one", "two")]
+        last = trial.report(after=firsts, indices=())
+        trial.wait_begun("one", "two")
+        trial.gate("one").touch()
+        trial.settle(firsts[0])
+        assert not (trial.folder / "seen.json").exists()
+        trial.gate("two").touch()
+        trial.settle(*firsts, last)
+        assert trial.reported()
 
-    def test_prologue_is_sourced_first(self, submit: Submit, settle: Settle, tmp_path: Path) -> None:
-        prologue = tmp_path / "my env.sh"
+    def test_prologue_is_sourced_first(self, trial: Trial) -> None:
+        prologue = trial.folder / "my env.sh"
         prologue.write_text("export OF_PROLOGUE='a b'\nset -- other arguments\nfalse\n")
-        settle(submit(REPORT, tmp_path / "seen.json", 1, "one", prologue=prologue, indices=()))
-        seen = json.loads((tmp_path / "seen.json").read_text())
+        trial.settle(trial.report("one", prologue=prologue, indices=()))
+        seen = trial.reported()
         assert seen["env"]["OF_PROLOGUE"] == "a b"
         assert seen["argv"] == ["one"]
 
-    def test_command_that_does_not_exist_leaves_a_word_in_the_log(
-        self, submit: Submit, settle: Settle, tmp_path: Path
-    ) -> None:
-        settle(submit("pass", argv=[str(tmp_path / "no-such-python"), "-c", "pass"]))
-        assert "no-such-python" in (tmp_path / "job.log").read_text()
+    def test_command_that_does_not_exist_leaves_a_word_in_the_log(self, trial: Trial) -> None:
+        trial.settle(trial.submit("pass", argv=[str(trial.folder / "no-such-python"), "-c", "pass"]))
+        assert "no-such-python" in trial.log.read_text()
 
 
 class ArrayContract(DetachedContract):
     """What psyrun relies on of a batch system that has job arrays."""
 
-    def test_each_element_is_told_which_it_is(self, submit: Submit, settle: Settle, tmp_path: Path) -> None:
-        settle(submit(REPORT, tmp_path / "seen", 1, "one", indices=range(5)))
+    def test_each_element_is_told_which_it_is(self, trial: Trial) -> None:
+        trial.settle(trial.report("one", indices=range(5)))
         for element in range(5):
-            seen = json.loads((tmp_path / f"seen{element}").read_text())
+            seen = trial.reported(element)
             assert seen["argv"] == ["one"]
             assert seen["rest"] == ["--element", str(element)]
 
-    def test_query_tells_of_each_element(
-        self,
-        scheduler: Scheduler,
-        submit: Submit,
-        settle: Settle,
-        gate: Gate,
-        started: Started,
-        wait: Wait,
-    ) -> None:
-        path = gate("gate")
-        job = submit(GATED, path, "each", indices=range(4), throttle=2)
-        started(gate("gate0"), gate("gate1"))
-        states = (scheduler.query([job]) or {})[job]
+    def test_query_tells_of_each_element(self, trial: Trial) -> None:
+        job = trial.submit(GATED, trial.gate("gate"), "each", indices=range(4), throttle=2)
+        trial.wait_begun("gate0", "gate1")
         running, queued = JobState.RUNNING, JobState.QUEUED
-        assert states == {0: running, 1: running, 2: queued, 3: queued}
-        gate("gate0").touch()
-        wait(lambda: 0 not in (scheduler.query([job]) or {})[job])
+        assert trial.states(job) == {0: running, 1: running, 2: queued, 3: queued}
+        trial.gate("gate0").touch()
+        trial.wait(lambda: 0 not in trial.states(job))
         for element in (1, 2, 3):
-            gate(f"gate{element}").touch()
-        settle(job)
+            trial.gate(f"gate{element}").touch()
+        trial.settle(job)
 
 
 class ExplainContract(QueueContract):
     """What psyrun relies on of a system that tells how jobs ended."""
 
-    def test_job_that_ended_with_an_error_is_explained(
-        self, scheduler: Scheduler, submit: Submit, settle: Settle
-    ) -> None:
-        good, bad = submit("pass"), submit("raise SystemExit(3)")
-        settle(good, bad)
-        explained = scheduler.explain([good, bad])
+    def test_job_that_ended_with_an_error_is_explained(self, trial: Trial) -> None:
+        good, bad = trial.submit("pass"), trial.submit("raise SystemExit(3)")
+        trial.settle(good, bad)
+        explained = trial.scheduler.explain([good, bad])
         assert {job for job, _ in explained} == {bad}
         assert "3" in next(iter(explained.values()))
 
-    def test_job_that_a_signal_ended_is_explained(
-        self, scheduler: Scheduler, submit: Submit, settle: Settle
-    ) -> None:
-        job = submit("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-        settle(job)
-        (why,) = scheduler.explain([job]).values()
+    def test_job_that_a_signal_ended_is_explained(self, trial: Trial) -> None:
+        job = trial.submit("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+        trial.settle(job)
+        (why,) = trial.scheduler.explain([job]).values()
         assert "9" in why
 
-    def test_job_that_runs_is_not_explained(
-        self,
-        scheduler: Scheduler,
-        submit: Submit,
-        gate: Gate,
-        started: Started,
-    ) -> None:
-        path = gate("gate")
-        job = submit(GATED, path)
-        started(path)
-        assert scheduler.explain([job]) == {}
+    def test_job_that_runs_is_not_explained(self, trial: Trial) -> None:
+        (job,) = trial.begin("gate")
+        assert trial.scheduler.explain([job]) == {}
 
-    def test_job_that_was_cancelled_is_explained(
-        self,
-        scheduler: Scheduler,
-        submit: Submit,
-        settle: Settle,
-        gate: Gate,
-        started: Started,
-    ) -> None:
-        path = gate("gate")
-        job = submit(GATED, path)
-        started(path)
-        scheduler.cancel([job])
-        settle(job)
-        assert {each for each, _ in scheduler.explain([job])} == {job}
+    def test_job_that_was_cancelled_is_explained(self, trial: Trial) -> None:
+        (job,) = trial.begin("gate")
+        trial.scheduler.cancel([job])
+        trial.settle(job)
+        assert {each for each, _ in trial.scheduler.explain([job])} == {job}
