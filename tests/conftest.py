@@ -28,6 +28,23 @@ def seen(*row):
     os.write(fd, (repr(row) + "\\n").encode())
     os.close(fd)
 """
+# A task whose rows wait for a file.
+GATED = """\
+import os
+import time
+from counting import seen
+from psyrun import Param
+
+pspace = Param(x=range(20))
+pool_size = 2
+
+
+def execute(x):
+    seen(x)
+    while not os.path.exists("../gate"):
+        time.sleep(0.01)
+    return {"y": 2 * x}
+"""
 
 
 @dataclass

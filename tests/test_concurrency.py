@@ -13,27 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from conftest import GATED
 from hosts import move, needs_hosts, shorten_leases
 from processes import Processes
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
-GATED = """\
-import os
-import time
-from counting import seen
-from psyrun import Param
-
-pspace = Param(x=range(20))
-pool_size = 2
-
-
-def execute(x):
-    seen(x)
-    while not os.path.exists("../gate"):
-        time.sleep(0.01)
-    return {"y": 2 * x}
-"""
 PLAIN = """\
 from counting import seen
 from psyrun import Param
@@ -88,6 +73,29 @@ def start(project):
             each.process.wait()
 
 
+@pytest.fixture
+def two(project, start, gate, wait_until):
+    """Return a run that waits for the gate, and one that waits for this run."""
+    project.task("example", GATED)
+    first = start("run")
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    second = start("run")
+    wait_until(lambda: "waiting" in second.said())
+    return first, second
+
+
+@pytest.fixture
+def orphaned(project, start, gate, wait_until):
+    """Return the process id of a worker whose psy was killed a moment ago."""
+    project.task("example", GATED)
+    psy = start("run").process
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    [worker] = find_workers(psy.pid)
+    psy.kill()
+    psy.wait()
+    return worker
+
+
 def find_workers(parent):
     """Return the ids of the processes that a process started."""
     stats = []
@@ -108,12 +116,8 @@ def snapshot(folder):
 # ---------------------------------------------------------------------- two runs
 
 
-def test_second_run_waits_and_evaluates_nothing_twice(project, start, gate, wait_until):
-    project.task("example", GATED)
-    first = start("run")
-    wait_until(project.rows_seen)
-    second = start("run")
-    wait_until(lambda: "waiting" in second.said())
+def test_second_run_waits_and_evaluates_nothing_twice(project, two, gate):
+    first, second = two
     assert str(first.process.pid) in second.said()
     gate.touch()
     first.end()
@@ -145,12 +149,8 @@ def test_runs_of_different_tasks_do_not_wait_for_each_other(project, start, gate
     assert_right(project)
 
 
-def test_waiting_run_can_be_interrupted_and_the_other_goes_on(project, start, gate, wait_until):
-    project.task("example", GATED)
-    first = start("run")
-    wait_until(project.rows_seen)
-    second = start("run")
-    wait_until(lambda: "waiting" in second.said())
+def test_waiting_run_can_be_interrupted_and_the_other_goes_on(project, two, gate):
+    first, second = two
     os.killpg(second.process.pid, signal.SIGINT)
     second.end(code=130)
     assert "Traceback" not in second.said()
@@ -160,12 +160,8 @@ def test_waiting_run_can_be_interrupted_and_the_other_goes_on(project, start, ga
     assert_right(project)
 
 
-def test_run_takes_over_where_the_other_is_interrupted(project, start, gate, wait_until):
-    project.task("example", GATED)
-    first = start("run")
-    wait_until(project.rows_seen)
-    second = start("run")
-    wait_until(lambda: "waiting" in second.said())
+def test_run_takes_over_where_the_other_is_interrupted(project, two, gate):
+    first, second = two
     os.killpg(first.process.pid, signal.SIGINT)
     first.end(code=130)
     gate.touch()
@@ -262,18 +258,11 @@ def test_two_workers_of_one_batch_count_each_row_once(project, start, gate, wait
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("others", ["none", "one that waits"])
-def test_lock_of_a_killed_psy_delays_nobody(project, start, gate, wait_until, others):
-    project.task("example", GATED)
-    first = start("run")
-    wait_until(lambda: len(project.rows_seen()) == 2)
-    waiting = start("run") if others != "none" else None
-    if waiting is not None:
-        wait_until(lambda: "waiting" in waiting.said())
+def test_lock_of_a_killed_psy_does_not_delay_one_that_waits(project, two, gate, wait_until):
+    first, second = two
     assert (project.root / "psy-work/example/lock").exists()
     first.process.kill()
     first.process.wait()
-    second = waiting or start("run")
     wait_until(lambda: len(project.rows_seen()) > 2, seconds=10)
     gate.touch()
     second.end()
@@ -282,15 +271,9 @@ def test_lock_of_a_killed_psy_delays_nobody(project, start, gate, wait_until, ot
 
 @needs_proc
 def test_worker_that_outlives_its_psy_is_waited_for_and_what_it_leaves_is_evaluated(
-    project, start, gate, wait_until
+    project, orphaned, start, gate, wait_until
 ):
-    project.task("example", GATED)
-    first = start("run")
-    wait_until(lambda: len(project.rows_seen()) == 2)
-    [worker] = find_workers(first.process.pid)
-    first.process.kill()
-    first.process.wait()
-    os.kill(worker, signal.SIGSTOP)  # Afterwards: what is stopped when it becomes an orphan is woken.
+    os.kill(orphaned, signal.SIGSTOP)  # Afterwards: what is stopped when it becomes an orphan is woken.
     second = start("run")
     try:
         lock = project.root / "psy-work/example/lock"
@@ -299,20 +282,14 @@ def test_worker_that_outlives_its_psy_is_waited_for_and_what_it_leaves_is_evalua
         wait_until(lambda: time.monotonic() > looked)
         gate.touch()
     finally:
-        os.kill(worker, signal.SIGCONT)
+        os.kill(orphaned, signal.SIGCONT)
     second.end()
     assert_right(project)
 
 
 @needs_proc
-def test_worker_on_a_host_that_is_lost_is_not_waited_for(project, start, gate, wait_until):
-    project.task("example", GATED)
-    first = start("run")
-    wait_until(lambda: len(project.rows_seen()) == 2)
-    [worker] = find_workers(first.process.pid)
-    first.process.kill()
-    first.process.wait()
-    wait_until(lambda: not Path(f"/proc/{worker}").exists())
+def test_worker_on_a_host_that_is_lost_is_not_waited_for(project, orphaned, start, gate, wait_until):
+    wait_until(lambda: not Path(f"/proc/{orphaned}").exists())
     [path] = (project.root / "psy-work/example/jobs").glob("*.json")
     submission = json.loads(path.read_text())
     path.write_text(json.dumps(submission | {"job": "a-host-that-is-lost/1/1"}))
@@ -321,16 +298,13 @@ def test_worker_on_a_host_that_is_lost_is_not_waited_for(project, start, gate, w
     assert_right(project)
 
 
-def test_lock_of_a_killed_psy_is_cleared_away(project, start, gate, wait_until):
-    project.task("example", GATED)
-    first = start("run")
-    wait_until(lambda: len(project.rows_seen()) == 2)
-    first.process.kill()
-    first.process.wait()
+@needs_proc
+def test_lock_of_a_killed_psy_does_not_delay_the_next_and_is_cleared_away(project, orphaned, start, gate):
+    assert (project.root / "psy-work/example/lock").exists()
     second = start("run")
-    wait_until(lambda: len(project.rows_seen()) > 2)
     gate.touch()
     second.end()
+    assert_right(project)
     assert not list((project.root / "psy-work/example").glob("lock*"))
 
 

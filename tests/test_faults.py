@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import GATED
 from processes import Processes
 from psyrun.journal import encode_block, encode_inputs, read_headers, read_inputs
 from psyrun.records import list_journals, read_records
@@ -38,22 +39,6 @@ def execute(x):
 """
 N = 40
 LONG = TASK.replace("ROWS", str(N))
-GATED = """\
-import os
-import time
-from counting import seen
-from psyrun import Param
-
-pspace = Param(x=range(20))
-pool_size = 2
-
-
-def execute(x):
-    seen(x)
-    while not os.path.exists("../gate"):
-        time.sleep(0.01)
-    return {"y": 2 * x}
-"""
 
 
 @pytest.fixture
