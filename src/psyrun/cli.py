@@ -16,61 +16,11 @@ from psyrun.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from psyrun.source import SourceCache
+    from psyrun.project import Project
     from psyrun.status import Status
     from psyrun.task import Outline
 
 __all__ = ["main"]
-
-
-# ---------------------------------------------------------------------- the project at hand
-
-
-class Project:
-    """The task files below the current folder.
-
-    Parameters
-    ----------
-    taskdir
-        Folder of the task files, relative to the current folder.
-    """
-
-    def __init__(self, taskdir: str) -> None:
-        self.root = Path.cwd()
-        self.taskdir = taskdir
-
-    def load_cache(self) -> SourceCache:
-        """Return what is remembered of unchanged sources."""
-        from psyrun.source import CACHE_PATH, SourceCache
-
-        return SourceCache.load(self.root / CACHE_PATH)
-
-    def select(self, names: Sequence[str]) -> tuple[list[Outline], dict[str, Exception], SourceCache]:
-        """Read the named task files, or all.
-
-        Returns
-        -------
-        tuple
-            Outlines, what is wrong with others (name -> error), and the cache.
-        """
-        from psyrun.task import read_outlines
-
-        cache = self.load_cache()
-        outlines, broken = read_outlines(self.root, self.taskdir, cache)
-        for name in names:
-            if name not in outlines and name not in broken:
-                raise click.UsageError(_no_such_task(name, [*outlines, *broken], self.taskdir))
-        chosen = [outline for name, outline in outlines.items() if not names or name in names]
-        wrong = {name: error for name, error in broken.items() if not names or name in names}
-        return chosen, dict(wrong), cache
-
-
-def _no_such_task(name: str, known: Sequence[str], taskdir: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"no task {name!r} in {taskdir}; did you mean {near[0]!r}?"
-    there = f"known: {', '.join(sorted(known))}" if known else "there is none"
-    return f"no task {name!r} in {taskdir}; {there} (a task is a file {taskdir}/task_<name>.py)"
 
 
 def _complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -120,14 +70,20 @@ def _say_each(
 # ---------------------------------------------------------------------- commands
 
 _TASKS = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=_complete_task)
-_pass_project = click.make_pass_decorator(Project)
+_pass_project = click.pass_obj
+
+
+def _open_project(taskdir: str) -> Project:
+    from psyrun.project import Project
+
+    return Project(Path.cwd(), taskdir)
 
 
 def _take_taskdir(context: click.Context, parameter: click.Parameter, taskdir: str | None) -> None:
     del parameter
     if taskdir is not None:
         context.find_root().params["taskdir"] = taskdir  # for completion
-        context.obj = Project(taskdir)
+        context.obj = _open_project(taskdir)
 
 
 class _Command(click.Command):
@@ -178,7 +134,7 @@ def cli(context: click.Context, taskdir: str) -> None:
       psy status -v         how far they are, and what is missing or failed
       psy errors            why rows failed
     """
-    context.obj = Project(taskdir)
+    context.obj = _open_project(taskdir)
 
 
 @cli.command()
@@ -224,16 +180,16 @@ def run(
     if keep and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
     orders = Orders(keep_rows=keep, again=force, retry=not no_retry, processes=jobs)
-    outlines, broken, cache = project.select(tasks)
-    code = _complain_of(broken)
-    if not outlines:
-        if not broken:
+    selection = project.select(tasks)
+    code = _complain_of(selection.broken)
+    if not selection.outlines:
+        if not selection.broken:
             _say(f"there are no task files in {project.taskdir}; begin with psy new-task NAME")
         return code
     talk = Talk(say=_say, complain=_complain, confirm=click.confirm)
-    if not (keep or force) and not settle_stakes(outlines, cache, talk, yes=yes):
+    if not (keep or force) and not settle_stakes(selection.outlines, selection.cache, talk, yes=yes):
         return worst([code, UNFINISHED])
-    return worst([code, run_passes(project.taskdir, outlines, orders, talk, wait=wait)])
+    return worst([code, run_passes(project.taskdir, selection.outlines, orders, talk, wait=wait)])
 
 
 @cli.command()
@@ -248,9 +204,9 @@ def plan(project: Project, tasks: tuple[str, ...]) -> int:
     """
     from psyrun.preview import preview
 
-    outlines, broken, cache = project.select(tasks)
-    _complain_of(broken)
-    _complain_of(_say_each(outlines, lambda outline: preview(outline, cache)))
+    selection = project.select(tasks)
+    _complain_of(selection.broken)
+    _complain_of(_say_each(selection.outlines, lambda outline: preview(outline, selection.cache)))
     return OK
 
 
@@ -265,11 +221,11 @@ def list_(project: Project) -> int:
     Example:
       psy list
     """
-    outlines, broken, _ = project.select(())
-    width = max((len(outline.name) for outline in outlines), default=0)
-    for outline in sorted(outlines, key=lambda outline: outline.name):
+    selection = project.select()
+    width = max((len(outline.name) for outline in selection.outlines), default=0)
+    for outline in sorted(selection.outlines, key=lambda outline: outline.name):
         _say(f"{outline.name.ljust(width)}  {outline.path}" if sys.stdout.isatty() else outline.name)
-    _complain_of(broken)
+    _complain_of(selection.broken)
     return OK
 
 
@@ -295,12 +251,13 @@ def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: 
     from psyrun.queues import Queues
     from psyrun.status import list_details, read_status
 
-    outlines, broken, cache = project.select(tasks)
-    queues = Queues(outlines)
+    selection = project.select(tasks)
+    queues = Queues(selection.outlines)
     found: list[tuple[Outline, Status]] = []
-    for outline in outlines:
+    broken: dict[str, Exception] = dict(selection.broken)
+    for outline in selection.outlines:
         try:
-            found.append((outline, read_status(outline, cache, queues)))
+            found.append((outline, read_status(outline, selection.cache, queues)))
         except PsyrunError as error:
             broken[outline.name] = error
     _complain_of(broken)
@@ -338,10 +295,10 @@ def errors(project: Project, tasks: tuple[str, ...]) -> int:
     from psyrun.console import show_group
     from psyrun.status import group_failures, list_details
 
-    outlines, broken, _ = project.select(tasks)
-    _complain_of(broken)
+    selection = project.select(tasks)
+    _complain_of(selection.broken)
     any_failed = False
-    for outline in outlines:
+    for outline in selection.outlines:
         groups = group_failures(list_details(outline))
         any_failed = any_failed or bool(groups)
         for group in groups:
@@ -391,10 +348,10 @@ def test(project: Project, tasks: tuple[str, ...]) -> int:
     from psyrun.preflight import try_one
     from psyrun.running import code_of, worst
 
-    outlines, broken, _ = project.select(tasks)
-    wrong = _say_each(outlines, try_one)
-    _complain_of({**broken, **wrong})
-    return worst([USAGE if broken else OK, *map(code_of, wrong.values())])
+    selection = project.select(tasks)
+    wrong = _say_each(selection.outlines, try_one)
+    _complain_of({**selection.broken, **wrong})
+    return worst([USAGE if selection.broken else OK, *map(code_of, wrong.values())])
 
 
 @cli.command()
@@ -418,9 +375,9 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
 
     if not (tasks or everything or stale):
         raise click.UsageError("name the tasks to clean, or use --all")
-    outlines, broken, _ = project.select(tasks)
-    _complain_of(broken)
-    for outline in outlines:
+    selection = project.select(tasks)
+    _complain_of(selection.broken)
+    for outline in selection.outlines:
         doomed = find_files(outline, stale=stale)
         if not doomed:
             _say(f"{outline.name}: nothing to remove")
@@ -452,10 +409,10 @@ def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
 
     if not tasks and not everything:
         raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
-    outlines, broken, _ = project.select(tasks)
-    _complain_of(broken)
-    queues = Queues(outlines)
-    for outline in outlines:
+    selection = project.select(tasks)
+    _complain_of(selection.broken)
+    queues = Queues(selection.outlines)
+    for outline in selection.outlines:
         jobs = cancel_jobs(outline, queues)
         said = f"{count(jobs, 'job')} cancelled; what is finished is kept" if jobs else "nothing is in flight"
         _say(f"{outline.name}: {said}")

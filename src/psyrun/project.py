@@ -1,0 +1,81 @@
+"""The project at hand: the task files below its root, and those of them that a command is about."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psyrun.errors import TaskFileError
+from psyrun.source import CACHE_PATH, SourceCache
+from psyrun.task import read_outlines
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+    from psyrun.task import Outline
+
+__all__ = ["Project", "Selection"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """The tasks that a command is about.
+
+    Parameters
+    ----------
+    outlines
+        Those whose task files can be read.
+    broken
+        Name -> what is wrong with the others.
+    cache
+        What is remembered of unchanged sources.
+    """
+
+    outlines: Sequence[Outline]
+    broken: Mapping[str, TaskFileError]
+    cache: SourceCache
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The task files of a folder.
+
+    Parameters
+    ----------
+    root
+        The project root.
+    taskdir
+        Folder of the task files, relative to the root.
+    """
+
+    root: Path
+    taskdir: str
+
+    def select(self, names: Collection[str] = ()) -> Selection:
+        """Read the named task files, or all.
+
+        Raises
+        ------
+        TaskFileError
+            If there is no task of such a name.
+        """
+        cache = SourceCache.load(self.root / CACHE_PATH)
+        outlines, broken = read_outlines(self.root, self.taskdir, cache)
+        for name in names:
+            if name not in outlines and name not in broken:
+                raise TaskFileError(_no_such_task(name, [*outlines, *broken], self.taskdir))
+        return Selection(
+            outlines=[outline for name, outline in outlines.items() if not names or name in names],
+            broken={name: error for name, error in broken.items() if not names or name in names},
+            cache=cache,
+        )
+
+
+def _no_such_task(name: str, known: Sequence[str], taskdir: str) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"no task {name!r} in {taskdir}; did you mean {near[0]!r}?"
+    there = f"known: {', '.join(sorted(known))}" if known else "there is none"
+    return f"no task {name!r} in {taskdir}; {there} (a task is a file {taskdir}/task_<name>.py)"
