@@ -238,7 +238,11 @@ def test_times_are_equal_in_whatever_unit():
         assert key(np.datetime64("2020-01-02")) != key(np.datetime64("2020-01-01"))
         assert key(np.timedelta64(2, "h")) == key(np.timedelta64(7200, "s"))
         assert key(np.timedelta64(1, "Y")) == key(np.timedelta64(12, "M"))
-        assert key(np.datetime64("NaT")) == key(np.datetime64("NaT", "s")) != key(np.timedelta64("NaT"))
+        assert (
+            key(np.datetime64("NaT", "D"))
+            == key(np.datetime64("NaT", "s"))
+            != key(np.timedelta64("NaT", "s"))
+        )
 
 
 def test_extended_precision_is_compared_exactly():

@@ -62,7 +62,7 @@ def _build_scalars(values: Sequence[Any] | NDArray[Any], dtype: np.dtype[Any]) -
 
 def _filling(dtype: np.dtype[Any]) -> Any:
     if dtype.kind in "Mm":
-        return dtype.type("NaT")
+        return np.array("NaT", dtype)[()]
     return np.nan if dtype.kind in "fc" else None if dtype == _OBJECT else 0
 
 
