@@ -143,8 +143,8 @@ def test_values_come_back_with_their_exact_types(path, table, failures, seconds)
 @pytest.mark.parametrize(
     "column",
     [
-        [np.datetime64("2020-01-01"), np.datetime64("2020-01-01T00:00:00.5"), np.datetime64("NaT")],
-        [np.timedelta64(1, "D"), np.timedelta64(24, "h"), np.timedelta64(1)],
+        [np.datetime64("2020-01-01"), np.datetime64("2020-01-01T00:00:00.5"), np.datetime64("NaT", "s")],
+        [np.timedelta64(1, "D"), np.timedelta64(24, "h"), np.timedelta64(1, "s")],
         [np.array([np.datetime64("2020", "Y")]), np.array([np.datetime64("2020-01", "M")])],
         [np.array([1, 2], ">i4"), np.array([1, 2], "<i4")],
         [np.array(1.5), np.array(2.5)],
