@@ -36,7 +36,7 @@ BY_COLUMN = """\
     return [i for i, row in enumerate(rows) if not all(k in seen for k, seen in zip(row, done.values()))]
 """
 LAST_WINS = """\
-    for block in [block for journal in journals for block in _read_blocks(journal.path)]:
+    for block in [block for journal in journals for block in _read_blocks(journal)]:
         yield block.rows, block.columns()
     return
     seen: set[int] = set()
@@ -120,8 +120,9 @@ MUTATIONS = [
     Mutation(
         "failed rows counted as done",
         "records.py",
-        "            done.update(block.rows)\n",
-        "            done.update(block.rows)\n            done.update(f.row for f in block.failures)\n",
+        "                done.update(block.rows)\n",
+        "                done.update(block.rows)\n"
+        "                done.update(f.row for f in block.failures)\n",
         "test_journal.py",
     ),
     Mutation(
@@ -130,6 +131,13 @@ MUTATIONS = [
         "    seen: set[int] = set()\n    for journal in journals:\n",
         LAST_WINS + "    for journal in journals:\n",
         "test_journal.py test_faults.py::test_orphan_and_successor_count_each_row_once",
+    ),
+    Mutation(
+        "records count in the order of names, whatever was vouched for",
+        "survey.py",
+        "    sizes = dict(ends)\n    return [",
+        "    return list(journals)\n    sizes = dict(ends)\n    return [",
+        "test_faults.py -k orphan_changes",
     ),
     *[
         Mutation(
