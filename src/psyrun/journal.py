@@ -170,7 +170,7 @@ def read_headers(path: Path, start: int = 0) -> Iterator[Header]:
             start = header.end
 
 
-def read_blocks(path: Path, *, size: int | None = None) -> Iterator[Block]:
+def read_blocks(path: Path, *, size: int | None = None, limit: int | None = None) -> Iterator[Block]:
     """Yield the undamaged blocks of a journal, up to the first that is not.
 
     Parameters
@@ -179,6 +179,8 @@ def read_blocks(path: Path, *, size: int | None = None) -> Iterator[Block]:
         The journal.
     size
         Read no further than this many bytes.
+    limit
+        How many rows the batch has: a block that names others is damaged.
     """
     with path.open("rb") as file:
         start = 0
@@ -189,9 +191,24 @@ def read_blocks(path: Path, *, size: int | None = None) -> Iterator[Block]:
             index, values = body[:index_length], body[index_length:]
             if _checksum(counts, index, values) != header.checksum:
                 return
-            rows, failures = pickle.loads(index)
-            yield Block(header, rows, [Failure(*f) for f in failures], values)
+            block = _make_block(header, index, values, limit)
+            if block is None:
+                return
+            yield block
             start = header.end
+
+
+def _make_block(header: Header, index: bytes, values: bytes, limit: int | None) -> Block | None:
+    """Decode the index of a block; None where it is not one that psyrun wrote for such a batch."""
+    try:
+        rows, failures = pickle.loads(index)
+        block = Block(header, rows, [Failure(*each) for each in failures], values)
+        named = [*block.rows[:1], *block.rows[-1:]] if isinstance(block.rows, range) else [*block.rows]
+        named += [failure.row for failure in block.failures]
+        fits = not named or (min(named) >= 0 and (limit is None or max(named) < limit))
+    except Exception:  # Such an index may be anything.
+        return None
+    return block if fits and len(block.rows) == header.rows else None
 
 
 def _read_header(file: BinaryIO, start: int, size: int) -> tuple[Header, tuple[Any, ...], int] | None:
@@ -301,9 +318,12 @@ def read_input_header(path: Path) -> dict[str, Any]:
 
 def is_input(path: Path) -> bool:
     """Whether psyrun wrote a file as the assignments of a batch."""
-    with path.open("rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - len(_INPUT_MAGIC)))
-        return file.read() == _INPUT_MAGIC
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - len(_INPUT_MAGIC)))
+            return file.read() == _INPUT_MAGIC
+    except OSError:
+        return False
 
 
 def read_inputs(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
@@ -360,13 +380,13 @@ def _newer(path: Path, version: int) -> NewerFormatError:
 
 
 def _load_header(head: bytes, path: Path) -> dict[str, Any]:
-    header = pickle.loads(head)
-    version = header.get("format")
+    header: dict[str, Any] = pickle.loads(head)
+    version = header.get("format") if isinstance(header, dict) else None
     if not isinstance(version, int):
         raise FormatError(f"{path}: not an input file of psyrun; delete it")
     if version > FORMAT:
         raise _newer(path, version)
-    return dict(header)
+    return header
 
 
 # ---------------------------------------------------------------------- writing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import OrderedDict
@@ -68,7 +67,7 @@ def merge(outline: Outline, orders: Orders) -> Merged:
     layout = outline.layout
     plan = read_plan(layout.plan)
     receipt = read_receipt(layout.process)
-    if plan is None or receipt is None or receipt["table"] != plan.table_digest:
+    if plan is None or receipt is None or receipt.get("table") != plan.table_digest:
         raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")
     if is_current(layout, plan):
         return Merged(written=False)
@@ -84,11 +83,13 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         reader = _Reader(layout, plan, ends, set(outline.exclude), read)
         with hidden(outline.source):
             _store(task.store, temporary, reader)
+        status = temporary.stat()
         content = {
             "format": FORMAT,
+            "mtime": status.st_mtime_ns,
             "process": file_digest(layout.process),
-            "sha256": _digest(temporary),
-            "size": temporary.stat().st_size,
+            "sha256": file_digest(temporary),
+            "size": status.st_size,
             "table": plan.table_digest,
         }
         # Without any receipt, the result would be taken for somebody else's; with this one already, an older
@@ -100,11 +101,6 @@ def merge(outline: Outline, orders: Orders) -> Merged:
 
 def _write_receipt(layout: Layout, content: Mapping[str, Any]) -> None:
     write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _store(store: Store, path: Path, reader: _Reader) -> None:
@@ -136,7 +132,7 @@ def read_batch(
     size = header["size"]
     table = {name: list(values) for name, values in columns.items()}
     done = [False] * size
-    for rows, values in read_values(journals):
+    for rows, values in read_values(journals, rows=size):
         for row in rows:
             done[row] = True
         for name, column in values.items():

@@ -212,7 +212,7 @@ def read_plan(path: Path) -> Plan | None:
         plan = _decode(content) if version == FORMAT else None
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path}: damaged ({error}); delete it, psy run plans anew") from error
     if plan is None:
         raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -109,7 +110,9 @@ def list_journals(folder: Path) -> dict[int, list[JournalFile]]:
         for entry in entries:
             number, _, rest = entry.name.partition("-")
             if number.isdecimal() and rest.endswith((".part", ".rows")):
-                found.setdefault(int(number), []).append(JournalFile(folder / entry.name, _size(entry)))
+                size = _size(entry)
+                if size is not None:
+                    found.setdefault(int(number), []).append(JournalFile(folder / entry.name, size))
     return {number: _dedupe(journals) for number, journals in found.items()}
 
 
@@ -119,11 +122,15 @@ def _dedupe(journals: list[JournalFile]) -> list[JournalFile]:
     return list({journal.path.stem: journal for journal in ordered}.values())
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _size(entry: os.DirEntry[str]) -> int | None:
+    """Return the size of a file; None of what is none, such as a folder."""
     try:
-        return entry.stat().st_size
+        status = entry.stat()
     except FileNotFoundError:  # It was closed, that is renamed, a moment ago.
         return 0
+    except OSError:  # A link to itself.
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def vouched(journals: Iterable[JournalFile], ends: Iterable[tuple[str, int]]) -> list[JournalFile]:
@@ -140,8 +147,16 @@ def vouched(journals: Iterable[JournalFile], ends: Iterable[tuple[str, int]]) ->
     return [replace(there[name], end=end) for name, end in ends if name in there]
 
 
-def read_records(journals: Iterable[JournalFile]) -> Records:
-    """Read which rows the journals hold, without their values."""
+def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) -> Records:
+    """Read which rows the journals hold, without their values.
+
+    Parameters
+    ----------
+    journals
+        In the order in which their records count.
+    rows
+        How many rows the batch has: a block that names others is damaged.
+    """
     done: set[int] = set()
     failures: dict[int, Failure] = {}
     seconds = 0.0
@@ -149,7 +164,7 @@ def read_records(journals: Iterable[JournalFile]) -> Records:
     read: dict[str, int] = {}
     for journal in journals:
         name, last = journal.path.stem, None
-        for block in _read_blocks(journal):
+        for block in _read_blocks(journal, rows):
             if block.header.end > read.get(name, 0):
                 done.update(block.rows)
                 failures.update((failure.row, failure) for failure in block.failures)
@@ -164,6 +179,8 @@ def read_records(journals: Iterable[JournalFile]) -> Records:
 
 def read_values(
     journals: Iterable[JournalFile],
+    *,
+    rows: int | None = None,
 ) -> Iterator[tuple[Sequence[int], Mapping[str, Sequence[Any]]]]:
     """Yield (rows, name -> values) per block; of several records of one row the first counts.
 
@@ -171,10 +188,12 @@ def read_values(
     ----------
     journals
         In the order in which their records count.
+    rows
+        How many rows the batch has: a block that names others is damaged.
     """
     seen: set[int] = set()
     for journal in journals:
-        for block in _read_blocks(journal):
+        for block in _read_blocks(journal, rows):
             fresh = [i for i, row in enumerate(block.rows) if row not in seen]
             seen.update(block.rows)
             if not fresh:
@@ -183,12 +202,12 @@ def read_values(
             if len(fresh) == len(block.rows):
                 yield block.rows, columns
             else:
-                rows = [block.rows[i] for i in fresh]
-                yield rows, {name: [values[i] for i in fresh] for name, values in columns.items()}
+                left = [block.rows[i] for i in fresh]
+                yield left, {name: [values[i] for i in fresh] for name, values in columns.items()}
 
 
-def _read_blocks(journal: JournalFile) -> Iterator[Block]:
-    return _follow(journal.path, lambda name: read_blocks(name, size=journal.end))
+def _read_blocks(journal: JournalFile, rows: int | None = None) -> Iterator[Block]:
+    return _follow(journal.path, lambda name: read_blocks(name, size=journal.end, limit=rows))
 
 
 def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:
@@ -211,7 +230,13 @@ class Tallies:
     def __init__(self) -> None:
         self._counted: dict[str, tuple[int, Tally]] = {}
 
-    def count(self, journals: Sequence[JournalFile], wanted: frozenset[int] | None = None) -> Tally:
+    def count(
+        self,
+        journals: Sequence[JournalFile],
+        wanted: frozenset[int] | None = None,
+        *,
+        rows: int | None = None,
+    ) -> Tally:
         """Count one batch.
 
         Parameters
@@ -220,12 +245,16 @@ class Tallies:
             The journals of the batch.
         wanted
             Count these rows only; all where it is None.
+        rows
+            How many rows the batch has.
         """
         tallies = [self._count_headers(journal) for journal in journals]
-        exact = wanted is not None or len(journals) > 1 or any(tally.failed for tally in tallies)
-        if not exact:
+        many = len(journals) > 1 or any(
+            tally.failed or (rows is not None and tally.done > rows) for tally in tallies
+        )
+        if wanted is None and not many:
             return tallies[0] if tallies else Tally()
-        return read_records(journals).tally(wanted)
+        return read_records(journals, rows=rows).tally(wanted)
 
     def _count_headers(self, journal: JournalFile) -> Tally:
         start, tally = self._counted.get(journal.path.stem, (0, Tally()))

@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import zipfile
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.cache import CACHE_PATH, SourceCache, digest_data
 from psyrun.disk import write_atomic
-from psyrun.errors import FormatError, TaskFileError
+from psyrun.errors import FormatError, NewerFormatError, TaskFileError
 from psyrun.imports import ModuleSearch
 from psyrun.searchpath import path_edits
 from psyrun.slices import slice_statements
@@ -317,20 +316,15 @@ def read_zip(path: Path) -> Source:
     try:
         with zipfile.ZipFile(path) as archive:
             meta = json.loads(archive.read("meta.json"))
-            if meta.pop("format") > _ZIP_FORMAT:
-                raise FormatError(f"{path}: written by a newer psyrun; update psyrun here")
-            files = {name: archive.read(str(number)) for number, name in enumerate(meta.pop("files"))}
-        return Source(**meta, files=files)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:
+            version = meta.pop("format")
+            if version == _ZIP_FORMAT:
+                files = {name: archive.read(str(number)) for number, name in enumerate(meta.pop("files"))}
+                return Source(**meta, files=files)
+    except OSError:
+        raise
+    except Exception as error:  # Damaged archives raise anything.
         raise FormatError(f"{path}: damaged ({error}); run psy run again, it is written anew") from error
+    raise NewerFormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun")
 
 
 def _fields(source: Source) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from psyrun.journal import encode_block, encode_inputs, read_input_header, read_
 from psyrun.lock import hold
 from psyrun.plan import Existing, Plan, Space, make_plan, read_plan, write_plan
 from psyrun.records import list_journals, read_records
-from psyrun.source import digest_data, digest_with_data, write_zip
+from psyrun.source import digest_data, digest_with_data, read_zip, write_zip
 from psyrun.survey import file_digest, is_current, survey_plan
 from psyrun.task import open_task
 
@@ -150,7 +150,7 @@ def _restore_journals(task: Task, old: Plan) -> None:
     journals = list_journals(layout.out)
     layout.out.mkdir(exist_ok=True)
     table = {name: list(column) for name, column in task.store.load(layout.result).items()}
-    done = {b.number: read_records(journals.get(b.number, ())).done for b in old.batches}
+    done = {b.number: read_records(journals.get(b.number, ()), rows=b.size).done for b in old.batches}
     place = 0
     for number, rows in old.segments():
         lost = [row for row in rows if row not in done[number]]
@@ -291,7 +291,7 @@ def _read_existing(layout: Layout, codes: set[str] | None, since: int) -> list[E
         if number < since:
             continue
         _, columns = read_inputs(path)
-        done = read_records(journals.get(number, ())).done
+        done = read_records(journals.get(number, ()), rows=header["size"]).done
         existing.append(
             Existing(number=number, size=header["size"], code=header["code"], columns=columns, done=done)
         )
@@ -380,8 +380,19 @@ def furnish(outline: Outline, plan: Plan) -> None:
     layout, code = outline.layout, outline.layout.code(plan.code)
     for folder in (layout.inputs, layout.out, layout.log, layout.jobs, code.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    if not code.exists():
+    if not _is_readable(code):
         write_zip(outline.source, code)
+
+
+def _is_readable(code: Path) -> bool:
+    """Whether captured sources can be loaded; those that can't are written anew, unless they are newer."""
+    try:
+        read_zip(code)
+    except NewerFormatError:
+        raise
+    except (FormatError, FileNotFoundError):
+        return False
+    return True
 
 
 def _pick(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:

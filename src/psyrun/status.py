@@ -167,7 +167,7 @@ def list_details(outline: Outline) -> Iterator[Detail]:
         batch = progress.batch
         if progress.done == batch.wanted:
             continue
-        records = read_records(journals.get(batch.number, ()))
+        records = read_records(journals.get(batch.number, ()), rows=batch.size)
         rows = sorted(wanted.get(batch.number, frozenset(range(batch.size))) - records.done)
         assignments = _read_assignments(outline, layout, batch.number, rows)
         for row, assignment in zip(rows, assignments):

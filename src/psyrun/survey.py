@@ -101,7 +101,7 @@ def survey_plan(plan: Plan, layout: Layout, tallies: Tallies | None = None) -> S
     wanted = plan.wanted_rows()
     tallies = tallies or Tallies()
     found = [
-        (batch, tallies.count(journals.get(batch.number, ()), wanted.get(batch.number)))
+        (batch, tallies.count(journals.get(batch.number, ()), wanted.get(batch.number), rows=batch.size))
         for batch in plan.batches
     ]
     return _make_survey(found)
@@ -123,7 +123,9 @@ def inspect_plan(plan: Plan, layout: Layout) -> tuple[Survey, dict[int, Records]
     journals = list_journals(layout.out)
     wanted = plan.wanted_rows()
     records = {
-        batch.number: read_records(_rank(journals.get(batch.number, ()), known.get(batch.number, ())))
+        batch.number: read_records(
+            _rank(journals.get(batch.number, ()), known.get(batch.number, ())), rows=batch.size
+        )
         for batch in plan.batches
     }
     found = [(batch, records[batch.number].tally(wanted.get(batch.number))) for batch in plan.batches]
@@ -165,9 +167,20 @@ def read_receipt(path: Path) -> dict[str, Any] | None:
     """Read a receipt; None where there is none that can be used."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) and content.get("format") == FORMAT else None
+    known = isinstance(content, dict) and content.get("format") == FORMAT
+    return content if known and _are_ends(content.get("journals", [])) else None
+
+
+def _are_ends(value: Any) -> bool:
+    """Whether a value is what a receipt says of journals."""
+    return isinstance(value, list) and all(
+        isinstance(end, list)
+        and [type(part) for part in end] == [str, int, int]
+        and end[0].partition("-")[0].isdecimal()
+        for end in value
+    )
 
 
 def read_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
@@ -181,7 +194,8 @@ def read_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
 def file_digest(path: Path) -> str | None:
     """Return the digest of a file's content; None where there is no such file."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 
@@ -189,11 +203,18 @@ def file_digest(path: Path) -> str | None:
 def is_current(layout: Layout, plan: Plan | None) -> bool:
     """Whether the result file is there, whole, and made from what process.json says now."""
     receipt = read_receipt(layout.receipt)
-    try:
-        size = layout.result.stat().st_size
-    except OSError:
-        return False
     if receipt is None or plan is None or receipt.get("table") != plan.table_digest:
         return False
     process = file_digest(layout.process)
-    return receipt.get("size") == size and process in (None, receipt.get("process"))
+    return process in (None, receipt.get("process")) and _is_whole(layout.result, receipt)
+
+
+def _is_whole(result: Path, receipt: Mapping[str, Any]) -> bool:
+    """Whether a result is what its receipt says; it is read only where it was touched or copied since."""
+    try:
+        status = result.stat()
+    except OSError:
+        return False
+    if status.st_size != receipt.get("size"):
+        return False
+    return status.st_mtime_ns == receipt.get("mtime") or file_digest(result) == receipt.get("sha256")

@@ -158,7 +158,7 @@ def _missing_rows(
     size = read_input_header(folder / "in" / f"{number}.pkl")["size"]
     if ranges is None and not journals:
         return range(size)
-    records = read_records(journals)
+    records = read_records(journals, rows=size)
     ended = records.done if submission.retry else records.done | records.failures.keys()
     wanted = (row for first, end in (ranges or [(0, size)]) for row in range(first, end))
     return [row for row in wanted if row not in ended]
