@@ -161,6 +161,7 @@ class _Step:
 
     def run(self) -> None:
         """Submit what is missing and in nobody's hands; wait for jobs that end with us."""
+        self.flights.forget_others()
         adopted = self.flights.cancel_outdated(self.flights.find(), self.plan)
         states = self.flights.look(adopted)
         if self.scheduler.attended and any(states.values()):
@@ -349,8 +350,9 @@ class _Step:
             return
         self._checked = True
         number = next(progress.batch.number for progress in survey.batches if progress.done)
-        _, assignments = read_inputs(self.layout.input(number))
-        for rows, columns in read_values(list_journals(self.layout.out).get(number, ())):
+        header, assignments = read_inputs(self.layout.input(number))
+        journals = list_journals(self.layout.out).get(number, ())
+        for rows, columns in read_values(journals, rows=header["size"]):
             first = {name: [values[rows[0]]] for name, values in assignments.items()}
             first |= {name: [values[0]] for name, values in columns.items()}
             exclude = self.task.outline.exclude

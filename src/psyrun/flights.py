@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from psyrun.errors import NoAnswerError
+from psyrun.errors import DirtyError, NoAnswerError
 from psyrun.queues import batch_states, open_submissions, scheduler_of
 from psyrun.scheduler import JobState
 from psyrun.submissions import list_submissions, write_submission
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psyrun.survey import Survey
     from psyrun.task import Outline
 
-__all__ = ["Flights", "cancel_jobs"]
+__all__ = ["Flights", "cancel_jobs", "count_flying"]
 
 _ERROR = "psyrun: error: "
 _TAIL = 20_000  # bytes of a log that may hold the last error
@@ -54,10 +54,30 @@ class Flights:
 
     def find(self) -> list[Submission]:
         """Return the open submissions, having found the ids that their submitter did not come to write."""
-        there = open_submissions(self.outline)
+        kind = type(self.scheduler).__name__
+        there = [each for each in open_submissions(self.outline) if each.scheduler == kind]
         nameless = [each.token for each in there if each.job is None]
         found = self.scheduler.find(nameless) if nameless else {}
         return [healed for each in there if (healed := self._heal(each, found)) is not None]
+
+    def forget_others(self) -> None:
+        """Forget the submissions of a scheduler that the task file named before.
+
+        Raises
+        ------
+        DirtyError
+            If they may be in flight.
+        """
+        kind = type(self.scheduler).__name__
+        for name in {each.scheduler for each in open_submissions(self.outline)} - {kind}:
+            other = replace(self, scheduler=scheduler_of(self.outline, name))
+            for each in other.find():
+                if other.look([each])[each.token]:
+                    raise DirtyError(
+                        f"{self.outline.path}: jobs of {name} are in flight, and the scheduler is {kind} now;"
+                        f" wait for them, or end them: psy kill {self.outline.name}"
+                    )
+                self._path(each).unlink(missing_ok=True)
 
     def _heal(self, submission: Submission, found: Mapping[str, str] | None) -> Submission | None:
         if submission.job is not None or found is None:
@@ -252,6 +272,21 @@ def _read_tail(log: Path) -> str:
         return ""
 
 
+def count_flying(outline: Outline, queues: Queues) -> int:
+    """Count the batches of a task that are, or may be, in flight; its lock is to be held.
+
+    Raises
+    ------
+    FormatError
+        If a submission can't be read.
+    """
+    flying = 0
+    for name in {each.scheduler for each in open_submissions(outline)}:
+        flights = Flights(outline, scheduler_of(outline, name), queues, [])
+        flying += sum(map(len, flights.look(flights.find()).values()))
+    return flying
+
+
 def cancel_jobs(outline: Outline, queues: Queues) -> int:
     """Cancel the jobs in a task's own submission files, and no others; return how many were in flight.
 
@@ -266,7 +301,7 @@ def cancel_jobs(outline: Outline, queues: Queues) -> int:
     for name in {each.scheduler for each in open_submissions(outline)}:
         scheduler = scheduler_of(outline, name)
         flights = Flights(outline, scheduler, queues, [])
-        ours = [each for each in flights.find() if each.scheduler == name and each.job]
+        ours = [each for each in flights.find() if each.job]
         states = {each.token: queues.states(each, scheduler) for each in ours}
         scheduler.cancel([job for each in ours for job in (each.job, each.merge) if job])
         cancelled += sum(len(found or ()) for found in states.values())

@@ -14,6 +14,7 @@ from psyrun.errors import FormatError, NewerFormatError
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
+    from types import UnionType
 
 __all__ = [
     "Submission",
@@ -130,10 +131,26 @@ def read_submission(path: Path) -> Submission:
                 (number, rows and tuple((first, end) for first, end in rows))
                 for number, rows in content.pop("batches")
             )
-            return Submission(batches=batches, exclude=tuple(content.pop("exclude")), **content)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+            found = Submission(batches=batches, exclude=tuple(content.pop("exclude")), **content)
+            _check(found, path)
+            return found
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path}: damaged ({error}); delete it once its jobs have ended") from error
     raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun to read it")
+
+
+def _check(submission: Submission, path: Path) -> None:
+    """Raise ValueError where a value is none that psyrun writes."""
+    kinds: list[tuple[Any, type | UnionType]] = [
+        (submission.scheduler, str),
+        (submission.job, str | None),
+        (submission.merge, str | None),
+        (submission.gone, dict),
+        (submission.ended, dict),
+        *((number, int) for number in submission.numbers),
+    ]
+    if submission.token != path.stem or not all(isinstance(value, kind) for value, kind in kinds):
+        raise ValueError("a value is of another kind than psyrun writes")
 
 
 def list_submissions(folder: Path) -> list[Submission]:

@@ -114,8 +114,10 @@ class ImmediateRun(Local):
 
 
 def _parse(job_id: str) -> tuple[str, int, str]:
-    host, pid, start = job_id.split("/", 2)
-    return host, int(pid), start
+    host, _, rest = job_id.partition("/")
+    pid, _, start = rest.partition("/")
+    # What is no id of ours is no process: 0 never is one.
+    return (host, int(pid), start) if pid.isdecimal() else (socket.gethostname(), 0, "")
 
 
 def _send(job_id: str, number: signal.Signals) -> None:
