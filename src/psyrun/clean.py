@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from psyrun.disk import find_temporaries
 from psyrun.errors import DirtyError
+from psyrun.flights import count_flying
 from psyrun.journal import is_input
+from psyrun.lock import find_claims, hold
 from psyrun.plan import read_plan
-from psyrun.submissions import list_submissions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from psyrun.plan import Layout, Plan
+    from psyrun.queues import Queues
     from psyrun.task import Outline
 
-__all__ = ["find_files", "remove_files"]
+__all__ = ["find_files", "remove_files", "remove_forgotten"]
 
 _FOLDERS = ("code", "in", "out", "log", "jobs")
 _FILES = ("plan.json", "process.json", "lock")
+_FORGOTTEN = 3600.0  # seconds after which nobody is about to rename a temporary file
 
 
 def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
@@ -31,7 +36,8 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
     outline
         The task.
     stale
-        Only what the plan does not name: batches and captured sources of older code, and logs of ended jobs.
+        Only what the plan does not name: batches and captured sources of older code, and what was left
+        behind by a psy that was killed.
 
     Returns
     -------
@@ -41,16 +47,30 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
     layout = outline.layout
     if stale:
         plan = read_plan(layout.plan)
-        return [] if plan is None else sorted(_stale_files(layout, plan))
+        return sorted([*_left_behind(layout), *(() if plan is None else _stale_files(layout, plan))])
     found = [path for name in _FOLDERS for path in _files_in(layout.folder / name) if _is_ours(path)]
-    found += [path for name in _FILES if (path := layout.folder / name).exists()]
-    if layout.receipt.exists():
-        found += [path for path in (layout.receipt, layout.result) if path.exists()]
-    return sorted(found)
+    found += [path for name in _FILES if _is_file(path := layout.folder / name)]
+    if _is_file(layout.receipt):
+        found += [path for path in (layout.receipt, layout.result) if _is_file(path)]
+    return sorted([*found, *_left_behind(layout)])
+
+
+def _left_behind(layout: Layout) -> Iterator[Path]:
+    """Give the temporary files and the claims to the lock of a psy that was killed."""
+    yield from find_claims(layout.lock)
+    folders = [layout.folder, *(layout.folder / name for name in _FOLDERS)]
+    found = [path for folder in folders for path in find_temporaries(folder)]
+    for target in (layout.result, layout.receipt):
+        found += find_temporaries(target.parent, target.name)
+    yield from dict.fromkeys(path for path in found if _is_file(path))
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() or path.is_symlink()
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    yield from (path for path in folder.glob("*") if path.is_file()) if folder.is_dir() else ()
+    yield from (path for path in folder.glob("*") if _is_file(path)) if folder.is_dir() else ()
 
 
 def _is_ours(path: Path) -> bool:
@@ -79,25 +99,45 @@ def _stale_files(layout: Layout, plan: Plan) -> Iterator[Path]:
             yield path
 
 
-def remove_files(outline: Outline, files: Sequence[Path]) -> None:
+def remove_files(outline: Outline, files: Sequence[Path], queues: Queues) -> None:
     """Remove files of a task, and its folders that are empty then.
 
     Raises
     ------
     DirtyError
-        If jobs of the task may be in flight.
+        If another psy is at work on the task, or jobs of it may be in flight.
     """
     layout = outline.layout
-    flying = [submission for submission in list_submissions(layout.jobs) if not submission.over]
-    if flying:
-        raise DirtyError(
-            f"{outline.name}: {len(flying)} submissions may be in flight;"
-            f" end them first: psy kill {outline.name}"
-        )
+    if not layout.folder.is_dir():  # There is no more than a result, elsewhere.
+        _unlink(files, layout)
+        return
+    with hold(layout.lock, lambda owner: _refuse(outline, f"{owner} is at work on it")):
+        flying = count_flying(outline, queues)
+        if flying:
+            _refuse(outline, f"{flying} batches may be in flight")
+        _unlink([path for path in files if path != layout.lock], layout)
+    _remove_empty([layout.folder / name for name in _FOLDERS] + [layout.folder])
+
+
+def _refuse(outline: Outline, why: str) -> None:
+    raise DirtyError(f"{outline.name}: {why}; end that first: psy kill {outline.name}")
+
+
+def _unlink(files: Iterable[Path], layout: Layout) -> None:
     # The plan goes first: whatever is left after a crash is then known to nobody.
     for path in sorted(files, key=lambda path: path != layout.plan):
         path.unlink(missing_ok=True)
-    _remove_empty([layout.folder / name for name in _FOLDERS] + [layout.folder])
+
+
+def remove_forgotten(folder: Path) -> None:
+    """Remove temporary files that lie in the folder of all work folders for an hour.
+
+    Any psy may write there, at any time: a younger one may be in use.
+    """
+    for path in find_temporaries(folder):
+        with suppress(OSError):
+            if path.stat().st_mtime + _FORGOTTEN < time.time():
+                path.unlink()
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:

@@ -46,25 +46,40 @@ def _complain(text: str) -> None:
 
 
 def _complain_of(broken: Mapping[str, Exception]) -> int:
+    from psyrun.errors import explain
+
     for error in broken.values():
-        _complain(str(error))
+        _complain(explain(error))
     return USAGE if broken else OK
+
+
+def _for_each(outlines: Iterable[Outline], act: Callable[[Outline], None]) -> dict[str, Exception]:
+    """Do something for each task; return what went wrong, which does not stop the others."""
+    from psyrun.errors import PsyrunError
+
+    wrong: dict[str, Exception] = {}
+    for outline in outlines:
+        try:
+            act(outline)
+        except PsyrunError as error:
+            wrong[outline.name] = error
+        except OSError as error:
+            if error.filename is None:  # Of our own output, most likely.
+                raise
+            wrong[outline.name] = error
+    return wrong
 
 
 def _say_each(
     outlines: Iterable[Outline], find_lines: Callable[[Outline], Iterable[str]]
 ) -> dict[str, Exception]:
     """Say lines about each task; return what could not be found out, and why."""
-    from psyrun.errors import PsyrunError
 
-    wrong: dict[str, Exception] = {}
-    for outline in outlines:
-        try:
-            for line in find_lines(outline):
-                _say(f"{outline.name}: {line}")
-        except PsyrunError as error:
-            wrong[outline.name] = error
-    return wrong
+    def say(outline: Outline) -> None:
+        for line in find_lines(outline):
+            _say(f"{outline.name}: {line}")
+
+    return _for_each(outlines, say)
 
 
 # ---------------------------------------------------------------------- commands
@@ -247,28 +262,27 @@ def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: 
       psy status --json
     """
     from psyrun.console import show_details, show_statuses
-    from psyrun.errors import PsyrunError
     from psyrun.queues import Queues
     from psyrun.status import list_details, read_status
 
     selection = project.select(tasks)
     queues = Queues(selection.outlines)
-    found: list[tuple[Outline, Status]] = []
-    broken: dict[str, Exception] = dict(selection.broken)
-    for outline in selection.outlines:
-        try:
-            found.append((outline, read_status(outline, selection.cache, queues)))
-        except PsyrunError as error:
-            broken[outline.name] = error
-    _complain_of(broken)
-    if as_json:
-        return _say_json([each for _, each in found])
-    if found:
-        _say(show_statuses([each for _, each in found]))
-    for outline, _ in found if verbose else ():
+    found: dict[str, Status] = {}
+
+    def look(outline: Outline) -> None:
+        found[outline.name] = read_status(outline, selection.cache, queues)
+
+    def tell(outline: Outline) -> None:
         lines = show_details(list_details(outline), None if everything else 100)
         if lines:
             _say("\n".join([f"\n{outline.name}:", *lines]))
+
+    _complain_of({**selection.broken, **_for_each(selection.outlines, look)})
+    if as_json:
+        return _say_json(list(found.values()))
+    if found:
+        _say(show_statuses(list(found.values())))
+    _complain_of(_for_each([each for each in selection.outlines if verbose and each.name in found], tell))
     return OK
 
 
@@ -297,13 +311,16 @@ def errors(project: Project, tasks: tuple[str, ...]) -> int:
 
     selection = project.select(tasks)
     _complain_of(selection.broken)
-    any_failed = False
-    for outline in selection.outlines:
-        groups = group_failures(list_details(outline))
-        any_failed = any_failed or bool(groups)
-        for group in groups:
+    failed: list[str] = []
+
+    def tell(outline: Outline) -> None:
+        for group in group_failures(list_details(outline)):
+            failed.append(outline.name)
             _say(f"{outline.name}: {show_group(group)}")
-    if not any_failed:
+
+    wrong = _for_each(selection.outlines, tell)
+    _complain_of(wrong)
+    if not (failed or wrong):
         _say("no row failed")
     return OK
 
@@ -370,24 +387,31 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
       psy clean fig1           everything that psy run made for fig1
       psy clean --stale        only rows of older code, or that left the space
     """
-    from psyrun.clean import find_files, remove_files
+    from psyrun.clean import find_files, remove_files, remove_forgotten
     from psyrun.console import count
+    from psyrun.queues import Queues
+    from psyrun.running import code_of, worst
 
     if not (tasks or everything or stale):
         raise click.UsageError("name the tasks to clean, or use --all")
     selection = project.select(tasks)
-    _complain_of(selection.broken)
-    for outline in selection.outlines:
+    queues = Queues(selection.outlines)
+    ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+
+    def remove(outline: Outline) -> None:
         doomed = find_files(outline, stale=stale)
+        files = count(len(doomed), "file")
         if not doomed:
             _say(f"{outline.name}: nothing to remove")
-            continue
-        ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
-        if ask and not click.confirm(f"{outline.name}: remove {count(len(doomed), 'file')}?", default=False):
-            continue
-        remove_files(outline, doomed)
-        _say(f"{outline.name}: {count(len(doomed), 'file')} removed")
-    return OK
+        elif not ask or click.confirm(f"{outline.name}: remove {files}?", default=False):
+            remove_files(outline, doomed, queues)
+            _say(f"{outline.name}: {files} removed")
+
+    wrong = _for_each(selection.outlines, remove)
+    for folder in {outline.root / outline.workdir for outline in selection.outlines}:
+        remove_forgotten(folder)
+    _complain_of({**selection.broken, **wrong})
+    return worst([USAGE if selection.broken else OK, *map(code_of, wrong.values())])
 
 
 @cli.command()
@@ -406,17 +430,21 @@ def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
     from psyrun.console import count
     from psyrun.flights import cancel_jobs
     from psyrun.queues import Queues
+    from psyrun.running import code_of, worst
 
     if not tasks and not everything:
         raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
     selection = project.select(tasks)
-    _complain_of(selection.broken)
     queues = Queues(selection.outlines)
-    for outline in selection.outlines:
+
+    def cancel(outline: Outline) -> None:
         jobs = cancel_jobs(outline, queues)
         said = f"{count(jobs, 'job')} cancelled; what is finished is kept" if jobs else "nothing is in flight"
         _say(f"{outline.name}: {said}")
-    return OK
+
+    wrong = _for_each(selection.outlines, cancel)
+    _complain_of({**selection.broken, **wrong})
+    return worst([USAGE if selection.broken else OK, *map(code_of, wrong.values())])
 
 
 @cli.command("new-task")
@@ -492,7 +520,7 @@ def doit(project: Project, arguments: tuple[str, ...]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``psy`` and return its exit code."""
-    from psyrun.errors import PsyrunError
+    from psyrun.errors import PsyrunError, explain
 
     try:
         return cli.main(args=arguments, prog_name="psy", standalone_mode=False) or OK
@@ -517,7 +545,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        _complain(f"{error.filename}: {error.strerror}; let psy read and write there")
+        _complain(explain(error))
         return UNFINISHED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["replacing", "sync_folder", "write_atomic"]
+__all__ = ["find_temporaries", "replacing", "sync_folder", "write_atomic"]
+
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
 
 
 @contextmanager
@@ -52,6 +55,14 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write all bytes of a file by `replacing` it."""
     with replacing(path) as temporary, open(temporary, "xb") as file:  # noqa: PTH123 - "xb" takes no name twice
         file.write(data)
+
+
+def find_temporaries(folder: Path, name: str | None = None) -> list[Path]:
+    """List the temporary files in a folder, or those of one file, that nobody came to rename or remove."""
+    if not folder.is_dir():
+        return []
+    found = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.iterdir())
+    return [path for path, match in found if match is not None and name in (None, match["name"])]
 
 
 def _sync_file(path: Path) -> None:

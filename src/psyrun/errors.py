@@ -18,6 +18,7 @@ Every message names the thing, the place and the cure::
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "StoreError",
     "SubmitLimitError",
     "TaskFileError",
+    "explain",
 ]
 
 
@@ -114,3 +116,24 @@ class SubmitLimitError(SchedulerError):
 
 class NoAnswerError(SchedulerError):
     """The batch system can't be reached, or did not answer in time."""
+
+
+_IN_THE_WAY = "something else is in its place: move it away"
+_CURES = {
+    errno.EEXIST: _IN_THE_WAY,
+    errno.EISDIR: _IN_THE_WAY,
+    errno.ENOTDIR: _IN_THE_WAY,
+    errno.ELOOP: _IN_THE_WAY,
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space",
+    errno.EILSEQ: "rename the folder",
+}
+
+
+def explain(error: Exception) -> str:
+    """Say what is wrong: errors of ours say it themselves, those of the system get place and cure."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    place = error.filename if error.filename2 is None else error.filename2
+    cure = _CURES.get(error.errno or 0, "let psy read and write there")
+    return f"{place}: {error.strerror}; {cure}"

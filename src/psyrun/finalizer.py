@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psyrun.console import count
-from psyrun.errors import OK, UNFINISHED, PsyrunError
+from psyrun.errors import OK, UNFINISHED, PsyrunError, explain
 from psyrun.farm import collect
 from psyrun.lock import hold
 from psyrun.merge import merge
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with hold(outline.layout.lock, _say):
             _say(f"{outline.name}: {_finish(outline)}")
     except (PsyrunError, OSError) as error:
-        sys.stderr.write(f"psyrun: error: {error}\n")
+        sys.stderr.write(f"psyrun: error: {explain(error)}\n")
         return UNFINISHED
     return OK
 

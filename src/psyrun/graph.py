@@ -17,7 +17,7 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import BaseFail, TaskFailed
 from doit.loader import generate_tasks
 
-from psyrun.errors import PsyrunError
+from psyrun.errors import PsyrunError, explain
 from psyrun.farm import finish, process
 from psyrun.merge import merge
 from psyrun.orders import Orders, Silence, Watcher
@@ -186,7 +186,7 @@ class _Nodes:
                 return TaskFailed(str(error))
             except OSError as error:
                 self.run.errors[self.outline.name] = error
-                return TaskFailed(f"{self.outline.name}: {error}")
+                return TaskFailed(f"{self.outline.name}: {explain(error)}")
 
         return act
 
@@ -229,7 +229,7 @@ class _Nodes:
         layout = self.outline.layout
         plan = read_plan(layout.plan)
         receipt = read_receipt(layout.process)
-        if plan is None or receipt is None or receipt["table"] != plan.table_digest:
+        if plan is None or receipt is None or receipt.get("table") != plan.table_digest:
             return False
         # Without a result to vouch for them, the journals are read: merge is about to rely on them.
         return is_current(layout, plan) or is_receipt_true(plan, layout)

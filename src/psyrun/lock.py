@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import locale
 import logging
+import os
+import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["hold"]
+__all__ = ["find_claims", "hold"]
 
 _LIFETIME = timedelta(seconds=60)
 _REFRESH = 15.0
@@ -32,6 +37,7 @@ def hold(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """
     from flufl.lock import Lock, LockState, TimeOutError
 
+    _check_path(path)
     logging.getLogger("flufl.lock").setLevel(logging.CRITICAL)
     lock = Lock(str(path), lifetime=_LIFETIME)
     while True:
@@ -44,8 +50,7 @@ def hold(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
             else:
                 waiting(_owner(lock))
         except OSError as error:
-            why = f"{error.strerror}; free space, or let yourself write there"
-            raise OSError(error.errno, why, str(path.parent)) from error
+            raise OSError(error.errno, error.strerror, str(path.parent)) from error
     over = threading.Event()
     refresher = threading.Thread(target=_refresh, args=(lock, over), daemon=True)
     refresher.start()
@@ -56,6 +61,34 @@ def hold(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
         refresher.join()
         with suppress(Exception):  # It expired or was broken: then it is not ours to release.
             lock.unlock()
+
+
+def _check_path(path: Path) -> None:
+    """Refuse a path that can't be written into a lock file, as it has to be."""
+    try:
+        str(path).encode(locale.getpreferredencoding(False))
+    except UnicodeEncodeError as error:
+        why = "the name of a folder is not text in the encoding of this system"
+        raise OSError(errno.EILSEQ, why, str(path.parent)) from error
+
+
+def find_claims(path: Path) -> list[Path]:
+    """List what processes that are no more left behind of their claims to a lock."""
+    return [claim for claim in path.parent.glob(f"{path.name}|*|*|*") if _is_stale(claim)]
+
+
+def _is_stale(claim: Path) -> bool:
+    _, host, pid, _ = claim.name.split("|", 3)
+    if host == socket.getfqdn() and pid.isdecimal():
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            return False
+    with suppress(OSError):
+        return claim.stat().st_mtime + _LIFETIME.seconds < time.time()  # A claim is dated to its end.
+    return False
 
 
 def _break(path: Path) -> None:

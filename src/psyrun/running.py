@@ -20,6 +20,7 @@ from psyrun.errors import (
     FormatError,
     PsyrunError,
     TaskFileError,
+    explain,
 )
 from psyrun.farm import wait_for_jobs
 from psyrun.graph import Run, run_pass
@@ -69,7 +70,7 @@ def settle_stakes(outlines: Sequence[Outline], cache: SourceCache, talk: Talk, *
     for outline in outlines:
         try:
             stake = find_stake(outline, cache)
-        except PsyrunError:
+        except (PsyrunError, OSError):
             continue  # The run finds the same fault, and says so.
         if stake is None:
             continue
@@ -179,7 +180,7 @@ def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted
     for outline in outlines:
         error = run.errors.get(outline.name)
         if error is not None:
-            talk.complain(str(error))
+            talk.complain(explain(error))
             codes.append(code_of(error))
             continue
         if outline.name in waiting:
@@ -189,9 +190,9 @@ def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted
             continue  # It would have to be run to know how many rows there are.
         try:
             status = read_status(outline, run.cache, queues)
-        except PsyrunError as trouble:
-            talk.complain(str(trouble))
-            codes.append(USAGE)
+        except (PsyrunError, OSError) as trouble:
+            talk.complain(explain(trouble))
+            codes.append(code_of(trouble))
             continue
         codes.append(_summarise_one(status, run, talk, interrupted=interrupted))
         if status.uptodate and _was_edited(outline):
