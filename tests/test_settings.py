@@ -398,6 +398,5 @@ def test_task_files_are_found_in_the_order_of_their_names(project):
         project.task(name, HEAD)
     project.write("psy-tasks/other.py", "")
     project.write("psy-tasks/task_x.txt", "")
-    (project.root / "psy-tasks/task_folder.py").mkdir()
     found = find_task_files(project.root, "psy-tasks")
     assert [path.name for path in found] == ["task_10.py", "task_a.py", "task_b.py"]

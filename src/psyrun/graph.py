@@ -14,10 +14,10 @@ from typing import Any
 from doit.cmd_base import TaskLoader2
 from doit.dependency import DatabaseException, SqliteDB
 from doit.doit_cmd import DoitMain
-from doit.exceptions import BaseFail, TaskFailed
+from doit.exceptions import BaseFail, InvalidTask, TaskFailed
 from doit.loader import generate_tasks
 
-from psyrun.errors import PsyrunError, explain
+from psyrun.errors import PsyrunError, TaskFileError, explain
 from psyrun.farm import finish, process
 from psyrun.merge import merge
 from psyrun.orders import Orders, Silence, Watcher
@@ -115,20 +115,27 @@ def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterato
     if run is None:
         run = Run(root=Path.cwd(), taskdir=taskdir, orders=Orders(wait=True))
     run.cache = SourceCache.load(run.cache_path)
-    outlines, broken = read_outlines(run.root, run.taskdir, run.cache)
+    try:
+        outlines, broken = read_outlines(run.root, run.taskdir, run.cache)
+    except TaskFileError as missing:  # The folder; doit shows no traceback of this one.
+        raise InvalidTask(str(missing)) from missing
+    taken = set(outlines)
     for name, error in broken.items():
         run.errors[name] = error
-        yield _broken_node(name, error)
+        yield _broken_node(name, error, taken)
     queues = run.queues or Queues(outlines.values())
     for outline in outlines.values():
         yield from _Nodes(outline, run, queues).nodes()
 
 
-def _broken_node(name: str, error: PsyrunError) -> dict[str, Any]:
+def _broken_node(name: str, error: PsyrunError, taken: set[str]) -> dict[str, Any]:
     def fail() -> TaskFailed:
         return TaskFailed(str(error))
 
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name) or "_"
+    while plain in taken:
+        plain += "_"
+    taken.add(plain)
     return {"basename": plain, "actions": [(fail,)], "doc": "broken task file"}
 
 

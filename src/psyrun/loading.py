@@ -49,7 +49,7 @@ def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole")
     Raises
     ------
     TaskFileError
-        If the file raises, or calls ``sys.exit``; the original exception is its cause.
+        If the file raises, be it ``SystemExit``; the original exception is its cause.
     """
     home = os.path.normpath(root.absolute())
     folder = os.path.normpath(Path(home, source.task).parent)
@@ -62,7 +62,9 @@ def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole")
     ):
         try:
             _run(source, home, part, module)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise TaskFileError(_explain(error, source, home, part)) from error
         yield module
 

@@ -15,6 +15,7 @@ from psyrun.loading import hidden, shown
 from psyrun.plan import read_plan
 from psyrun.records import list_journals, read_values, vouched
 from psyrun.rows import ABSENT, stack
+from psyrun.split import refuse_folder
 from psyrun.store import ChunkStore
 from psyrun.survey import file_digest, is_current, read_ends, read_receipt
 from psyrun.task import open_task
@@ -65,6 +66,7 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         If the store can't hold a value.
     """
     layout = outline.layout
+    refuse_folder(outline)
     plan = read_plan(layout.plan)
     receipt = read_receipt(layout.process)
     if plan is None or receipt is None or receipt.get("table") != plan.table_digest:

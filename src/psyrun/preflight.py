@@ -14,9 +14,10 @@ import cloudpickle
 from psyrun.child import command
 from psyrun.console import count, duration, show_assignment
 from psyrun.errors import ExecuteError, StoreError, TaskFileError
-from psyrun.journal import encode_inputs, read_blocks
+from psyrun.journal import read_blocks
 from psyrun.pool import Crew, Work, evaluate
 from psyrun.source import write_zip
+from psyrun.split import encode_assignments
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def try_one(outline: Outline) -> Iterator[str]:
         If the store can't hold its values.
     """
     with open_task(outline) as task, tempfile.TemporaryDirectory(prefix="psyrun-") as folder:
-        total = len(task.pspace)
+        total = task.total
         if total == 0:
             yield "the space has no assignments: there is nothing to try"
             return
@@ -91,7 +92,7 @@ def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dic
     inputs.mkdir()
     write_zip(outline.source, code)
     columns = {name: [value] for name, value in assignment.items()}
-    (inputs / "0.pkl").write_bytes(encode_inputs({"batch": 0, "size": 1, "code": ""}, columns))
+    (inputs / "0.pkl").write_bytes(encode_assignments(outline, {"batch": 0, "size": 1, "code": ""}, columns))
     argv = command(root=outline.root, code=code, inputs=inputs, exclude=outline.exclude)
     evaluate([Work(tag=0, rows=range(1))], memory, Crew(argv=argv, size=1, timeout=task.timeout))
     journal = folder / "journal"

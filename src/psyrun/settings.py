@@ -60,7 +60,11 @@ def _is_names(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return isinstance(value, (str, os.PathLike)) and bool(os.fspath(value))
+    return isinstance(value, (str, os.PathLike)) and bool(path := os.fspath(value)) and "\0" not in str(path)
+
+
+def _is_paths(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_is_path, value))
 
 
 def _or_none(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -76,7 +80,8 @@ def _is_options(value: Any) -> bool:
 
 
 def _is_space(value: Any) -> bool:
-    return all(hasattr(value, name) for name in ("build", "keys", "iterate", "__len__"))
+    names = ("build", "keys", "iterate", "__len__")
+    return not isinstance(value, type) and all(hasattr(value, name) for name in names)
 
 
 def _is_a(protocol: type) -> Callable[[Any], bool]:
@@ -94,7 +99,7 @@ SETTINGS: Mapping[str, Setting] = {
         "a function called once per process, with its number", "a function or None", _or_none(callable)
     ),
     "name": Setting("the task's name", "a name", _or_none(lambda value: isinstance(value, str))),
-    "file_dep": Setting("data files that the task reads", "a list of paths", _is_names, ()),
+    "file_dep": Setting("data files that the task reads", "a list of paths", _is_paths, ()),
     "workdir": Setting("folder of work folders", "a path", _is_path, "psy-work"),
     "resultfile": Setting("the result file", "a path or None", _or_none(_is_path)),
     "store": Setting("how the result is stored", "a store, such as NpzStore()", _or_none(_is_a(Store))),

@@ -111,7 +111,7 @@ def read_source(root: Path, task_file: Path, cache: SourceCache | None = None) -
     capture = _Capture.begin(root, task_file, SourceCache() if cache is None else cache)
     task = capture.read(capture.task_file)
     conf_file = Path(capture.task_file).with_name(_CONF)
-    conf = capture.read(conf_file) if conf_file.is_file() else None
+    conf = capture.read(conf_file) if os.path.lexists(conf_file) else None
     scripts = [path for path in (conf, task) if path is not None]
     facts = capture.task_facts(scripts)
     capture.search.edits = facts["path"]
@@ -176,6 +176,8 @@ class _Capture:
         """Read a file unless it was, and return its path relative to the root."""
         name = self._relative(path)
         if name not in self.files:
+            if path.exists() and not path.is_file():  # Reading a pipe would wait for ever.
+                raise TaskFileError(f"{name}: it is no file; psyrun has to read it: move or rename it")
             try:
                 self.files[name] = path.read_bytes()
             except OSError as error:
@@ -183,7 +185,8 @@ class _Capture:
         return name
 
     def _relative(self, path: Path) -> str:
-        for place, root in ((path, self.root), (path.resolve(), os.path.realpath(self.root))):
+        real = Path(os.path.realpath(path))  # which a link to itself has too
+        for place, root in ((path, self.root), (real, os.path.realpath(self.root))):
             if place.is_relative_to(root):
                 return place.relative_to(root).as_posix()
         return Path(os.path.relpath(path, self.root)).as_posix()

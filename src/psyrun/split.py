@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Task
 
-__all__ = ["Digests", "Draft", "attend", "draft_plan", "furnish", "has_inputs", "split", "take_digests"]
+__all__ = [
+    "Digests",
+    "Draft",
+    "attend",
+    "draft_plan",
+    "encode_assignments",
+    "furnish",
+    "has_inputs",
+    "refuse_folder",
+    "split",
+    "take_digests",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +109,7 @@ def split(outline: Outline, orders: Orders, cache: SourceCache, watcher: Watcher
 def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     """Whether the plan stands as it is; bring the settings that it records up to date."""
     layout = outline.layout
+    refuse_folder(outline)
     old = read_plan(layout.plan)
     foreign = _is_foreign(layout)
     if foreign and not (orders.again or orders.keep_rows):
@@ -113,6 +125,15 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     if current != old:
         write_plan(layout.plan, current)
     return True
+
+
+def refuse_folder(outline: Outline) -> None:
+    """Raise DirtyError where there is a folder in the place of the result file."""
+    if outline.layout.result.is_dir():
+        raise DirtyError(
+            f"{outline.path}: its result would be {outline.result}, which is a folder;"
+            " move the folder away, or set another `resultfile`"
+        )
 
 
 def _is_finished(layout: Layout, plan: Plan) -> bool:
@@ -413,6 +434,19 @@ def _encode(
     header = {"batch": number, "size": size, "code": plan.code, "space": plan.space, "names": list(columns)}
     if origin is not None:
         header["origin"] = origin
+    return encode_assignments(outline, header, columns)
+
+
+def encode_assignments(
+    outline: Outline, header: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]
+) -> bytes:
+    """Encode the assignments of a batch for its input file.
+
+    Raises
+    ------
+    TaskFileError
+        If a parameter can't be pickled, naming it.
+    """
     try:
         return encode_inputs(header, columns)
     except Exception as error:

@@ -76,7 +76,7 @@ def read_status(outline: Outline, cache: SourceCache, queues: Queues) -> Status:
     result = outline.result if layout.result.exists() else None
     if plan is None:
         with open_task(outline) as task:
-            total = len(task.pspace)
+            total = task.total
         return Status(name=outline.name, total=total, missing=total, result=result)
     current = is_current(layout, plan)
     uptodate = current and _is_planned(outline, plan, cache)

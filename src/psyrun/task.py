@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import inspect
 import os
 import re
 from contextlib import contextmanager, suppress
@@ -12,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from psyrun.clashes import find_clashes
 from psyrun.errors import StoreError, TaskFileError
 from psyrun.loading import loaded
 from psyrun.plan import Layout
 from psyrun.settings import check_settings, check_text, literal_settings
+from psyrun.signatures import check_execute, check_setup
 from psyrun.source import read_source
 from psyrun.store import AutodetectStore, PickleStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from psyrun.backend import Backend
     from psyrun.pspace import ParameterSpace
@@ -118,14 +119,14 @@ def find_task_files(root: Path, taskdir: str) -> list[Path]:
             f"{taskdir}: no such folder in {root}; run psy where it is, name another with --taskdir,"
             " or begin with psy new-task NAME"
         )
-    return sorted(path for path in folder.glob("task_*.py") if path.is_file())
+    return sorted(folder.glob("task_*.py"))
 
 
 def find_names(root: Path, taskdir: str) -> list[str]:
     """Return the names of the tasks of a folder as far as their text tells; nothing is run."""
     names = []
     for path in find_task_files(root, taskdir):
-        name = path.stem.removeprefix("task_")
+        name = _name_of(path)
         with suppress(TaskFileError):
             name = (literal_settings(read_source(root, path)) or {}).get("name") or name
         names.append(name)
@@ -144,20 +145,33 @@ def read_outlines(
     broken : dict
         Name (as far as it is known) -> what is wrong with that file; the others are not affected.
     """
-    outlines: dict[str, Outline] = {}
-    broken: dict[str, TaskFileError] = {}
+    found: list[Outline] = []
+    wrong: dict[Path, TaskFileError] = {}
     for path in find_task_files(root, taskdir):
-        name = path.stem.removeprefix("task_")
         try:
-            outline = read_outline(root, path, cache)
+            found.append(read_outline(root, path, cache))
         except TaskFileError as error:
-            broken[name] = error
-            continue
+            wrong[path] = error
+    outlines: dict[str, Outline] = {}
+    for outline in sorted(found, key=lambda each: each.name != _name_of(Path(each.path))):
         other = outlines.setdefault(outline.name, outline)
         if other is not outline:
             taken = f"the name {outline.name!r} is taken by {other.path}; set another `name`"
-            broken[name] = TaskFileError(f"{outline.path}: {taken}")
-    return outlines, broken
+            wrong[Path(outline.path)] = TaskFileError(f"{outline.path}: {taken}")
+    for name, clash in find_clashes(list(outlines.values())).items():
+        wrong[Path(outlines.pop(name).path)] = clash
+    ordered = {each.name: each for each in found if outlines.get(each.name) is each}
+    return ordered, {_name_broken(path, ordered): error for path, error in sorted(wrong.items())}
+
+
+def _name_of(path: Path) -> str:
+    return path.stem.removeprefix("task_")
+
+
+def _name_broken(path: Path, taken: Collection[str]) -> str:
+    """Name a task file that can't be used: as its task would be, unless another is called so."""
+    name = _name_of(path)
+    return path.name if name in taken else name
 
 
 def read_outline(root: Path, path: Path, cache: SourceCache | None = None) -> Outline:
@@ -195,13 +209,14 @@ def _fingerprint(source: Source) -> str:
 def _run_for_settings(source: Source, root: Path) -> dict[str, Any]:
     with loaded(source, root) as module:
         values = check_settings(source, vars(module))
-    plain = {name: values[name] for name in ("name", "file_dep", "exclude_from_result", "overwrite_dirty")}
+    plain = {name: values[name] for name in ("name", "exclude_from_result", "overwrite_dirty")}
     paths = {name: values[name] and os.fspath(values[name]) for name in ("workdir", "resultfile")}
-    return {**plain, **paths, "store": values["store"] and values["store"].ext}
+    data = [os.fspath(path) for path in values["file_dep"]]
+    return {**plain, **paths, "file_dep": data, "store": values["store"] and values["store"].ext}
 
 
 def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
-    name = values.get("name") or Path(source.task).stem.removeprefix("task_")
+    name = values.get("name") or _name_of(Path(source.task))
     check_name(source.task, name)
     folder = Path(source.task).parent
     workdir = _normalise(root, Path(values.get("workdir") or "psy-work"))
@@ -299,6 +314,14 @@ class Task:
         """The task's name."""
         return self.outline.name
 
+    @property
+    def total(self) -> int:
+        """How many assignments the space has; TaskFileError where it can't tell."""
+        try:
+            return len(self.pspace)
+        except Exception as error:
+            raise TaskFileError(f"{self.outline.path}: pspace can't be evaluated: {error}") from error
+
 
 @contextmanager
 def open_task(outline: Outline) -> Iterator[Task]:
@@ -315,7 +338,10 @@ def open_task(outline: Outline) -> Iterator[Task]:
         for name in ("pspace", "execute"):
             if values[name] is None:
                 raise TaskFileError(f"{source.task}: there is no `{name}`; a task file has to define it")
-        _check_signature(source, values)
+        names, setup = _list_names(source, values["pspace"]), values["setup"]
+        check_execute(source.task, values["execute"], names, more=setup is not None)
+        if setup is not None:
+            check_setup(source.task, setup)
         _check_options(source, outline.root, values)
         yield Task(
             outline=outline,
@@ -332,30 +358,11 @@ _PLAIN = (
 )
 
 
-def _check_signature(source: Source, values: Mapping[str, Any]) -> None:
-    """Refuse parameters that `execute` does not take, and such that nobody gives it."""
+def _list_names(source: Source, pspace: ParameterSpace) -> list[str]:
     try:
-        parameters = inspect.signature(values["execute"]).parameters
-    except (TypeError, ValueError):  # A builtin that does not tell.
-        return
-    names = list(values["pspace"].keys())
-    kinds = inspect.Parameter
-    named = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
-    by_name = {name for name, parameter in parameters.items() if parameter.kind in named}
-    takes_any = any(parameter.kind is kinds.VAR_KEYWORD for parameter in parameters.values())
-    surplus = [name for name in names if name not in by_name and not takes_any]
-    if surplus:
-        raise TaskFileError(
-            f"{source.task}: execute({', '.join(parameters)}) does not take {surplus}, which pspace has;"
-            " add them, or take **others"
-        )
-    required = {name for name in by_name if parameters[name].default is kinds.empty}
-    needed = sorted(required - set(names))
-    if needed and values["setup"] is None:
-        raise TaskFileError(
-            f"{source.task}: execute needs {needed}, which pspace does not have;"
-            " add them to pspace, give them defaults, or let setup return them"
-        )
+        return list(pspace.keys())
+    except Exception as error:  # It is the user's own class.
+        raise TaskFileError(f"{source.task}: pspace does not tell its parameters: {error!r}") from error
 
 
 def _check_options(source: Source, root: Path, values: Mapping[str, Any]) -> None:

@@ -1,0 +1,71 @@
+"""Clashes: task files that would write each other's files, or wait for each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psyrun.errors import TaskFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from psyrun.task import Outline
+
+__all__ = ["find_clashes"]
+
+
+def find_clashes(outlines: Sequence[Outline]) -> dict[str, TaskFileError]:
+    """Find the tasks whose result can't be where they want it, and those that wait for themselves.
+
+    doit refuses the whole graph for one of them: without them, the others go on.
+
+    Returns
+    -------
+    dict
+        Task -> what is wrong with it.
+    """
+    found: dict[str, TaskFileError] = {}
+    taken = {path: outline.path for outline in outlines for path in _fixed_paths(outline)}
+    for outline in outlines:
+        owner = taken.setdefault(outline.result, outline.path)
+        if owner != outline.path or outline.result in _fixed_paths(outline):
+            found[outline.name] = TaskFileError(
+                f"{outline.path}: its result would be {outline.result}, which is a file of {owner};"
+                " set another `resultfile`"
+            )
+    found |= _find_circles({o.name: o for o in outlines if o.name not in found})
+    return found
+
+
+def _fixed_paths(outline: Outline) -> Iterable[str]:
+    """Give what a task reads or writes wherever its result is, data files aside."""
+    layout = outline.layout
+    yield from outline.source.files
+    yield from (layout.relative(path) for path in (layout.plan, layout.process, layout.lock))
+
+
+def _find_circles(outlines: Mapping[str, Outline]) -> dict[str, TaskFileError]:
+    makers = {outline.result: name for name, outline in outlines.items()}
+    upstream = {
+        name: [makers[path] for path in outline.file_dep if path in makers]
+        for name, outline in outlines.items()
+    }
+    found = {}
+    for name, outline in outlines.items():
+        if name in _ancestors(name, upstream):
+            found[name] = TaskFileError(
+                f"{outline.path}: by file_dep, the task waits for its own result {outline.result};"
+                " take a result out of file_dep, here or in the tasks that this one waits for"
+            )
+    return found
+
+
+def _ancestors(name: str, upstream: Mapping[str, Sequence[str]]) -> set[str]:
+    seen: set[str] = set()
+    todo = list(upstream[name])
+    while todo:
+        each = todo.pop()
+        if each not in seen:
+            seen.add(each)
+            todo += upstream[each]
+    return seen
