@@ -6,9 +6,11 @@ import json
 import os
 import pickle
 import shutil
+import zlib
 
 import pytest
 
+from psyrun import journal
 from psyrun.cli import main
 from psyrun.journal import Failure, encode_block, encode_inputs
 
@@ -59,20 +61,14 @@ def write(data):
     [
         pytest.param(lambda path: path.mkdir(), ["it is no file", "move"], id="folder"),
         pytest.param(os.mkfifo, ["it is no file", "move"], id="pipe"),
-        pytest.param(
-            lambda path: path.symlink_to("nowhere"), ["No such file", "read it"], id="dangling link"
-        ),
-        pytest.param(
-            lambda path: path.symlink_to(path.name), ["symbolic links", "read it"], id="link to itself"
-        ),
+        pytest.param(lambda path: path.symlink_to("nowhere"), ["No such file"], id="dangling link"),
+        pytest.param(lambda path: path.symlink_to(path.name), ["symbolic links"], id="link to itself"),
         pytest.param(write(b"x = '\xff\xfe'\n"), [":1:", "utf-8", "correct it"], id="no UTF-8"),
         pytest.param(write(b"x = 1\0\n"), ["null bytes", "correct it"], id="NUL"),
         pytest.param(write("# coding: klingon\n"), ["unknown encoding", "correct it"], id="encoding"),
         pytest.param(write("def (:\n"), [":1:", "invalid syntax", "correct it"], id="syntax"),
         pytest.param(write(""), ["there is no `pspace`", "define it"], id="empty"),
-        pytest.param(
-            write("import nowhere_at_all\n"), [":1: ModuleNotFoundError", "correct it"], id="import"
-        ),
+        pytest.param(write("import nowhere_at_all\n"), [":1: ModuleNotFoundError"], id="import"),
         pytest.param(write("raise SystemExit(3)\n"), [":1: SystemExit: 3", "correct it"], id="exit"),
         pytest.param(write("raise GeneratorExit\n"), [":1: GeneratorExit", "correct it"], id="GeneratorExit"),
         pytest.param(
@@ -169,13 +165,12 @@ def test_data_files_may_be_paths(project, psy):
     assert "evaluate 2 rows" in psy("plan", "bad")[1]
 
 
-# ---------------------------------------------------------------------- task files that get in each other's way
+# ---------------------------------------------------------------------- tasks in each other's way
 
 
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("resultfile = '../psy-work/good/result.pkl'", None),
         ("resultfile = 'psy-work/good/result.pkl'", ["is a file of psy-tasks/task_good.py", "`resultfile`"]),
         ("resultfile = 'psy-tasks/task_good.py'", ["is a file of psy-tasks/task_good.py", "`resultfile`"]),
         ("resultfile = 'psy-tasks/task_bad.py'", ["is a file of psy-tasks/task_bad.py", "`resultfile`"]),
@@ -190,9 +185,8 @@ def test_task_that_gets_in_the_way_of_another_is_refused_alone(project, psy, set
     code, said = psy("plan")
     assert code == 0
     assert "good: evaluate 2 rows" in said
-    if words is not None:
-        assert_refused(project, psy, FILE, *words)
-        assert "bad:" not in said
+    assert "bad:" not in said
+    assert_refused(project, psy, FILE, *words)
 
 
 def test_tasks_that_wait_for_each_other_are_refused_and_the_others_go_on(project, psy):
@@ -281,7 +275,7 @@ def take(project, bases):
 
     def copy(state, pattern):
         shutil.copytree(bases[state], project.root, dirs_exist_ok=True)
-        return sorted((project.root / "psy-work/bad").glob(pattern))[0]
+        return min((project.root / "psy-work/bad").glob(pattern))
 
     return copy
 
@@ -320,8 +314,10 @@ def append_block(*block):
 
 def index_of_anything(path):
     """A block whose checksum is right, and whose index is none."""
-    data = encode_block(["a", None, 3.5], {"y": [1, 2, 3]})
-    path.write_bytes(data)
+    index, values = pickle.dumps(("abc", 3)), b""
+    counts = (journal._MAGIC, len(index), len(values), 3, 0, 0.0)
+    header = journal._HEADER.pack(*counts, journal._checksum(counts, index, values))
+    path.write_bytes(header + index + values)
 
 
 @pytest.mark.parametrize(
@@ -408,21 +404,15 @@ def test_damaged_sources_are_captured_anew(project, take, damage):
     assert_recovers(project)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [([1], 3), ({}, {}), ({"format": 1}, {"x": [0, 1, 2]})],
-    ids=["no dict", "no format", "no size"],
-)
-def test_input_file_of_anything_is_refused(project, psy, take, content):
+@pytest.mark.parametrize("header", [{}, {"size": "x", "code": ""}, {"size": 3}, None], ids=str)
+def test_input_file_that_says_nothing_of_itself_is_refused(project, psy, take, header):
     path = take("half", "in/0.pkl")
-    header, columns = content
-    data = encode_inputs({}, columns if isinstance(columns, dict) else {})
-    if header != {"format": 1}:
-        data = b"\x80\x05N." + data[4:]
-    path.write_bytes(data)
-    code, said = psy("run", "bad")
-    assert code in (1, 2)
-    assert "in/0.pkl" in said
+    path.write_bytes(encode_inputs(header or {}, {"x": [0, 1, 2]}))
+    if header is None:  # A list in place of the header.
+        head, packed = pickle.dumps([1]), pickle.dumps(3)
+        sums = (len(head), zlib.crc32(head), zlib.crc32(packed), journal._INPUT_MAGIC)
+        path.write_bytes(head + packed + journal._TRAILER.pack(*sums))
+    assert_refused(project, psy, "in/0.pkl", "delete it")
 
 
 SUBMISSION = {
@@ -474,9 +464,7 @@ def test_job_of_a_local_submission_that_is_none_is_over(project, take, job):
 # ---------------------------------------------------------------------- paths
 
 
-@pytest.mark.parametrize(
-    "name", ["a b", "it's", 'say "hi"', "new\nline", "üñï", "$(touch PWNED)", "a;b", "%s{}"]
-)
+@pytest.mark.parametrize("name", ["it's", 'say "hi"', "new\nline", "üñï", "$(touch PWNED)", "a;b", "%s{}"])
 def test_project_may_lie_in_a_folder_of_any_name(tmp_path, name):
     from conftest import Project
 

@@ -26,7 +26,7 @@ def find_clashes(outlines: Sequence[Outline]) -> dict[str, TaskFileError]:
     """
     found: dict[str, TaskFileError] = {}
     taken = {path: outline.path for outline in outlines for path in _fixed_paths(outline)}
-    for outline in outlines:
+    for outline in sorted(outlines, key=_lies_elsewhere):  # Who wants it where it belongs comes first.
         owner = taken.setdefault(outline.result, outline.path)
         if owner != outline.path or outline.result in _fixed_paths(outline):
             found[outline.name] = TaskFileError(
@@ -35,6 +35,10 @@ def find_clashes(outlines: Sequence[Outline]) -> dict[str, TaskFileError]:
             )
     found |= _find_circles({o.name: o for o in outlines if o.name not in found})
     return found
+
+
+def _lies_elsewhere(outline: Outline) -> bool:
+    return not outline.layout.result.is_relative_to(outline.layout.folder)
 
 
 def _fixed_paths(outline: Outline) -> Iterable[str]:

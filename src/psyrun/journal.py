@@ -386,6 +386,8 @@ def _load_header(head: bytes, path: Path) -> dict[str, Any]:
         raise FormatError(f"{path}: not an input file of psyrun; delete it")
     if version > FORMAT:
         raise _newer(path, version)
+    if not (isinstance(header.get("size"), int) and isinstance(header.get("code"), str)):
+        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
     return header
 
 
