@@ -109,3 +109,25 @@ def test_required_options_are_asked_for_before_anything_runs(cluster, project, l
     done = project.psy("run", code=2)
     assert lacking in done.stderr
     assert not (project.root / "psy-work" / "a").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["Local", "Slurm"])
+def test_jobs_of_the_scheduler_before_have_to_end_first(cluster, project, scheduler):
+    """Their ids mean nothing to another scheduler: it would lose them, or take them for its own."""
+    project.task("a", TASK)
+    project.psy("run", code=75)
+    project.edit("psy-tasks/task_a.py", "scheduler = Sqsub(workdir)", "")
+    project.edit("psy-tasks/task_a.py", "scheduler.poll = (0.3, 1.0)\nscheduler.grace = 0\n", "")
+    project.edit("psy-tasks/task_a.py", "import Sqsub", f"import {scheduler} as scheduler")
+    project.edit(
+        "psy-tasks/task_a.py", 'scheduler_args = {"timelimit": "1h", "memory": "512M", "n_cpus": 1}', ""
+    )
+    done = project.psy("run", code=2)
+    assert "jobs of Sqsub are in flight" in done.stderr
+    assert "psy kill a" in done.stderr
+    assert project.status("a")["running"] + project.status("a")["queued"] == 12
+    assert "4 jobs cancelled" in project.psy("kill", "a").stdout
+    if scheduler == "Local":
+        (project.root / "gate").touch()
+        project.psy("run")
+        assert project.result("a") == RIGHT

@@ -292,6 +292,8 @@ class ForgivingDatabase(SqliteDB):  # type: ignore[misc]
     def __init__(self, name: str, codec: Any, **options: Any) -> None:
         self._removed: set[str] = set()
         self._warned = False
+        with contextlib.suppress(OSError):
+            Path(name).touch()  # SQLite itself would withhold it from a group that may write.
         try:
             with contextlib.closing(sqlite3.connect(name, timeout=2.0)) as probe:
                 probe.execute("begin immediate")
