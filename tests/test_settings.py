@@ -10,7 +10,8 @@ from psyrun.errors import TaskFileError
 from psyrun.settings import SETTINGS, check_text, literal_settings
 from psyrun.source import SourceCache, read_source
 from psyrun.store import H5Store
-from psyrun.task import COMMANDS, find_task_files, open_task, read_outline, read_outlines
+from psyrun.task import COMMANDS, find_task_files, open_task, read_outline
+from psyrun.taskfiles import read_outlines
 
 HEAD = "from psyrun import Param\npspace = Param(x=[1, 2])\n\ndef execute(x):\n    return {}\n\n"
 COUNTING = "with open('../runs', 'a') as file:\n    file.write('x')\n"

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import TaskLoader2
 from doit.dependency import DatabaseException, SqliteDB
@@ -26,7 +26,10 @@ from psyrun.queues import Queues
 from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.split import has_inputs, split, take_digests
 from psyrun.survey import is_current, is_receipt_true, read_receipt
-from psyrun.task import Outline, read_outlines
+from psyrun.taskfiles import read_outlines
+
+if TYPE_CHECKING:
+    from psyrun.task import Outline
 
 __all__ = ["Pending", "Run", "doit_tasks", "run_doit", "run_pass"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from psyrun.errors import TaskFileError
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.task import read_outlines
+from psyrun.taskfiles import read_outlines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

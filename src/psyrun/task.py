@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.clashes import find_clashes
 from psyrun.errors import StoreError, TaskFileError
 from psyrun.loading import loaded
 from psyrun.plan import Layout
@@ -21,7 +20,7 @@ from psyrun.source import read_source
 from psyrun.store import AutodetectStore, PickleStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from psyrun.backend import Backend
     from psyrun.pspace import ParameterSpace
@@ -36,9 +35,9 @@ __all__ = [
     "check_name",
     "find_names",
     "find_task_files",
+    "name_of",
     "open_task",
     "read_outline",
-    "read_outlines",
 ]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
@@ -126,52 +125,16 @@ def find_names(root: Path, taskdir: str) -> list[str]:
     """Return the names of the tasks of a folder as far as their text tells; nothing is run."""
     names = []
     for path in find_task_files(root, taskdir):
-        name = _name_of(path)
+        name = name_of(path)
         with suppress(TaskFileError):
             name = (literal_settings(read_source(root, path)) or {}).get("name") or name
         names.append(name)
     return names
 
 
-def read_outlines(
-    root: Path, taskdir: str, cache: SourceCache | None = None
-) -> tuple[dict[str, Outline], dict[str, TaskFileError]]:
-    """Read all task files of a folder.
-
-    Returns
-    -------
-    outlines : dict
-        Task name -> outline.
-    broken : dict
-        Name (as far as it is known) -> what is wrong with that file; the others are not affected.
-    """
-    found: list[Outline] = []
-    wrong: dict[Path, TaskFileError] = {}
-    for path in find_task_files(root, taskdir):
-        try:
-            found.append(read_outline(root, path, cache))
-        except TaskFileError as error:
-            wrong[path] = error
-    outlines: dict[str, Outline] = {}
-    for outline in sorted(found, key=lambda each: each.name != _name_of(Path(each.path))):
-        other = outlines.setdefault(outline.name, outline)
-        if other is not outline:
-            taken = f"the name {outline.name!r} is taken by {other.path}; set another `name`"
-            wrong[Path(outline.path)] = TaskFileError(f"{outline.path}: {taken}")
-    for name, clash in find_clashes(list(outlines.values())).items():
-        wrong[Path(outlines.pop(name).path)] = clash
-    ordered = {each.name: each for each in found if outlines.get(each.name) is each}
-    return ordered, {_name_broken(path, ordered): error for path, error in sorted(wrong.items())}
-
-
-def _name_of(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """Return the name of a task that its file gives it."""
     return path.stem.removeprefix("task_")
-
-
-def _name_broken(path: Path, taken: Collection[str]) -> str:
-    """Name a task file that can't be used: as its task would be, unless another is called so."""
-    name = _name_of(path)
-    return path.name if name in taken else name
 
 
 def read_outline(root: Path, path: Path, cache: SourceCache | None = None) -> Outline:
@@ -216,7 +179,7 @@ def _run_for_settings(source: Source, root: Path) -> dict[str, Any]:
 
 
 def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
-    name = values.get("name") or _name_of(Path(source.task))
+    name = values.get("name") or name_of(Path(source.task))
     check_name(source.task, name)
     folder = Path(source.task).parent
     workdir = _normalise(root, Path(values.get("workdir") or "psy-work"))

@@ -1,17 +1,57 @@
-"""Clashes: task files that would write each other's files, or wait for each other."""
+"""Task files of a folder: read each by itself, those set aside that get in each other's way."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psyrun.errors import TaskFileError
+from psyrun.task import find_task_files, name_of, read_outline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from psyrun.cache import SourceCache
     from psyrun.task import Outline
 
-__all__ = ["find_clashes"]
+__all__ = ["find_clashes", "read_outlines"]
+
+
+def read_outlines(
+    root: Path, taskdir: str, cache: SourceCache | None = None
+) -> tuple[dict[str, Outline], dict[str, TaskFileError]]:
+    """Read all task files of a folder.
+
+    Returns
+    -------
+    outlines : dict
+        Task name -> outline.
+    broken : dict
+        Name (as far as it is known) -> what is wrong with that file; the others are not affected.
+    """
+    found: list[Outline] = []
+    wrong: dict[Path, TaskFileError] = {}
+    for path in find_task_files(root, taskdir):
+        try:
+            found.append(read_outline(root, path, cache))
+        except TaskFileError as error:
+            wrong[path] = error
+    outlines: dict[str, Outline] = {}
+    for outline in sorted(found, key=lambda each: each.name != name_of(Path(each.path))):
+        other = outlines.setdefault(outline.name, outline)
+        if other is not outline:
+            taken = f"the name {outline.name!r} is taken by {other.path}; set another `name`"
+            wrong[Path(outline.path)] = TaskFileError(f"{outline.path}: {taken}")
+    for name, clash in find_clashes(list(outlines.values())).items():
+        wrong[Path(outlines.pop(name).path)] = clash
+    ordered = {each.name: each for each in found if outlines.get(each.name) is each}
+    return ordered, {_name_broken(path, ordered): error for path, error in sorted(wrong.items())}
+
+
+def _name_broken(path: Path, taken: Collection[str]) -> str:
+    """Name a task file that can't be used: as its task would be, unless another is called so."""
+    name = name_of(path)
+    return path.name if name in taken else name
 
 
 def find_clashes(outlines: Sequence[Outline]) -> dict[str, TaskFileError]:
