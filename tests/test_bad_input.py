@@ -461,6 +461,28 @@ def test_job_of_a_local_submission_that_is_none_is_over(project, take, job):
     assert_recovers(project)
 
 
+# ---------------------------------------------------------------------- locks
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe", b"plan.json"])
+def test_lock_that_names_no_owner_is_broken(project, take, content):
+    take("half", "plan.json")
+    lock = project.root / "psy-work/bad/lock"
+    lock.write_bytes(content)
+    os.utime(lock, (1, 1))
+    (project.root / "fail").unlink()
+    assert project.psy("run", timeout=30).stdout.count("finished") == 1
+    assert project.result("bad") == RIGHT
+    assert not lock.exists()
+
+
+def test_folder_in_place_of_the_lock_is_refused(project, psy, take):
+    take("half", "plan.json")
+    (project.root / "psy-work/bad/lock").mkdir()
+    assert_refused(project, psy, "psy-work/bad/lock", "move it away", code=1)
+    assert [path.name for path in (project.root / "psy-work/bad").glob("lock*")] == ["lock"]
+
+
 # ---------------------------------------------------------------------- paths
 
 

@@ -22,6 +22,7 @@ __all__ = ["find_claims", "hold"]
 _LIFETIME = timedelta(seconds=60)
 _REFRESH = 15.0
 _PATIENCE = timedelta(seconds=0.5)
+_CUT_OFF = 5.0
 
 
 @contextmanager
@@ -35,22 +36,17 @@ def hold(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     waiting
         Called every half second while somebody else holds it, with who that is.
     """
-    from flufl.lock import Lock, LockState, TimeOutError
+    from flufl.lock import Lock, LockState
 
     _check_path(path)
     logging.getLogger("flufl.lock").setLevel(logging.CRITICAL)
     lock = Lock(str(path), lifetime=_LIFETIME)
-    while True:
-        try:
-            lock.lock(timeout=_PATIENCE)
-            break
-        except TimeOutError:
-            if lock.state is LockState.stale:  # Its owner was on this host and is no more.
-                _break(path)
-            else:
-                waiting(_owner(lock))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path.parent)) from error
+    while not _try(lock, path):
+        # Its owner was on this host and is no more; or what made it was cut off, or is no psy.
+        if _is_nobodys(path) or lock.state is LockState.stale:
+            _break(path)
+        else:
+            waiting(_owner(lock))
     over = threading.Event()
     refresher = threading.Thread(target=_refresh, args=(lock, over), daemon=True)
     refresher.start()
@@ -91,12 +87,37 @@ def _is_stale(claim: Path) -> bool:
     return False
 
 
+def _try(lock: Any, path: Path) -> bool:
+    """Try for half a second to get a lock, and return whether we have it."""
+    from flufl.lock import TimeOutError
+
+    try:
+        lock.lock(timeout=_PATIENCE)
+    except (TimeOutError, UnicodeDecodeError):  # The latter: the lock file may hold anything.
+        return False
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(lock.claimfile)  # noqa: PTH108 - flufl.lock knows it by a string
+        place = path if path.is_dir() else path.parent
+        raise OSError(error.errno, error.strerror, str(place)) from error
+    return True
+
+
+def _is_nobodys(path: Path) -> bool:
+    """Whether a lock file names no owner; one that is held is dated to its end, never to the past."""
+    try:
+        return path.read_bytes().count(b"|") != 3 and path.stat().st_mtime + _CUT_OFF < time.time()
+    except OSError:
+        return False
+
+
 def _break(path: Path) -> None:
     """Remove a lock and the claim of the process that held it."""
-    with suppress(OSError, ValueError):
-        claim = path.with_name(path.read_text().strip().rpartition("/")[2])
+    with suppress(OSError):
+        claim = os.fsdecode(path.read_bytes()).strip().rpartition("/")[2]
         path.unlink()
-        claim.unlink()
+        if claim.startswith(f"{path.name}|"):
+            path.with_name(claim).unlink()
 
 
 def _refresh(lock: Any, over: threading.Event) -> None:
