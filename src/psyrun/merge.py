@@ -94,8 +94,7 @@ def merge(outline: Outline, orders: Orders) -> Merged:
             "size": status.st_size,
             "table": plan.table_digest,
         }
-        # Without any receipt, the result would be taken for somebody else's; with this one already, an older
-        # result of the same size would be taken for the new one.
+        # Without any receipt, the result would be taken for somebody else's.
         _write_receipt(layout, {"format": FORMAT})
     _write_receipt(layout, content)
     return Merged(written=True, filled=tuple(sorted(reader.find_lacking())))
