@@ -394,8 +394,12 @@ def test_result_that_was_edited_without_changing_its_size_is_written_anew(projec
 def test_result_that_was_only_touched_is_up_to_date(project, psy, take):
     path = take("finished", "result.pkl")
     os.utime(path, (1, 1))
+    receipt = path.with_name("result.pkl.receipt")
+    assert '"uptodate": true' in psy("status", "--json")[1]
+    assert json.loads(receipt.read_text())["mtime"] != 10**9
     assert "up to date" in psy("run")[1]
     assert path.stat().st_mtime == 1
+    assert json.loads(receipt.read_text())["mtime"] == 10**9  # Nobody has to read it again.
 
 
 @pytest.mark.parametrize("damage", [write(b""), write(b"random"), flip])

@@ -19,7 +19,7 @@ from doit.loader import generate_tasks
 
 from psyrun.errors import PsyrunError, TaskFileError, explain
 from psyrun.farm import finish, process
-from psyrun.merge import merge
+from psyrun.merge import date_receipt, merge
 from psyrun.orders import Orders, Silence, Watcher
 from psyrun.plan import read_plan
 from psyrun.queues import Queues
@@ -258,7 +258,11 @@ class _Nodes:
     def _is_merged(self, task: Any) -> bool:
         del task
         layout = self.outline.layout
-        return is_current(layout, read_plan(layout.plan))
+        current = is_current(layout, read_plan(layout.plan))
+        with contextlib.suppress(OSError):  # Where nothing can be written, its content is read each time.
+            if current:
+                date_receipt(layout)
+        return current
 
 
 _DOCS = {"split": "plan the batches", "process": "evaluate them", "merge": "write the result"}
