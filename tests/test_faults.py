@@ -278,17 +278,18 @@ def test_worker_that_was_killed_is_named(project, processes, wait_until):
 @needs_proc
 @pytest.mark.slow
 def test_kill_9_of_a_child_fails_the_row_that_it_was_at(project, processes, wait_until):
-    project.task("example", LONG)
+    project.task("example", GATED)  # A child between two rows is killed at no row.
     run = project.start("run")
-    wait_until(lambda: len(rows_on_disk(project)[0]) >= 6)
+    wait_until(lambda: len(project.rows_seen()) == 2)
     os.kill(processes.find("psyrun.child")[0], signal.SIGKILL)
+    (project.root / "gate").touch()
     run.communicate(timeout=20)
     assert run.returncode == 1
     kept, failed = rows_on_disk(project)
-    assert len(kept) == N - 1
+    assert len(kept) == 19
     assert len(failed) == 1
     assert "signal 9 (SIGKILL)" in project.psy("status", "-v", "example").stdout
-    assert_completed_by_next_run(project, N, kept)
+    assert_completed_by_next_run(project, 20, kept)
 
 
 # ---------------------------------------------------------------------- signals
