@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,20 +152,28 @@ def wait_until() -> Callable[..., None]:
     return wait
 
 
-@pytest.fixture(scope="session")
-def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real Slurm with accounting, skipped where it is not installed, unless it is insisted on."""
-    from clusters.slurm import ACCOUNTING_PACKAGES, PACKAGES, Slurm, install, lacks
+@contextmanager
+def start_slurm(folder: Path, **options: Any) -> Iterator[Any]:
+    """A real Slurm; where it can't be had, tests are skipped, unless it is insisted on."""
+    from clusters.slurm import Slurm, install, lacks
 
-    if lacks(accounting=True) and os.environ.get("PSYRUN_REQUIRE_CLUSTERS"):
-        install(PACKAGES + ACCOUNTING_PACKAGES)
-    lacking = lacks(accounting=True)
+    cluster = Slurm(folder, **options)
+    insist = bool(os.environ.get("PSYRUN_REQUIRE_CLUSTERS"))
+    if lacks(cluster) and insist:
+        install(cluster.packages)
+    lacking = lacks(cluster)
     if lacking:
-        assert not os.environ.get("PSYRUN_REQUIRE_CLUSTERS"), lacking
+        assert not insist, lacking
         pytest.skip(lacking)
-    cluster = Slurm(tmp_path_factory.mktemp("slurm"), accounting=True)
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A cluster with accounting."""
+    with start_slurm(tmp_path_factory.mktemp("slurm"), accounting=True) as cluster:
+        yield cluster

@@ -10,55 +10,11 @@ import time
 
 import pytest
 
+from clusters.sweep import assert_right, gated, submissions, task, xs_seen
 from psyrun.errors import NoAnswerError, SubmitLimitError
 from psyrun.scheduler import JobSpec, JobState, Slurm
 from psyrun.scheduler.slurm import read_accounting, read_ended, read_queue, read_seconds, warning_seconds
 from psyrun.testing import ArrayContract, ExplainContract
-
-TASK = """\
-import time
-from counting import seen
-from psyrun import Param, Slurm
-
-pspace = Param(x=range(ROWS))
-scheduler = Slurm()
-scheduler.poll = (0.5, 2.0)
-scheduler.grace = GRACE
-scheduler_args = {"timelimit": "10"}
-max_jobs = JOBS
-
-
-def execute(x):
-    seen(x)
-    return {"y": 2 * x}
-"""
-GATE = 'import os\nwhile not os.path.exists("../gate"):\n        time.sleep(0.02)\n    '
-
-
-def task(rows, jobs, grace=0, **settings):
-    text = TASK.replace("ROWS", str(rows)).replace("JOBS", str(jobs)).replace("GRACE", str(grace))
-    return text + "".join(f"{name} = {value!r}\n" for name, value in settings.items())
-
-
-def gated(text):
-    """Let rows wait until the file `gate` is there."""
-    return text.replace(
-        "    seen(x)\n",
-        "    import os\n    while not os.path.exists('../gate'):\n        time.sleep(0.02)\n    seen(x)\n",
-    )
-
-
-def xs_seen(project):
-    return sorted(eval(line)[0] for line in project.rows_seen())
-
-
-def assert_right(project, n, factor=2, name="a"):
-    assert project.result(name) == {"x": list(range(n)), "y": [factor * x for x in range(n)]}
-
-
-def submissions(project, name="a"):
-    jobs = project.root / "psy-work" / name / "jobs"
-    return [json.loads(path.read_text()) for path in jobs.glob("*.json")]
 
 
 @pytest.fixture

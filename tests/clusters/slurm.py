@@ -15,11 +15,17 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from socket import create_server
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd")
 ACCOUNTING_PACKAGES = ("mariadb-client-core", "mariadb-server-core", "slurm-wlm-mysql-plugin", "slurmdbd")
+HOST_PACKAGES = ("iproute2",)
 COMMANDS = ("munged", "sbatch", "slurmctld", "slurmd")
 ACCOUNTING_COMMANDS = ("mariadbd", "slurmdbd")
+HOST_COMMANDS = ("ip", "nsenter", "unshare")
 GROUPS = ("freezer", "memory", "cpuacct")
 
 CONFIG = {
@@ -87,6 +93,8 @@ class Slurm:
         Whether there is a database of jobs and limits.
     hosts
         Whether the controller and each node have a network and a host name of their own.
+    partitions
+        Further partitions of all nodes, each ``NAME SETTING=VALUE ...``.
     config
         Settings of slurm.conf that replace those above.
     """
@@ -101,13 +109,26 @@ class Slurm:
         port: int | None = None,
         accounting: bool = False,
         hosts: bool = False,
+        partitions: Sequence[str] = (),
         config: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.nodes, self.cpus, self.memory = folder, nodes, cpus, memory
         self.port, self.accounting, self.hosts = port or _find_ports(nodes + 11), accounting, hosts
-        self.config = config or {}
+        self.partitions, self.config = partitions, config or {}
         self.net = "10.213.78"
         self._database: subprocess.Popen[bytes] | None = None
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The Debian packages that it takes."""
+        more = ACCOUNTING_PACKAGES if self.accounting else ()
+        return PACKAGES + more + (HOST_PACKAGES if self.hosts else ())
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The programs that it takes."""
+        more = ACCOUNTING_COMMANDS if self.accounting else ()
+        return COMMANDS + more + (HOST_COMMANDS if self.hosts else ())
 
     @property
     def env(self) -> dict[str, str]:
@@ -169,7 +190,8 @@ class Slurm:
             f" Sockets=1 CoresPerSocket={self.cpus} ThreadsPerCore=1 RealMemory={self.memory} State=UNKNOWN"
         )
         partition = "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 State=UP"
-        text = [f"{name}={value}" for name, value in lines.items()] + [nodes, partition]
+        more = [f"PartitionName={line} Nodes=ALL MaxTime=INFINITE DefaultTime=60" for line in self.partitions]
+        text = [f"{name}={value}" for name, value in lines.items()] + [nodes, partition, *more]
         (self.folder / "slurm.conf").write_text("\n".join(text) + "\n")
         (self.folder / "cgroup.conf").write_text(
             "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainSwapSpace=no\n"
@@ -462,14 +484,27 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
-def lacks(accounting: bool = False) -> str | None:
+def lacks(cluster: Slurm) -> str | None:
     """Return what keeps a cluster from being started here; None: nothing."""
     if os.geteuid() != 0:
         return "a test cluster needs root"
-    commands = COMMANDS + (ACCOUNTING_COMMANDS if accounting else ())
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    absent = [name for name in commands if shutil.which(name, path=path) is None]
-    return f"not installed: {', '.join(absent)}" if absent else None
+    absent = [name for name in cluster.commands if shutil.which(name, path=path) is None]
+    if absent:
+        return f"not installed: {', '.join(absent)}"
+    return _lacks_networks() if cluster.hosts else None
+
+
+def _lacks_networks() -> str | None:
+    """Try what a host with a network of its own takes: containers may lack the right to."""
+    try:
+        _ip("netns", "add", "psytest-try")
+        _ip("netns", "del", "psytest-try")
+        _ip("link", "add", "psytest-try", "type", "bridge")
+        _ip("link", "del", "psytest-try")
+    except subprocess.CalledProcessError as error:
+        return f"no networks for hosts of their own: {error.stderr.decode().strip()}"
+    return None
 
 
 def main() -> None:
@@ -478,8 +513,8 @@ def main() -> None:
     if "down" in sys.argv:
         cluster.stop()
         return
-    if lacks(cluster.accounting):
-        install(PACKAGES + (ACCOUNTING_PACKAGES if cluster.accounting else ()))
+    if lacks(cluster):
+        install(cluster.packages)
     cluster.start()
     print(cluster.run("sinfo"))
     print(f"export SLURM_CONF={cluster.env['SLURM_CONF']}")
