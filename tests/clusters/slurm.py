@@ -7,6 +7,7 @@ Needs to be root: nodes start jobs as their owners.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from socket import create_server
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd")
 ACCOUNTING_PACKAGES = ("mariadb-client-core", "mariadb-server-core", "slurm-wlm-mysql-plugin", "slurmdbd")
@@ -115,7 +116,8 @@ class Slurm:
         self.folder, self.nodes, self.cpus, self.memory = folder, nodes, cpus, memory
         self.port, self.accounting, self.hosts = port or _find_ports(nodes + 11), accounting, hosts
         self.partitions, self.config = partitions, config or {}
-        self.net = "10.213.78"
+        self.name = f"c{self.port}"  # No other cluster here has it: nodes share cgroups, hosts a kernel.
+        self.net = f"10.213.{self.port // 100 % 256}"
         self._database: subprocess.Popen[bytes] | None = None
 
     @property
@@ -134,6 +136,10 @@ class Slurm:
     def env(self) -> dict[str, str]:
         """What clients need."""
         return {"SLURM_CONF": str(self.folder / "slurm.conf")}
+
+    def node(self, number: int) -> str:
+        """Return the name of a node, counted from 1."""
+        return f"{self.name}n{number}"
 
     def run(self, *argv: str, check: bool = True) -> str:
         """Run a command of Slurm and return what it prints."""
@@ -181,12 +187,12 @@ class Slurm:
             **config,
         }
         last = self.nodes
-        where = f"NodeHostname=node[1-{last}] NodeAddr={self.net}.[1-{last}]"
+        where = f"NodeHostname={self.name}n[1-{last}] NodeAddr={self.net}.[1-{last}]"
         if not self.hosts:
             where = f"NodeHostname={os.uname().nodename.split('.')[0]} NodeAddr=127.0.0.1"
         ports = f"{self.port + 11}-{self.port + 10 + last}"
         nodes = (
-            f"NodeName=node[1-{last}] {where} Port=[{ports}] CPUs={self.cpus}"
+            f"NodeName={self.name}n[1-{last}] {where} Port=[{ports}] CPUs={self.cpus}"
             f" Sockets=1 CoresPerSocket={self.cpus} ThreadsPerCore=1 RealMemory={self.memory} State=UNKNOWN"
         )
         partition = "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 State=UP"
@@ -311,7 +317,7 @@ class Slurm:
 
     def start_node(self, number: int) -> None:
         """Start a node's daemon."""
-        name = f"node{number}"
+        name = self.node(number)
         if self._pid("slurmd", self.folder / "run" / f"slurmd.{name}.pid"):
             return
         (self.folder / "spool" / name).mkdir(parents=True, exist_ok=True)
@@ -346,13 +352,14 @@ class Slurm:
             with suppress(AssertionError):
                 self.cancel_all()
         for number in range(1, self.nodes + 1):
-            self._stop("slurmd", self.folder / "run" / f"slurmd.node{number}.pid")
+            self._stop("slurmd", self.folder / "run" / f"slurmd.{self.node(number)}.pid")
         for name in ("slurmctld", "slurmdbd", "mariadbd"):
             self._stop(name)
         if self._database is not None:
             self._database.wait(30)
         self._stop("munged", self.folder / "munge" / "pid")
-        for group in Path("/sys/fs/cgroup").glob("*/slurm_node*"):
+        self._end_what_is_left()
+        for group in Path("/sys/fs/cgroup").glob(f"*/slurm_{self.name}n*"):
             for path in sorted((p for p in group.rglob("*") if p.is_dir()), reverse=True):
                 with suppress(OSError):
                     path.rmdir()
@@ -363,72 +370,84 @@ class Slurm:
 
     def kill_node(self, number: int) -> None:
         """End a node's daemon and the jobs on it, as a power cut does."""
-        name = f"node{number}"
-        victims = [*self.processes_of(name)]
+        name = self.node(number)
+        victims = self.processes_of(number)
         self._stop("slurmd", self.folder / "run" / f"slurmd.{name}.pid", signal.SIGKILL)
         for pid in victims:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def processes_of(self, node: str) -> list[int]:
+    def processes_of(self, number: int) -> list[int]:
         """Return the processes of jobs on a node, and the daemons that tend them."""
         found = set()
+        for pid, variables in self._processes():
+            if f"SLURMD_NODENAME={self.node(number)}" in variables:
+                with suppress(OSError):
+                    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+                    found |= {pid} | ({parent} if _name(parent) == "slurmstepd" else set())
+        return sorted(found)
+
+    def _processes(self) -> Iterator[tuple[int, set[str]]]:
+        """Yield the processes that belong to this cluster or know of it, with their environment."""
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
-                environment = (path / "environ").read_bytes().split(b"\0")
-                if f"SLURMD_NODENAME={node}".encode() in environment:
-                    parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-                    tends = Path(f"/proc/{parent}/comm").read_text().strip() == "slurmstepd"
-                    found |= {int(path.name)} | ({int(parent)} if tends else set())
-        return sorted(found)
+                variables = set((path / "environ").read_bytes().decode(errors="replace").split("\0"))
+                if f"SLURM_CONF={self.env['SLURM_CONF']}" in variables:
+                    yield int(path.name), variables
+
+    def _end_what_is_left(self) -> None:
+        """End jobs that were cut off, and daemons that for ever try to tell the controller of their end."""
+        for pid, variables in self._processes():
+            of_a_job = any(variable.startswith("SLURMD_NODENAME=") for variable in variables)
+            if of_a_job or _name(pid) in ("slurmd", "slurmstepd"):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     # ------------------------------------------------------------------ hosts of their own
 
     def _launch(self, host: str, *argv: str) -> None:
         if self.hosts:
-            name = 'hostname "$0" && exec "$@"'
-            inside = [
-                "nsenter",
-                f"--net=/run/netns/psytest-{host}",
-                "unshare",
-                "--uts",
-                "bash",
-                "-c",
-                name,
-                host,
-            ]
-            argv = (*inside, *argv)
+            named = ["bash", "-c", 'hostname "$0" && exec "$@"', host]
+            argv = ("nsenter", f"--net={self._space(host)}", "unshare", "--uts", *named, *argv)
         subprocess.run(argv, env=os.environ | self.env, check=True, capture_output=True)
 
+    def _space(self, host: str) -> Path:
+        return Path("/run/netns", f"{self.name}-{host}")
+
     def _make_hosts(self) -> None:
-        if not Path("/sys/class/net/psytest0").exists():
-            _ip("link", "add", "psytest0", "type", "bridge")
-            _ip("addr", "add", f"{self.net}.254/24", "dev", "psytest0")
-            _ip("link", "set", "psytest0", "up")
-        for host, last in [("ctl", 253), *((f"node{i}", i) for i in range(1, self.nodes + 1))]:
-            space = f"psytest-{host}"
-            if Path("/run/netns", space).exists():
+        """Give each host a network of its own, and a wire to the switch that connects them."""
+        if not Path("/sys/class/net", self.name).exists():
+            _ip("link", "add", self.name, "type", "bridge")
+            _ip("addr", "add", f"{self.net}.254/24", "dev", self.name)
+            _ip("link", "set", self.name, "up")
+        for host, last in [("ctl", 253), *((self.node(i), i) for i in range(1, self.nodes + 1))]:
+            space = self._space(host)
+            if space.exists():
                 continue
-            _ip("netns", "add", space)
-            _ip("link", "add", f"psytest{last}", "type", "veth", "peer", "name", "eth0", "netns", space)
-            _ip("link", "set", f"psytest{last}", "master", "psytest0", "up")
-            _ip("-n", space, "addr", "add", f"{self.net}.{last}/24", "dev", "eth0")
-            _ip("-n", space, "link", "set", "eth0", "up")
-            _ip("-n", space, "link", "set", "lo", "up")
+            _ip("netns", "add", space.name)
+            _ip("link", "add", self._wire(last), "type", "veth", "peer", "name", "eth0", "netns", space.name)
+            _ip("link", "set", self._wire(last), "master", self.name, "up")
+            _ip("-n", space.name, "addr", "add", f"{self.net}.{last}/24", "dev", "eth0")
+            _ip("-n", space.name, "link", "set", "eth0", "up")
+            _ip("-n", space.name, "link", "set", "lo", "up")
+
+    def _wire(self, last: int) -> str:
+        return f"{self.name}-{last}"
 
     def cut_off(self, number: int) -> None:
         """Pull the plug of a node's network; its jobs go on."""
-        _ip("link", "set", f"psytest{number}", "down")
+        _ip("link", "set", self._wire(number), "down")
 
     def reconnect(self, number: int) -> None:
         """Put the plug in again."""
-        _ip("link", "set", f"psytest{number}", "up")
+        _ip("link", "set", self._wire(number), "up")
 
     def _remove_hosts(self) -> None:
-        for path in Path("/sys/class/net").glob("psytest*"):
+        wires = [path.name for path in Path("/sys/class/net").glob(f"{self.name}-*")]
+        for name in (*wires, self.name):
             with suppress(subprocess.CalledProcessError):
-                _ip("link", "del", path.name)
-        for path in Path("/run/netns").glob("psytest-*"):
+                _ip("link", "del", name)
+        for path in Path("/run/netns").glob(f"{self.name}-*"):
             with suppress(subprocess.CalledProcessError):
                 _ip("netns", "del", path.name)
 
@@ -442,7 +461,7 @@ class Slurm:
         """Return the id in a pid file if a process of that name has it."""
         try:
             pid = int((path or self.folder / "run" / f"{name}.pid").read_text())
-            return pid if Path(f"/proc/{pid}/comm").read_text().strip() == name else None
+            return pid if _name(pid) == name else None
         except (OSError, ValueError):
             return None
 
@@ -467,16 +486,21 @@ class Slurm:
             time.sleep(0.1)
 
 
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 def _find_ports(count: int) -> int:
     """Return the first of so many ports that nobody listens at, as a cluster that was left behind may."""
-    for first in range(27800, 32000, 100):
+    for first in random.sample(range(27800, 32000, 100), 42):  # At random: others look for some, too.
         with ExitStack() as stack:
             try:
                 for port in range(first, first + count):
                     stack.enter_context(create_server(("", port)))
             except OSError:
                 continue
-            return first
+            if not Path("/sys/class/net", f"c{first}").exists():  # There, ports are in other networks.
+                return first
     raise OSError("no ports are free")
 
 
@@ -498,10 +522,10 @@ def lacks(cluster: Slurm) -> str | None:
 def _lacks_networks() -> str | None:
     """Try what a host with a network of its own takes: containers may lack the right to."""
     try:
-        _ip("netns", "add", "psytest-try")
-        _ip("netns", "del", "psytest-try")
-        _ip("link", "add", "psytest-try", "type", "bridge")
-        _ip("link", "del", "psytest-try")
+        _ip("netns", "add", "psyrun-try")
+        _ip("netns", "del", "psyrun-try")
+        _ip("link", "add", "psyrun-try", "type", "bridge")
+        _ip("link", "del", "psyrun-try")
     except subprocess.CalledProcessError as error:
         return f"no networks for hosts of their own: {error.stderr.decode().strip()}"
     return None
