@@ -273,7 +273,7 @@ def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: 
         found[outline.name] = read_status(outline, selection.cache, queues)
 
     def tell(outline: Outline) -> None:
-        lines = show_details(list_details(outline), None if everything else 100)
+        lines = show_details(list_details(outline, queues), None if everything else 100)
         if lines:
             _say("\n".join([f"\n{outline.name}:", *lines]))
 
@@ -307,14 +307,16 @@ def errors(project: Project, tasks: tuple[str, ...]) -> int:
       psy errors fig1
     """
     from psyrun.console import show_group
+    from psyrun.queues import Queues
     from psyrun.status import group_failures, list_details
 
     selection = project.select(tasks)
     _complain_of(selection.broken)
+    queues = Queues(selection.outlines)
     failed: list[str] = []
 
     def tell(outline: Outline) -> None:
-        for group in group_failures(list_details(outline)):
+        for group in group_failures(list_details(outline, queues)):
             failed.append(outline.name)
             _say(f"{outline.name}: {show_group(group)}")
 

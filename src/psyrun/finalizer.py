@@ -1,22 +1,25 @@
 """``python -m psyrun.finalizer TASK_FILE``: merges in a job of its own, when the others have ended.
 
-It submits nothing, keeps no database, and leaves alone what was edited since it was submitted: psy run has
-the say then.
+Where rows are missing, it writes down why jobs ended. It submits nothing, keeps no database, and leaves alone
+what was edited since it was submitted: psy run has the say then.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psyrun.console import count
 from psyrun.errors import OK, UNFINISHED, PsyrunError, explain
 from psyrun.farm import collect
+from psyrun.flights import note_ends
 from psyrun.lock import hold
 from psyrun.merge import merge
 from psyrun.orders import Orders
 from psyrun.plan import read_plan
+from psyrun.queues import Queues
 from psyrun.source import SourceCache
 from psyrun.split import take_digests
 from psyrun.task import read_outline
@@ -63,6 +66,8 @@ def _finish(outline: Outline) -> str:
         return f"it was edited meanwhile; psy run {outline.name} has the say"
     survey = collect(plan, outline.layout).survey
     if not survey.complete:
+        with suppress(PsyrunError):  # What batch systems tell on this host is welcome, and no more.
+            note_ends(outline, Queues(), survey)
         return f"{survey.done:,} of {count(survey.total, 'row')} are done; psy run {outline.name} goes on"
     merged = merge(outline, Orders())
     return f"{count(survey.total, 'row')} in {outline.result}" if merged.written else "up to date"

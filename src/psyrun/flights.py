@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from psyrun.errors import DirtyError, NoAnswerError
+from psyrun.errors import DirtyError, NoAnswerError, PsyrunError
 from psyrun.queues import batch_states, open_submissions, scheduler_of
 from psyrun.scheduler import JobState
 from psyrun.submissions import list_submissions, write_submission
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from psyrun.plan import Plan
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from psyrun.survey import Survey
     from psyrun.task import Outline
 
-__all__ = ["Flights", "cancel_jobs", "count_flying"]
+__all__ = ["Flights", "cancel_jobs", "count_flying", "explain_ends", "note_ends"]
 
 _ERROR = "psyrun: error: "
 _TAIL = 20_000  # bytes of a log that may hold the last error
@@ -164,6 +165,7 @@ class Flights:
         failed = {progress.batch.number for progress in survey.batches if progress.failed}
         found: dict[int, JobState] = {}
         ended: dict[str, list[int]] = {}
+        submissions = self.note_ends(submissions, flying, missing | failed)
         for each in submissions:
             there, late = flying[each.token], self._note_gone(each, flying[each.token], missing)
             found |= dict.fromkeys((each.numbers[element] for element in late), JobState.UNKNOWN) | dict(
@@ -175,6 +177,47 @@ class Flights:
                 if number in missing | failed and not (number in there or element in late)
             ]
         self._close(submissions, found, ended, missing)
+        return found
+
+    def note_ends(
+        self,
+        submissions: Sequence[Submission],
+        flying: Mapping[str, Mapping[int, JobState]],
+        unfinished: Collection[int],
+    ) -> list[Submission]:
+        """Write down why elements ended, which systems soon forget; return the submissions with that.
+
+        Parameters
+        ----------
+        submissions
+            Open submissions.
+        flying
+            What `look` said of them.
+        unfinished
+            Batches that have rows without values.
+        """
+        noted = self.ask_ends(submissions, flying, unfinished)
+        for before, after in zip(submissions, noted):
+            if before.told != after.told:
+                write_submission(self.outline.layout.jobs, after)
+        return noted
+
+    def ask_ends(
+        self,
+        submissions: Sequence[Submission],
+        flying: Mapping[str, Mapping[int, JobState]],
+        unfinished: Collection[int],
+    ) -> list[Submission]:
+        """Return the submissions with what the batch system, asked once, tells of elements that ended."""
+        gone = {each.token: _find_gone(each, flying[each.token], unfinished) for each in submissions}
+        asked = [each.job for each in submissions if gone[each.token] and each.job is not None]
+        reasons = self.scheduler.explain(asked) if asked else {}
+        found = []
+        for each in submissions:
+            job = each.job or ""
+            why = {str(e): reasons.get((job, e), reasons.get((job, -1))) for e in gone[each.token]}
+            fresh = {element: text for element, text in why.items() if text is not None}
+            found.append(replace(each, told={**each.told, **fresh}))
         return found
 
     def _note_gone(
@@ -204,16 +247,14 @@ class Flights:
             each.token: [element for element in ended[each.token] if str(element) not in each.ended]
             for each in submissions
         }
-        asked = [each.job for each in submissions if news[each.token] and each.job is not None]
-        reasons = self.scheduler.explain(asked) if asked else {}
-        told: dict[str, list[tuple[Submission, int]]] = defaultdict(list)
+        said: dict[str, list[tuple[Submission, int]]] = defaultdict(list)
         for each in submissions:
             known = dict(each.ended)
             for element in news[each.token]:
-                why = self._explain(each, element, reasons, lost=each.numbers[element] in missing)
+                why = self.explain(each, element, lost=each.numbers[element] in missing)
                 if why:
                     known[str(element)] = why.splitlines()[-1]
-                    told[why].append((each, element))
+                    said[why].append((each, element))
             over = not any(number in flying for number in each.numbers)
             if over and not known:
                 self._path(each).unlink(missing_ok=True)
@@ -221,20 +262,17 @@ class Flights:
                 gone = {element: since for element, since in each.gone.items() if element not in known}
                 closed = replace(each, ended=known, gone=gone, over=over)
                 write_submission(self.outline.layout.jobs, closed)
-        for why, elements in told.items():
+        for why, elements in said.items():
             self._tell(why, elements)
 
-    def _explain(
-        self, submission: Submission, element: int, reasons: Mapping[tuple[str, int], str], *, lost: bool
-    ) -> str | None:
+    def explain(self, submission: Submission, element: int, *, lost: bool) -> str | None:
         """Return why an element ended: the worker knows better than the system, where it could say so."""
-        job = submission.job or ""
-        why = reasons.get((job, element), reasons.get((job, -1)))
+        why = submission.told.get(str(element))
         said = self._last_words(submission, element) if lost or why is None else None
         if said is not None and said.startswith(_ERROR):
             return said.removeprefix(_ERROR)
         if why is None and lost and not self.scheduler.attended:
-            why = f"job {job} left the queue without its rows"
+            why = f"job {submission.job} left the queue without its rows"
         return f"{why} ({said})" if why and said and not self.scheduler.attended else why
 
     def _last_words(self, submission: Submission, element: int) -> str | None:
@@ -285,6 +323,56 @@ def count_flying(outline: Outline, queues: Queues) -> int:
         flights = Flights(outline, scheduler_of(outline, name), queues, [])
         flying += sum(map(len, flights.look(flights.find()).values()))
     return flying
+
+
+def _find_gone(
+    submission: Submission, there: Mapping[int, JobState], unfinished: Collection[int]
+) -> list[int]:
+    """Return the elements that ended before their rows were there, and are not given up yet."""
+    return [
+        element
+        for element, number in enumerate(submission.numbers)
+        if number in unfinished and number not in there and str(element) not in submission.ended
+    ]
+
+
+def _open_flights(outline: Outline, queues: Queues) -> Iterator[tuple[Flights, list[Submission]]]:
+    """Yield the open submissions of a task whose ids are known, by scheduler."""
+    there = open_submissions(outline)
+    for name in sorted({each.scheduler for each in there}):
+        flights = Flights(outline, scheduler_of(outline, name), queues, [])
+        yield flights, [each for each in there if each.scheduler == name and each.job]
+
+
+def explain_ends(outline: Outline, queues: Queues, survey: Survey) -> dict[int, str]:
+    """Return batch -> why its job ended early: what is noted, and what batch systems tell now.
+
+    Nothing is written.
+    """
+    found: dict[int, str] = {}
+    for submission in list_submissions(outline.layout.jobs):
+        found |= submission.reasons()
+    missing = {progress.batch.number for progress in survey.batches if progress.missing}
+    unfinished = missing | {progress.batch.number for progress in survey.batches if progress.failed}
+    with suppress(PsyrunError):  # Then nobody tells.
+        for flights, ours in _open_flights(outline, queues):
+            if flights.scheduler.attended:
+                continue
+            flying = flights.look(ours)
+            for each in flights.ask_ends(ours, flying, unfinished):
+                for element in _find_gone(each, flying[each.token], unfinished):
+                    number = each.numbers[element]
+                    why = flights.explain(each, element, lost=number in missing)
+                    found |= {number: why} if why else {}
+    return found
+
+
+def note_ends(outline: Outline, queues: Queues, survey: Survey) -> None:
+    """Write down why jobs of a task ended early, which batch systems soon forget."""
+    unfinished = {progress.batch.number for progress in survey.batches if progress.missing or progress.failed}
+    for flights, ours in _open_flights(outline, queues):
+        if not flights.scheduler.attended:
+            flights.note_ends(ours, flights.look(ours), unfinished)
 
 
 def cancel_jobs(outline: Outline, queues: Queues) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import FormatError, TaskFileError
+from psyrun.flights import explain_ends
 from psyrun.journal import Failure, read_inputs
 from psyrun.loading import loaded
 from psyrun.plan import read_plan
@@ -14,7 +15,6 @@ from psyrun.records import Tallies, list_journals, read_records
 from psyrun.scheduler import JobState
 from psyrun.source import read_zip
 from psyrun.split import take_digests
-from psyrun.submissions import list_submissions
 from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 
@@ -146,7 +146,7 @@ class Detail:
         return f"{self.failure.reason}; its job: {self.reason}"
 
 
-def list_details(outline: Outline) -> Iterator[Detail]:
+def list_details(outline: Outline, queues: Queues) -> Iterator[Detail]:
     """Yield the wanted rows that have no values, in the order of their batches.
 
     Raises
@@ -160,10 +160,9 @@ def list_details(outline: Outline) -> Iterator[Detail]:
         return
     wanted = plan.wanted_rows()
     journals = list_journals(layout.out)
-    reasons: dict[int, str] = {}
-    for submission in list_submissions(layout.jobs):
-        reasons |= submission.reasons()
-    for progress in survey_plan(plan, layout, Tallies()).batches:
+    survey = survey_plan(plan, layout, Tallies())
+    reasons = explain_ends(outline, queues, survey)
+    for progress in survey.batches:
         batch = progress.batch
         if progress.done == batch.wanted:
             continue

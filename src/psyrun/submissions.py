@@ -59,6 +59,8 @@ class Submission:
         The id of the job that merges when its jobs have ended, or None.
     gone
         Element -> when it was first found to have left the queue without its rows, seconds since 1970.
+    told
+        Element -> why it ended, as the batch system told while it still knew.
     ended
         Element -> why it ended, for elements that are given up; "-1" for all.
     over
@@ -78,7 +80,8 @@ class Submission:
     job: str | None = None
     merge: str | None = None
     gone: Mapping[str, float] = field(default_factory=dict)
-    ended: Mapping[str, str] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
     over: bool = False
 
     @property
@@ -94,7 +97,8 @@ class Submission:
     def reasons(self) -> dict[int, str]:
         """Return batch -> why its element ended early, where that is known."""
         whole = self.ended.get("-1")
-        found = {n: self.ended.get(str(element), whole) for element, n in enumerate(self.numbers)}
+        known = self.told | self.ended if whole is None else self.ended
+        found = {n: known.get(str(element), whole) for element, n in enumerate(self.numbers)}
         return {number: why for number, why in found.items() if why}
 
     def with_job(self, job: str) -> Submission:
