@@ -163,9 +163,10 @@ class Flights:
         """
         missing = {progress.batch.number for progress in survey.batches if progress.missing}
         failed = {progress.batch.number for progress in survey.batches if progress.failed}
+        unfinished = missing | failed
         found: dict[int, JobState] = {}
         ended: dict[str, list[int]] = {}
-        submissions = self.note_ends(submissions, flying, missing | failed)
+        submissions = self.note_ends(submissions, flying, unfinished)
         for each in submissions:
             there, late = flying[each.token], self._note_gone(each, flying[each.token], missing)
             found |= dict.fromkeys((each.numbers[element] for element in late), JobState.UNKNOWN) | dict(
@@ -174,7 +175,7 @@ class Flights:
             ended[each.token] = [
                 element
                 for element, number in enumerate(each.numbers)
-                if number in missing | failed and not (number in there or element in late)
+                if number in unfinished and not (number in there or element in late)
             ]
         self._close(submissions, found, ended, missing)
         return found
