@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from psyrun import cli
-from psyrun.disk import write_atomic
+from psyrun.disk import write_all, write_atomic
 from psyrun.journal import JournalWriter, encode_block
 
 
@@ -35,6 +35,24 @@ def test_file_is_synced_then_renamed_then_its_folder_is_synced(tmp_path, events)
     write_atomic(path, b"content")
     number, folder = path.stat().st_ino, tmp_path.stat().st_ino
     assert events == [("fsync", number), ("replace", number), ("fsync", folder)]
+
+
+def test_many_files_are_synced_then_renamed_and_their_folder_is_synced_once(tmp_path, events):
+    files = {f"{number}": bytes(number) for number in range(100)}
+    write_all(tmp_path, files)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    numbers = {path.stat().st_ino for path in tmp_path.iterdir()}
+    assert events[-1] == ("fsync", tmp_path.stat().st_ino)
+    for number in numbers:
+        assert events.index(("fsync", number)) < events.index(("replace", number))
+    assert len(events) == 2 * len(files) + 1
+
+
+def test_of_many_files_one_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "50").mkdir()  # A file can't take its place.
+    with pytest.raises(OSError, match="50"):
+        write_all(tmp_path, {f"{number}": b"content" for number in range(100)})
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_journal_is_synced_then_renamed_then_its_folder_is_synced(tmp_path, events):

@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["find_temporaries", "replacing", "sync_folder", "write_atomic"]
+__all__ = ["find_temporaries", "replacing", "sync_folder", "write_all", "write_atomic"]
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
+_SYNCS = 8  # files that are synced at a time
 
 
 @contextmanager
@@ -39,6 +40,13 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     The bytes are synced, then renamed; then the folder is synced. Readers see the old bytes or the new
     ones, also after a crash.
     """
+    with _renaming(path, suffix) as temporary:
+        yield temporary
+    sync_folder(path.parent)
+
+
+@contextmanager
+def _renaming(path: Path, suffix: str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
     try:
         yield temporary
@@ -48,12 +56,36 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
-    sync_folder(path.parent)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write all bytes of a file by `replacing` it."""
-    with replacing(path) as temporary, open(temporary, "xb") as file:  # noqa: PTH123 - "xb" takes no name twice
+    with replacing(path) as temporary:
+        _create(temporary, data)
+
+
+def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write many files of a folder, name -> bytes, each by replacing it; when it returns, all are safe.
+
+    Several are synced at a time, for a disk takes them together, and the folder once.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    def write(name: str) -> None:
+        with _renaming(folder / name, ".tmp") as temporary:
+            _create(temporary, files[name])
+
+    pool = ThreadPoolExecutor(_SYNCS)
+    try:
+        for _ in pool.map(write, files):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    sync_folder(folder)
+
+
+def _create(path: Path, data: bytes) -> None:
+    with open(path, "xb") as file:  # noqa: PTH123 - "xb" takes no name twice
         file.write(data)
 
 

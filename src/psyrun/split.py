@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import write_atomic
+from psyrun.disk import write_all, write_atomic
 from psyrun.errors import DirtyError, FormatError, IdentityError, NewerFormatError, StoreError, TaskFileError
 from psyrun.journal import encode_block, encode_inputs, read_input_header, read_inputs
 from psyrun.lock import hold
@@ -391,8 +391,8 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
         data = _encode(outline, plan, found.number, found.columns, draft.found.origin)
         write_atomic(layout.input(found.number), data)
         _write_journal(layout, found.number, encode_block(range(found.size), draft.found.values))
-    for number, data in inputs.items():
-        write_atomic(layout.input(number), data)
+    if inputs:
+        write_all(layout.inputs, {layout.input(number).name: data for number, data in inputs.items()})
     write_plan(layout.plan, plan)
 
 
