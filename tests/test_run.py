@@ -722,3 +722,24 @@ def test_children_share_the_cores_among_their_threads(project, monkeypatch, argu
     project.psy("run", *arguments)
     cores = str(joblib.cpu_count())
     assert set(project.result("t")["threads"]) == {cores if expected == "cores" else expected}
+
+
+def test_task_run_alone_says_which_upstream_failed(project):
+    text = """\
+import os
+from psyrun import Param
+pspace = Param(x=range(3))
+def execute(x):
+    return {"y": 1 // (x - 1) if not os.path.exists("../mended") else 0}
+"""
+    project.task("a", text)
+    for name, upstream in (("b", "a"), ("c", "b")):
+        project.task(name, text + f'file_dep = ["../psy-work/{upstream}/result.pkl"]\n')
+    done = project.psy("run", "c", code=1)
+    assert "a: 2 of 3 rows done, 1 failed\n" in done.stdout
+    assert "why: psy errors a" in done.stdout
+    assert "b: waits for psy-work/a/result.pkl, the result of a\n" in done.stdout
+    assert "c: waits for psy-work/b/result.pkl, the result of b\n" in done.stdout
+    (project.root / "mended").touch()
+    done = project.psy("run", "c")
+    assert done.stdout.splitlines()[-1] == "c: finished, 3 rows in psy-work/c/result.pkl"

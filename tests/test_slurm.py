@@ -94,6 +94,45 @@ def test_waiting_asks_once_a_poll_for_all_tasks_and_runs_chains(cluster, project
     assert len(project.rows_seen()) == 19
 
 
+@pytest.fixture
+def chain(cluster, project):
+    """Three tasks, each of which needs the result of the one before; the first waits for the gate."""
+    project.task("a", gated(task(4, 2)))
+    project.task("b", task(3, 1, file_dep=["../psy-work/a/result.pkl"]))
+    project.task("c", task(2, 1, file_dep=["../psy-work/b/result.pkl"]))
+    return (("a", 4), ("b", 3), ("c", 2))
+
+
+WAITS = "{}: waits for psy-work/{}/result.pkl, the result of {}; once it is there: psy run {}, or"
+
+
+def test_detached_chain_says_what_waits_for_what_and_what_to_type_next(chain, project, wait_until):
+    b, c = WAITS.format("b", "a", "a", "b"), WAITS.format("c", "b", "b", "c")
+    begun = project.psy("run", code=75).stdout
+    assert f"{b} for the whole chain: psy run --wait b\n" in begun
+    assert f"{c} for the whole chain: psy run --wait c\n" in begun
+    (project.root / "gate").touch()
+    for name, _ in chain:
+        wait_until((project.root / "psy-work" / name / "result.pkl").exists)  # It appears by itself.
+        done = project.psy("run", code=75 if name != "c" else 0)
+        assert f"{name}: up to date" in done.stdout
+        assert (c in done.stdout) == (name == "a")
+    for name, rows in chain:
+        assert_right(project, rows, name=name)
+    assert len(project.rows_seen()) == 9
+
+
+def test_task_whose_upstream_is_in_flight_waits_when_it_is_run_alone(chain, project):
+    project.psy("run", "a", code=75)
+    alone = project.psy("run", "c", code=75).stdout
+    assert "a: 0 of 4 rows done, 2 jobs in flight" in alone
+    assert WAITS.format("c", "b", "b", "c") in alone
+    (project.root / "gate").touch()
+    project.psy("run", "--wait", "c")
+    for name, rows in chain:
+        assert_right(project, rows, name=name)
+
+
 def test_interrupt_leaves_the_jobs_running(cluster, project, wait_until):
     project.task("a", gated(task(4, 2)))
     run = project.start("run", "--wait")

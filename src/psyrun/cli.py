@@ -202,9 +202,9 @@ def run(
             _say(f"there are no task files in {project.taskdir}; begin with psy new-task NAME")
         return code
     talk = Talk(say=_say, complain=_complain, confirm=click.confirm)
-    if not (keep or force) and not settle_stakes(selection.outlines, selection.cache, talk, yes=yes):
+    if not (keep or force) and not settle_stakes(selection.chain, selection.cache, talk, yes=yes):
         return worst([code, UNFINISHED])
-    return worst([code, run_passes(project.taskdir, selection.outlines, orders, talk, wait=wait)])
+    return worst([code, run_passes(project.taskdir, selection, orders, talk, wait=wait)])
 
 
 @cli.command()

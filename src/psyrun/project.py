@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from psyrun.errors import TaskFileError
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.taskfiles import read_outlines
+from psyrun.taskfiles import find_upstream, read_outlines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -27,6 +27,8 @@ class Selection:
     ----------
     outlines
         Those whose task files can be read.
+    upstream
+        Others whose results these need, directly or through more.
     broken
         Name -> what is wrong with the others.
     cache
@@ -34,8 +36,14 @@ class Selection:
     """
 
     outlines: Sequence[Outline]
+    upstream: Sequence[Outline]
     broken: Mapping[str, TaskFileError]
     cache: SourceCache
+
+    @property
+    def chain(self) -> Sequence[Outline]:
+        """All tasks that have to be finished for these to be."""
+        return [*self.upstream, *self.outlines]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +74,10 @@ class Project:
         for name in names:
             if name not in outlines and name not in broken:
                 raise TaskFileError(_no_such_task(name, [*outlines, *broken], self.taskdir))
+        chosen = [outline for name, outline in outlines.items() if not names or name in names]
         return Selection(
-            outlines=[outline for name, outline in outlines.items() if not names or name in names],
+            outlines=chosen,
+            upstream=find_upstream(chosen, outlines.values()),
             broken={name: error for name, error in broken.items() if not names or name in names},
             cache=cache,
         )

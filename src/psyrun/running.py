@@ -30,11 +30,12 @@ from psyrun.stakes import find_stake
 from psyrun.status import read_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
     from psyrun.console import LogWatcher, TerminalWatcher
     from psyrun.orders import Orders
+    from psyrun.project import Selection
     from psyrun.source import SourceCache
     from psyrun.status import Status
     from psyrun.task import Outline
@@ -85,16 +86,14 @@ def settle_stakes(outlines: Sequence[Outline], cache: SourceCache, talk: Talk, *
     return True
 
 
-def run_passes(
-    taskdir: str, outlines: Sequence[Outline], orders: Orders, talk: Talk, *, wait: bool = False
-) -> int:
+def run_passes(taskdir: str, selection: Selection, orders: Orders, talk: Talk, *, wait: bool = False) -> int:
     """Let doit make passes over the graph, say what came of it, and return the exit code.
 
     Parameters
     ----------
     taskdir
         Folder of the task files, relative to the project root.
-    outlines
+    selection
         The tasks to run.
     orders
         What the user asked for.
@@ -103,7 +102,8 @@ def run_passes(
     wait
         Whether to wait for the jobs of a batch system and make another pass, until nothing is in flight.
     """
-    queues = Queues(outlines)
+    outlines, chain = selection.outlines, selection.chain
+    queues = Queues(chain)
     interrupted = False
     with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
         first = run = Run(
@@ -113,13 +113,22 @@ def run_passes(
             for run in _make_passes(first, [outline.name for outline in outlines]):
                 if not (wait and run.pending):
                     break
-                flying = [outline for outline in outlines if outline.name in run.pending]
+                flying = [outline for outline in chain if outline.name in run.pending]
                 jobs = count(_count_jobs(run), "job")
                 watcher.note("psy", f"waiting for {jobs}; Ctrl-C leaves them running")
                 wait_for_jobs(flying, watcher, queues)
         except KeyboardInterrupt:
             interrupted = True
-    return _summarise(outlines, run, talk, interrupted=interrupted)
+    waiting = {} if interrupted else _find_waiting(chain, run)
+    unfinished = run.pending.keys() | run.failures.keys() | run.errors.keys() | waiting.keys()
+    told = [*(outline for outline in selection.upstream if outline.name in unfinished), *outlines]
+    code = _summarise(told, waiting, run, talk, interrupted=interrupted)
+    if not interrupted:
+        return code
+    names = " ".join(outline.name for outline in outlines)
+    jobs = f" {count(_count_jobs(run), 'job')} in flight go on." if run.pending else ""
+    talk.say(f"interrupted; what is finished is kept.{jobs} To go on: psy run {names}")
+    return INTERRUPTED
 
 
 def _count_jobs(run: Run) -> int:
@@ -173,9 +182,10 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted: bool) -> int:
+def _summarise(
+    outlines: Sequence[Outline], waiting: Mapping[str, Outline], run: Run, talk: Talk, *, interrupted: bool
+) -> int:
     queues = run.queues or Queues(outlines)
-    waiting = {} if interrupted else _find_waiting(outlines, run)
     codes = []
     for outline in outlines:
         error = run.errors.get(outline.name)
@@ -184,7 +194,7 @@ def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted
             codes.append(code_of(error))
             continue
         if outline.name in waiting:
-            codes.append(_say_waiting(outline, waiting[outline.name], run, talk))
+            codes.append(_say_waiting(outline, waiting, run, talk))
             continue
         if interrupted and not outline.layout.plan.exists():
             continue  # It would have to be run to know how many rows there are.
@@ -197,11 +207,6 @@ def _summarise(outlines: Sequence[Outline], run: Run, talk: Talk, *, interrupted
         codes.append(_summarise_one(status, run, talk, interrupted=interrupted))
         if status.uptodate and _was_edited(outline):
             talk.say(f"  it was edited meanwhile: psy run {outline.name} evaluates the new code")
-    if interrupted:
-        names = " ".join(outline.name for outline in outlines)
-        jobs = f" {count(_count_jobs(run), 'job')} in flight go on." if run.pending else ""
-        talk.say(f"interrupted; what is finished is kept.{jobs} To go on: psy run {names}")
-        return INTERRUPTED
     return worst(codes)
 
 
@@ -222,11 +227,16 @@ def _find_waiting(outlines: Sequence[Outline], run: Run) -> dict[str, Outline]:
     return waiting
 
 
-def _say_waiting(outline: Outline, upstream: Outline, run: Run, talk: Talk) -> int:
-    talk.say(f"{outline.name}: waits for {upstream.result}, the result of {upstream.name}")
-    if upstream.name in run.failures or upstream.name in run.errors:
+def _say_waiting(outline: Outline, waiting: Mapping[str, Outline], run: Run, talk: Talk) -> int:
+    upstream = first = waiting[outline.name]
+    for _ in waiting:  # Not while there is one before: a circle has no first.
+        first = waiting.get(first.name, first)
+    waits = f"{outline.name}: waits for {upstream.result}, the result of {upstream.name}"
+    if first.name in run.failures or first.name in run.errors:
+        talk.say(waits)
         return UNFINISHED
-    talk.say(f"  psy run {outline.name} once it is there, or psy run --wait for the whole chain")
+    name = outline.name
+    talk.say(f"{waits}; once it is there: psy run {name}, or for the whole chain: psy run --wait {name}")
     return PENDING
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from psyrun.cache import SourceCache
     from psyrun.task import Outline
 
-__all__ = ["find_clashes", "read_outlines"]
+__all__ = ["find_clashes", "find_upstream", "read_outlines"]
 
 
 def read_outlines(
@@ -113,3 +113,17 @@ def _ancestors(name: str, upstream: Mapping[str, Sequence[str]]) -> set[str]:
             seen.add(each)
             todo += upstream[each]
     return seen
+
+
+def find_upstream(outlines: Sequence[Outline], known: Iterable[Outline]) -> list[Outline]:
+    """Return the known tasks, besides these, whose results these need, directly or through others."""
+    given = {outline.name for outline in outlines}
+    makers = {outline.result: outline for outline in known}
+    found: dict[str, Outline] = {}
+    left = list(outlines)
+    while left:
+        needed = (makers[path] for path in left.pop().file_dep if path in makers)
+        fresh = {outline.name: outline for outline in needed if outline.name not in found.keys() | given}
+        found |= fresh
+        left += fresh.values()
+    return list(reversed(found.values()))
