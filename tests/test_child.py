@@ -63,8 +63,10 @@ class Project:
     def run(self, *batches, size=1, **settings):
         work = []
         for tag, columns in enumerate(batches):
-            (self.inputs / f"{tag}.pkl").write_bytes(encode_inputs({}, columns))
-            work.append(Work(tag=tag, rows=range(len(next(iter(columns.values()))))))
+            rows = range(len(next(iter(columns.values()))))
+            header = {"size": len(rows), "code": ""}
+            (self.inputs / f"{tag}.pkl").write_bytes(encode_inputs(header, columns))
+            work.append(Work(tag=tag, rows=rows))
         journal = Journal(self.root / "journal")
         assert evaluate(work, journal, Crew(argv=self.argv, size=size, **settings))
         journal.read()

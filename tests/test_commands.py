@@ -131,6 +131,17 @@ def test_kill_all_ends_the_runs_of_all_tasks(project, runs):
         assert run.returncode == 1, out + err
 
 
+@pytest.mark.parametrize("mishap", ["broken", "gone"])
+def test_kill_ends_the_run_of_a_task_whose_file_is_broken_or_gone(project, runs, mishap):
+    one = runs.begin("one")
+    path = project.root / "psy-tasks/task_one.py"
+    path.write_text("def execute(:") if mishap == "broken" else path.unlink()
+    assert "one: 1 job cancelled" in project.psy("kill", "one").stdout
+    _, err = one.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert not runs.processes("one")
+
+
 def test_kill_finds_nothing_where_nothing_runs(project):
     project.task("one", GATED.replace("NAME", "one"))
     assert project.psy("kill", "one").stdout == "one: nothing is in flight\n"

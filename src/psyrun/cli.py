@@ -423,7 +423,8 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
 def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
     """Cancel the jobs of tasks, and no others.
 
-    Ends local runs too. Finished rows are kept; psy run goes on there.
+    Ends local runs too, and jobs of tasks whose files are broken or gone. Finished rows are kept; psy run
+    goes on there.
 
     \b
     Example:
@@ -436,7 +437,7 @@ def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
 
     if not tasks and not everything:
         raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
-    selection = project.select(tasks)
+    selection = project.select_jobs(tasks)
     queues = Queues(selection.outlines)
 
     def cancel(outline: Outline) -> None:

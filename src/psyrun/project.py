@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psyrun.errors import TaskFileError
 from psyrun.source import CACHE_PATH, SourceCache
+from psyrun.task import outline_jobs
 from psyrun.taskfiles import find_upstream, read_outlines
 
 if TYPE_CHECKING:
@@ -71,6 +73,27 @@ class Project:
         """
         cache = SourceCache.load(self.root / CACHE_PATH)
         outlines, broken = read_outlines(self.root, self.taskdir, cache)
+        return self._select(names, outlines, broken, cache)
+
+    def select_jobs(self, names: Collection[str] = ()) -> Selection:
+        """Do what `select` does; tasks whose files are broken or gone are there as far as their jobs are."""
+        cache = SourceCache.load(self.root / CACHE_PATH)
+        outlines, broken = read_outlines(self.root, self.taskdir, cache)
+        for name in {*names, *broken} - outlines.keys():
+            with suppress(TaskFileError):  # It can't have had such a name.
+                outline = outline_jobs(self.root, self.taskdir, name)
+                if outline.layout.jobs.is_dir():
+                    outlines[name] = outline
+        broken = {name: error for name, error in broken.items() if name not in outlines}
+        return self._select(names, outlines, broken, cache)
+
+    def _select(
+        self,
+        names: Collection[str],
+        outlines: Mapping[str, Outline],
+        broken: Mapping[str, TaskFileError],
+        cache: SourceCache,
+    ) -> Selection:
         for name in names:
             if name not in outlines and name not in broken:
                 raise TaskFileError(_no_such_task(name, [*outlines, *broken], self.taskdir))

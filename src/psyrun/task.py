@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from psyrun.errors import StoreError, TaskFileError
 from psyrun.loading import loaded
 from psyrun.plan import Layout
-from psyrun.settings import check_settings, check_text, literal_settings
+from psyrun.settings import SETTINGS, check_settings, check_text, literal_settings
 from psyrun.signatures import check_execute, check_setup
-from psyrun.source import read_source
+from psyrun.source import Source, read_source
 from psyrun.store import AutodetectStore, PickleStore
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from psyrun.backend import Backend
     from psyrun.pspace import ParameterSpace
     from psyrun.scheduler import Scheduler
-    from psyrun.source import Source, SourceCache
+    from psyrun.source import SourceCache
     from psyrun.store import Store
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "find_task_files",
     "name_of",
     "open_task",
+    "outline_jobs",
     "read_outline",
 ]
 
@@ -207,6 +208,25 @@ def _store_for(result: str | os.PathLike[str] | None) -> Store:
         return AutodetectStore.get_concrete_store(result)
     except StoreError:
         return PickleStore()
+
+
+def outline_jobs(root: Path, taskdir: str, name: str) -> Outline:
+    """Outline a task whose file is broken or gone: its jobs are where work folders are by default."""
+    path = f"{taskdir}/task_{name}.py"
+    check_name(path, name)
+    nothing = Source(task=path, conf=None, files={}, modules={}, code="", space="", definitions={})
+    workdir = SETTINGS["workdir"].default
+    return Outline(
+        name=name,
+        source=nothing,
+        root=root,
+        workdir=workdir,
+        result=f"{workdir}/{name}/result.pkl",
+        file_dep=(),
+        exclude=(),
+        ext=".pkl",
+        overwrite_dirty=False,
+    )
 
 
 def check_name(path: str, name: Any) -> None:
