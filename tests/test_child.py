@@ -46,6 +46,10 @@ class Journal:
             self.failures |= {failure.row: failure for failure in block.failures}
 
 
+def header(size):
+    return {"size": size, "code": ""}
+
+
 class Project:
     """A captured task file, and the assignments of batches."""
 
@@ -64,8 +68,7 @@ class Project:
         work = []
         for tag, columns in enumerate(batches):
             rows = range(len(next(iter(columns.values()))))
-            header = {"size": len(rows), "code": ""}
-            (self.inputs / f"{tag}.pkl").write_bytes(encode_inputs(header, columns))
+            (self.inputs / f"{tag}.pkl").write_bytes(encode_inputs(header(len(rows)), columns))
             work.append(Work(tag=tag, rows=rows))
         journal = Journal(self.root / "journal")
         assert evaluate(work, journal, Crew(argv=self.argv, size=size, **settings))
@@ -176,7 +179,7 @@ def test_large_results_are_sent_before_they_pile_up(project):
 def test_a_child_evaluates_batches_in_any_order(project):
     project = project("def execute(x): return {'y': x}")
     for tag in range(4):
-        (project.inputs / f"{tag}.pkl").write_bytes(encode_inputs({}, {"x": [tag, tag + 10, tag + 20]}))
+        (project.inputs / f"{tag}.pkl").write_bytes(encode_inputs(header(3), {"x": [tag, tag + 10, tag + 20]}))
     work = [Work(tag=tag, rows=[row]) for row in (2, 0, 1) for tag in range(4)]
     journal = Journal(project.root / "journal")
     assert evaluate(work, journal, Crew(argv=project.argv, size=1))
@@ -335,7 +338,7 @@ def test_a_crash_leaves_its_traceback_and_what_was_printed_in_the_log(project, c
 
 def test_stop_keeps_what_was_sent(project):
     project = project("import time\ndef execute(x):\n    time.sleep(0.02)\n    return {'y': x}")
-    (project.inputs / "0.pkl").write_bytes(encode_inputs({}, {"x": list(range(10_000))}))
+    (project.inputs / "0.pkl").write_bytes(encode_inputs(header(10_000), {"x": list(range(10_000))}))
     journal = Journal(project.root / "journal")
     began = time.monotonic()
     crew = Crew(argv=project.argv, size=2)
