@@ -179,7 +179,9 @@ def test_large_results_are_sent_before_they_pile_up(project):
 def test_a_child_evaluates_batches_in_any_order(project):
     project = project("def execute(x): return {'y': x}")
     for tag in range(4):
-        (project.inputs / f"{tag}.pkl").write_bytes(encode_inputs(header(3), {"x": [tag, tag + 10, tag + 20]}))
+        (project.inputs / f"{tag}.pkl").write_bytes(
+            encode_inputs(header(3), {"x": [tag, tag + 10, tag + 20]})
+        )
     work = [Work(tag=tag, rows=[row]) for row in (2, 0, 1) for tag in range(4)]
     journal = Journal(project.root / "journal")
     assert evaluate(work, journal, Crew(argv=project.argv, size=1))
