@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -525,3 +526,12 @@ def broken_sbatch(tmp_path, monkeypatch):
 def test_refusals_are_told_apart(broken_sbatch, said, error):
     with pytest.raises(error):
         Slurm().submit(broken_sbatch(said))
+
+
+@pytest.mark.parametrize(
+    "extra", [["--exclusive", "--nice=10"], "--exclusive --nice=10"], ids=["list", "text"]
+)
+def test_further_options_may_be_given_as_one_would_type_them(broken_sbatch, extra):
+    argv = Slurm().submit_argv(replace(broken_sbatch(""), options={"extra": extra}))
+    at = argv.index("--exclusive")
+    assert argv[at : at + 2] == ["--exclusive", "--nice=10"]

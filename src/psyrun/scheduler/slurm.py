@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ _TABLE = {
     "gres": Option(("--gres={}",), "generic resources, such as gpu:1"),
     "constraint": Option(("--constraint={}",), "features that nodes have to have"),
     "max_running": Option((), "so many jobs run at a time at most"),
-    "extra": Option((), "list of further options of sbatch, such as ['--exclusive']"),
+    "extra": Option((), "further options of sbatch, such as ['--exclusive']"),
 }
 _RUNNING: tuple[str, ...] = (
     "RUNNING",
@@ -113,7 +114,7 @@ class Slurm(BatchSystem):
             argv += [f"--dependency=afterany:{':'.join(spec.after)}", "--kill-on-invalid-dep=yes"]
         if spec.indices:
             argv.append(f"--array={_span(spec.indices)}{_throttle(spec)}")
-        argv += spec.options.get("extra") or ()
+        argv += _arguments(spec.options.get("extra") or ())
         return argv + job_script(spec, self.index if spec.indices else "", self.first)
 
     def read_id(self, spec: JobSpec, printed: str) -> str:
@@ -154,6 +155,11 @@ class Slurm(BatchSystem):
 def _plain_env() -> dict[str, str]:
     """Return the environment without what would change the format of answers, or hide some."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
+
+
+def _arguments(extra: str | Sequence[object]) -> list[str]:
+    """Return arguments that are given as a list, or as one would type them."""
+    return shlex.split(extra) if isinstance(extra, str) else [str(each) for each in extra]
 
 
 def _span(indices: Sequence[int]) -> str:
