@@ -384,7 +384,7 @@ def test_header_of_an_input_file_is_read_without_the_classes_of_its_values(tmp_p
     exec("class Network:\n    pass", vars(module))
     monkeypatch.setitem(sys.modules, "module_of_a_user", module)
     path = tmp_path / "0.pkl"
-    path.write_bytes(encode_inputs({"size": 1}, {"network": [module.Network()]}))
+    path.write_bytes(encode_inputs({"size": 1, "code": ""}, {"network": [module.Network()]}))
     assert isinstance(read_inputs(path)[1]["network"][0], module.Network)
     monkeypatch.delitem(sys.modules, "module_of_a_user")
     assert read_input_header(path)["size"] == 1

@@ -321,7 +321,7 @@ def test_root_that_is_a_symbolic_link(project, tmp_path, monkeypatch):
         ({"psy-tasks/task_a.py": "# coding: nonsense"}, "nonsense"),
         ({"psy-tasks/task_a.py": "import bad", "psy-tasks/bad.py": "\n\n(1"}, "psy-tasks/bad.py:3: "),
         ({"psy-tasks/task_a.py": "", "psy-tasks/psy-conf.py": "1 +"}, "psy-tasks/psy-conf.py:1: "),
-        ({"psy-tasks/task_a.py/x": ""}, "psy-tasks/task_a.py: Is a directory"),
+        ({"psy-tasks/task_a.py/x": ""}, "psy-tasks/task_a.py: it is no file"),
         ({"psy-tasks/x": ""}, "psy-tasks/task_a.py: No such file"),
     ],
 )

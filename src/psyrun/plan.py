@@ -8,7 +8,7 @@ import json
 import sys
 import zlib
 from array import array
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -305,7 +305,7 @@ def make_plan(
     partition
         Number of rows -> sizes of new batches, which add up to it.
     keep
-        Rows (batch number, rows) to keep behind those of the space unless they are among them.
+        Rows (batch number, rows) to keep behind those of the space, where the space names fewer equal ones.
 
     Returns
     -------
@@ -313,8 +313,11 @@ def make_plan(
     new : dict
         Number of a new batch -> the rows of the space (numbers from 0) that it holds.
     """
+    keys = {batch.number: row_keys(batch.columns) for batch in existing}
+    wanted: Sequence[Any] = ()
     if existing:
-        cells: list[_Cell | None] = _match(space, existing, blank.code)
+        wanted = row_keys(space.columns) if space.columns else [()] * space.rows
+        cells: list[_Cell | None] = _match(wanted, existing, keys, blank.code)
         fresh: Sequence[int] = [i for i, cell in enumerate(cells) if cell is None]
     else:
         cells, fresh = [], range(space.rows)
@@ -328,7 +331,7 @@ def make_plan(
             for row, i in enumerate(rows):
                 cells[i] = (new_number, row)
         placed = [cell for cell in cells if cell is not None]
-        runs = _find_runs([*placed, *_kept(placed, existing, keep)])
+        runs = _find_runs([*placed, *_find_kept(keep, placed, wanted, existing, keys)])
     else:
         runs = [(new_number, 0, len(rows)) for new_number, rows in new.items()]
     sizes = {batch.number: batch.size for batch in existing} | {b: len(rows) for b, rows in new.items()}
@@ -338,11 +341,12 @@ def make_plan(
     return replace(plan, adopted=tuple(sorted(used.union(blank.adopted) - {plan.code}))), new
 
 
-def _match(space: Space, existing: Sequence[Existing], code: str) -> list[_Cell | None]:
-    """Find for each row of the space a row on disk; None where there is none."""
+def _match(
+    wanted: Iterable[Any], existing: Sequence[Existing], keys: Mapping[int, Sequence[Any]], code: str
+) -> list[_Cell | None]:
+    """Find for each row of the space, told by its key, a row on disk; None where there is none."""
     # The first of equal rows is the best.
     ranked = sorted(existing, key=lambda batch: (batch.code == code, batch.number), reverse=True)
-    keys = {batch.number: row_keys(batch.columns) for batch in ranked}
     index: dict[Any, Any] = {}  # key -> a cell, or a queue of cells
     for batch in ranked:
         _index_rows(index, keys[batch.number], batch, sorted(batch.done))
@@ -350,7 +354,6 @@ def _match(space: Space, existing: Sequence[Existing], code: str) -> list[_Cell 
         if batch.code == code and len(batch.done) < batch.size:
             pending = [row for row in range(batch.size) if row not in batch.done]
             _index_rows(index, keys[batch.number], batch, pending)
-    wanted = row_keys(space.columns) if space.columns else [()] * space.rows
     return [_take(index, key) for key in wanted]
 
 
@@ -375,18 +378,28 @@ def _take(index: dict[Any, Any], key: Any) -> _Cell | None:
     return cell
 
 
-def _kept(
-    cells: Collection[_Cell], existing: Sequence[Existing], keep: Iterable[tuple[int, range]]
+def _find_kept(
+    keep: Iterable[tuple[int, range]],
+    placed: Collection[_Cell],
+    wanted: Iterable[Any],
+    existing: Sequence[Existing],
+    keys: Mapping[int, Sequence[Any]],
 ) -> list[_Cell]:
-    """Return the rows to keep that have values and are not among `cells`."""
-    candidates = dict.fromkeys((number, row) for number, rows in keep for row in rows)
-    have = set(cells) if candidates else set()
+    """Return the rows to keep that have values, less as many equal ones as the space names."""
     done = {batch.number: batch.done for batch in existing}
-    return [
-        (number, row)
-        for number, row in candidates
-        if (number, row) not in have and row in done.get(number, ())
-    ]
+    cells = dict.fromkeys((number, row) for number, rows in keep for row in rows)
+    candidates = [(number, row) for number, row in cells if row in done.get(number, ())]
+    if not candidates:
+        return []
+    named, taken = Counter(wanted), set(placed)
+    kept = []
+    # What the space took comes first; where it took newer ones, these stand for the first of the others.
+    for number, row in sorted(candidates, key=lambda cell: cell not in taken):
+        key = keys[number][row]
+        named[key] -= 1
+        if named[key] < 0:
+            kept.append((number, row))
+    return kept
 
 
 def _find_runs(cells: Iterable[_Cell]) -> list[_Run]:
