@@ -386,7 +386,43 @@ def test_run_says_what_an_edit_makes_stale_before_it_runs(finished):
     assert "changed" not in finished.psy("run").stdout
 
 
+def test_run_says_how_many_rows_an_edit_repeats_and_no_more(project):
+    small(project, "Param(x=range(4))")
+    project.psy("run")
+    small(project, "Param(x=range(1, 8))", execute='return {"y": -x}')
+    assert "changed. 3 rows (" in project.psy("run").stdout  # 0 has gone, and 4 to 7 are new.
+    small(project, "Param(x=range(1, 4))")
+    assert "evaluated again" not in project.psy("run").stdout  # They are kept from before.
+    assert project.result("t") == {"x": [1, 2, 3], "y": [1, 2, 3]}
+
+
+def test_overwrite_dirty_false_lets_the_code_go_back_where_nothing_is_lost(project):
+    small(project, "Param(x=range(3))")
+    project.psy("run")
+    small(project, "Param(x=range(3))", execute='return {"y": -x}')
+    project.psy("run")
+    small(project, "Param(x=range(3))", above="overwrite_dirty = False\n")
+    assert project.count("run") == 0
+    assert project.result("t")["y"] == [0, 1, 2]
+    small(project, "Param(x=range(3))", above="overwrite_dirty = False\n", execute='return {"y": x + 1}')
+    done = project.psy("run", code=2)
+    assert "3 finished rows would be evaluated again" in done.stderr
+    assert "will be evaluated again" not in done.stdout
+
+
 # ---------------------------------------------------------------------- --continue
+
+
+def test_continue_after_going_back_names_each_assignment_once(project):
+    small(project, "Param(x=[0, 1, 1])")
+    assert project.count("run") == 3
+    small(project, "Param(x=[0, 1, 1, 2])", execute='return {"y": -x}')
+    assert project.count("run") == 4
+    small(project, "Param(x=[0, 1])")
+    assert project.count("run", "--continue") == 0
+    # Of the two equal rows and of 2, which the last result had, the space names one less.
+    assert project.result("t") == {"x": [0, 1, 1, 2], "y": [0, 1, -1, -2]}
+    assert project.count("run") == 0
 
 
 def test_continue_keeps_rows_of_older_code(finished):

@@ -102,9 +102,7 @@ def test_session_of_the_readme(project):
     assert "finished, 160 rows in psy-work/example/result.pkl" in project.psy("run").stdout
     assert project.psy("run").stdout == "example: up to date, 160 rows in psy-work/example/result.pkl\n"
     project.edit("psy-tasks/task_example.py", "10.0, 10.5]", "10.0, 10.5, 20.0]")
-    planned = (
-        "example: the parameter space changed\nexample: evaluate 40 rows, keep 160 rows planned before\n"
-    )
+    planned = "example: the parameter space changed\nexample: evaluate 40 rows, keep 160 finished rows\n"
     assert project.psy("plan").stdout == planned
     said = project.psy("run").stdout
     assert "example: 40 of 200 rows to evaluate in 40 batches" in said

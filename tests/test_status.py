@@ -183,6 +183,10 @@ def test_list_prints_bare_names_on_a_pipe(two):
     assert "task_broken.py" in done.stderr
 
 
+def foretell(evaluated):
+    return f"evaluate {evaluated} row" if evaluated else "write psy-work/good/result.pkl from"
+
+
 def test_plan_foretells_what_run_evaluates(two):
     good = "psy-tasks/task_good.py"
     steps = [
@@ -198,7 +202,7 @@ def test_plan_foretells_what_run_evaluates(two):
         said = two.psy("plan", "good").stdout.splitlines()
         assert said[0] == first
         if "up to date" not in first:
-            assert said[1].startswith(f"good: evaluate {evaluated} row"), said
+            assert said[1].startswith(f"good: {foretell(evaluated)}"), said
         assert two.count("run", "good") == evaluated, said
 
 
@@ -206,6 +210,51 @@ def test_plan_tells_failed_rows(two):
     two.psy("run", "fails", code=1)
     assert "try 1 failed row again" in two.psy("plan", "fails").stdout
     assert two.count("run", "fails", code=1) == 1
+
+
+def test_plan_counts_rows_that_are_finished_not_those_that_were_planned(two):
+    two.psy("run", "fails", code=1)
+    two.edit("psy-tasks/task_fails.py", "range(4)", "range(6)")
+    said = two.psy("plan", "fails").stdout
+    assert "fails: evaluate 2 rows, try 1 failed row again, keep 3 finished rows\n" in said
+    said = two.psy("plan", "--no-retry", "fails").stdout
+    assert "fails: evaluate 2 rows, leave 1 failed row, keep 3 finished rows\n" in said
+    assert two.count("run", "--no-retry", "fails", code=1) == 2
+
+
+def test_plan_follows_a_chain(two):
+    two.task(
+        "after",
+        """\
+        from psyrun import Param
+
+        pspace = Param(x=[1])
+        file_dep = ["../psy-work/good/result.pkl"]
+
+
+        def execute(x):
+            return {"y": x}
+        """,
+    )
+    assert two.psy("plan", "after").stdout.splitlines() == [
+        "good: was never run",
+        "good: evaluate 4 rows",
+        "after: after good, as it then turns out",
+    ]
+    two.psy("run", "after")
+    assert two.psy("plan", "after").stdout.splitlines() == [
+        "good: up to date (4 rows)",
+        "after: up to date (1 row)",
+    ]
+
+
+def test_plan_takes_what_run_takes(two):
+    two.psy("run", "good")
+    two.edit("psy-tasks/task_good.py", "range(4)", "range(2)")
+    assert "from 2 finished rows" in two.psy("plan", "good").stdout
+    assert "from 4 finished rows" in two.psy("plan", "--continue", "good").stdout
+    assert "evaluate 2 rows" in two.psy("plan", "--force", "good").stdout
+    two.psy("plan", "--force", "--continue", "good", code=2)
 
 
 # ---------------------------------------------------------------------- test

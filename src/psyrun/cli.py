@@ -88,6 +88,20 @@ _TASKS = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=_
 _pass_project = click.pass_obj
 
 
+_KEEP = click.option(
+    "-c", "--continue", "keep", is_flag=True, help="Keep rows of older code, and rows that left the space."
+)
+_FORCE = click.option(
+    "-f", "--force", is_flag=True, help="Evaluate everything again, overwrite foreign results."
+)
+_NO_RETRY = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
+
+
+def _check_choice(keep: bool, force: bool) -> None:
+    if keep and force:
+        raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
+
+
 def _open_project(taskdir: str) -> Project:
     from psyrun.project import Project
 
@@ -154,13 +168,11 @@ def cli(context: click.Context, taskdir: str) -> None:
 
 @cli.command()
 @_TASKS
-@click.option(
-    "-c", "--continue", "keep", is_flag=True, help="Keep rows of older code, and rows that left the space."
-)
-@click.option("-f", "--force", is_flag=True, help="Evaluate everything again, overwrite foreign results.")
+@_KEEP
+@_FORCE
 @click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes on this machine.")
-@click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask before costly rows are evaluated again.")
+@_NO_RETRY
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before rows of 10 minutes or more are repeated.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the jobs of a batch system.")
 @_pass_project
 def run(
@@ -192,8 +204,7 @@ def run(
     from psyrun.orders import Orders
     from psyrun.running import Talk, run_passes, settle_stakes, worst
 
-    if keep and force:
-        raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
+    _check_choice(keep, force)
     orders = Orders(keep_rows=keep, again=force, retry=not no_retry, processes=jobs)
     selection = project.select(tasks)
     code = _complain_of(selection.broken)
@@ -209,19 +220,26 @@ def run(
 
 @cli.command()
 @_TASKS
+@_KEEP
+@_FORCE
+@_NO_RETRY
 @_pass_project
-def plan(project: Project, tasks: tuple[str, ...]) -> int:
+def plan(project: Project, tasks: tuple[str, ...], keep: bool, force: bool, no_retry: bool) -> int:
     """Say what psy run would do, and do nothing.
 
     \b
-    Example:
+    Examples:
       psy plan fig1
+      psy plan --continue fig1   what psy run --continue fig1 would do
     """
-    from psyrun.preview import preview
+    from psyrun.orders import Orders
+    from psyrun.preview import Preview
 
+    _check_choice(keep, force)
     selection = project.select(tasks)
     _complain_of(selection.broken)
-    _complain_of(_say_each(selection.outlines, lambda outline: preview(outline, selection.cache)))
+    preview = Preview(selection.cache, Orders(keep_rows=keep, again=force, retry=not no_retry))
+    _complain_of(_say_each(selection.chain, preview.tell))
     return OK
 
 

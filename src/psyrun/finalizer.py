@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psyrun.console import count
+from psyrun.draft import take_digests
 from psyrun.errors import OK, UNFINISHED, PsyrunError, explain
 from psyrun.farm import collect
 from psyrun.flights import note_ends
@@ -21,7 +22,6 @@ from psyrun.orders import Orders
 from psyrun.plan import read_plan
 from psyrun.queues import Queues
 from psyrun.source import SourceCache
-from psyrun.split import take_digests
 from psyrun.task import read_outline
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import BaseFail, InvalidTask, TaskFailed
 from doit.loader import generate_tasks
 
+from psyrun.draft import has_inputs, take_digests
 from psyrun.errors import PsyrunError, TaskFileError, explain
 from psyrun.farm import finish, process
 from psyrun.merge import date_receipt, merge
@@ -24,7 +25,7 @@ from psyrun.orders import Orders, Silence, Watcher
 from psyrun.plan import read_plan
 from psyrun.queues import Queues
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.split import has_inputs, split, take_digests
+from psyrun.split import split
 from psyrun.survey import is_current, is_receipt_true, read_receipt
 from psyrun.taskfiles import read_outlines
 

@@ -4,64 +4,86 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from psyrun.changes import name_changes
 from psyrun.console import count
-from psyrun.orders import Orders
+from psyrun.draft import draft_plan, take_digests
 from psyrun.plan import read_plan
-from psyrun.split import draft_plan, take_digests
-from psyrun.stakes import compare_definitions
 from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from psyrun.orders import Orders
     from psyrun.plan import Plan
     from psyrun.source import SourceCache
     from psyrun.task import Outline
 
-__all__ = ["preview"]
+__all__ = ["Preview"]
 
 
-def preview(outline: Outline, cache: SourceCache) -> Iterator[str]:
-    """Yield what a run of a task would do, in lines of words.
+class Preview:
+    """Tells of one task after the other what a run would do; of those that others need before these.
 
-    Raises
-    ------
-    TaskFileError
-        If the task file can't be run.
-    FormatError
-        If a file of the task is damaged.
+    Parameters
+    ----------
+    cache
+        What is remembered of unchanged sources.
+    orders
+        What the run would be told.
     """
-    layout = outline.layout
-    old = read_plan(layout.plan)
-    digests = take_digests(outline, cache)
-    if old is not None and digests.match(old):
-        survey = survey_plan(old, layout)
-        if is_current(layout, old):
-            yield f"up to date ({count(old.total, 'row')})"
-        elif survey.complete:
-            yield f"write {outline.result} from {count(old.total, 'row')}"
+
+    def __init__(self, cache: SourceCache, orders: Orders) -> None:
+        self._cache, self._orders = cache, orders
+        self._changing: dict[str, str] = {}  # result -> the task that will write it anew
+
+    def tell(self, outline: Outline) -> Iterator[str]:
+        """Yield what a run of a task would do, in lines of words.
+
+        Raises
+        ------
+        TaskFileError
+            If the task file can't be run.
+        FormatError
+            If a file of the task is damaged.
+        """
+        awaited = [self._changing[path] for path in outline.file_dep if path in self._changing]
+        if awaited:
+            self._changing[outline.result] = outline.name
+            yield f"after {', '.join(awaited)}, as it then turns out"
+            return
+        old = read_plan(outline.layout.plan)
+        digests = take_digests(outline, self._cache)
+        if old is not None and digests.match(old) and not self._orders.again:
+            plan = old
+            if is_current(outline.layout, old):
+                yield f"up to date ({count(old.total, 'row')})"
+                return
         else:
-            words = [f"evaluate {count(survey.missing, 'row')}"] if survey.missing else []
-            words += [f"try {count(survey.failed, 'failed row')} again"] if survey.failed else []
-            words += [f"keep {count(survey.done, 'row')}"] if survey.done else []
-            yield ", ".join(words)
-        return
-    with open_task(outline) as task:
-        plan = draft_plan(task, digests, old, Orders()).plan
-    yield from _explain(outline, old, plan)
-    fresh = sum(batch.wanted for batch in plan.batches if old is None or batch.number >= old.next_batch)
-    line = f"evaluate {count(fresh, 'row')}"
-    if plan.total > fresh:
-        line += f", keep {count(plan.total - fresh, 'row')} planned before"
-    yield line
+            with open_task(outline) as task:
+                plan = draft_plan(task, digests, old, self._orders).plan
+            yield from _explain(outline, old, plan)
+        self._changing[outline.result] = outline.name
+        yield _count(outline, plan, self._orders)
 
 
 def _explain(outline: Outline, old: Plan | None, plan: Plan) -> Iterator[str]:
     if old is None:
         yield "was never run"
     elif old.code != plan.code:
-        changed = compare_definitions(old.definitions, outline.source.definitions) or outline.file_dep
-        yield f"{', '.join(changed) or 'the code'} changed"
-    else:
+        yield f"{', '.join(name_changes(outline, old))} changed"
+    elif old.space != plan.space:
         yield "the parameter space changed"
+
+
+def _count(outline: Outline, plan: Plan, orders: Orders) -> str:
+    survey = survey_plan(plan, outline.layout)
+    if survey.complete:
+        return f"write {outline.result} from {count(survey.done, 'finished row')}"
+    words = [f"evaluate {count(survey.missing, 'row')}"] if survey.missing else []
+    if survey.failed:
+        failed = count(survey.failed, "failed row")
+        words.append(f"try {failed} again" if orders.retry else f"leave {failed}")
+    if survey.done:
+        words.append(f"keep {count(survey.done, 'finished row')}")
+    return ", ".join(words)

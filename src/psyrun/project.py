@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from contextlib import suppress
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
 
 from psyrun.errors import TaskFileError
@@ -44,8 +45,14 @@ class Selection:
 
     @property
     def chain(self) -> Sequence[Outline]:
-        """All tasks that have to be finished for these to be."""
-        return [*self.upstream, *self.outlines]
+        """All tasks that have to be finished for these to be, each behind those whose results it needs."""
+        there = {outline.name: outline for outline in (*self.upstream, *self.outlines)}
+        makers = {outline.result: name for name, outline in there.items()}
+        needs = {
+            name: [makers[path] for path in outline.file_dep if path in makers]
+            for name, outline in there.items()
+        }
+        return [there[name] for name in TopologicalSorter(needs).static_order()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,10 +73,10 @@ def settle_stakes(outlines: Sequence[Outline], cache: SourceCache, talk: Talk, *
             stake = find_stake(outline, cache)
         except (PsyrunError, OSError):
             continue  # The run finds the same fault, and says so.
-        if stake is None:
+        if stake is None or not outline.overwrite_dirty:  # That is refused, in words of its own.
             continue
         talk.say(
-            f"{stake.task}: {', '.join(stake.changed) or 'the code'} changed. {count(stake.rows, 'row')}"
+            f"{stake.task}: {', '.join(stake.changed)} changed. {count(stake.rows, 'row')}"
             f" ({duration(stake.seconds)} of computing) will be evaluated again;"
             f" to keep them: psy run --continue {stake.task}"
         )

@@ -5,22 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psyrun.changes import name_changes
+from psyrun.draft import count_again, draft_plan, take_digests
+from psyrun.orders import Orders
 from psyrun.plan import read_plan
-from psyrun.split import take_digests
 from psyrun.survey import survey_plan
+from psyrun.task import open_task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from psyrun.source import SourceCache
     from psyrun.task import Outline
 
-__all__ = ["Stake", "compare_definitions", "find_stake"]
+__all__ = ["Stake", "find_stake"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stake:
-    """Rows that the code as it is now does not vouch for.
+    """Finished rows that the code as it is now does not vouch for, and that are wanted.
 
     Parameters
     ----------
@@ -29,9 +30,9 @@ class Stake:
     changed
         Definitions that changed, ``psy-tasks/model.py: step``.
     rows
-        Finished rows.
+        How many rows.
     seconds
-        Time that they took in `execute`.
+        Time that they took in `execute`, on the average of all.
     """
 
     task: str
@@ -41,26 +42,24 @@ class Stake:
 
 
 def find_stake(outline: Outline, cache: SourceCache) -> Stake | None:
-    """Return what an edit of the code makes stale; None where nothing is.
+    """Return what would be evaluated again because the code was edited; None where nothing would.
 
     Raises
     ------
     TaskFileError
-        If a data file of the task is missing.
+        If the task file can't be run, or a data file of the task is missing.
     FormatError
         If the plan is damaged.
     """
-    layout = outline.layout
-    plan = read_plan(layout.plan)
-    if plan is None or take_digests(outline, cache).code == plan.code:
+    old = read_plan(outline.layout.plan)
+    digests = take_digests(outline, cache)
+    if old is None or digests.code == old.code:
         return None
-    survey = survey_plan(plan, layout)
+    survey = survey_plan(old, outline.layout)
     if survey.done == 0:
         return None
-    changed = compare_definitions(plan.definitions, outline.source.definitions) or outline.file_dep
-    return Stake(outline.name, tuple(changed), survey.done, survey.seconds)
-
-
-def compare_definitions(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Return the names of definitions that differ."""
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    with open_task(outline) as task:
+        again = count_again(outline, old, draft_plan(task, digests, old, Orders()))
+    if again == 0:
+        return None
+    return Stake(outline.name, tuple(name_changes(outline, old)), again, survey.seconds * again / survey.done)

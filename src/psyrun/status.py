@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from psyrun.draft import take_digests
 from psyrun.errors import FormatError, TaskFileError
 from psyrun.flights import explain_ends
 from psyrun.journal import Failure, read_inputs
@@ -14,7 +15,6 @@ from psyrun.plan import read_plan
 from psyrun.records import Tallies, list_journals, read_records
 from psyrun.scheduler import JobState
 from psyrun.source import read_zip
-from psyrun.split import take_digests
 from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 
