@@ -291,6 +291,16 @@ def test_clean_removes_what_run_made_for_the_named_task(two):
     assert two.count("run", "good") == 4
 
 
+@pytest.mark.parametrize("mishap", ["broken", "gone"])
+def test_clean_takes_tasks_whose_files_are_broken_or_gone(two, mishap):
+    two.psy("run", "good")
+    path = two.root / "psy-tasks/task_good.py"
+    path.write_text("def execute(:") if mishap == "broken" else path.unlink()
+    two.psy("clean", "--yes", "good")
+    assert listing(two, "psy-work/good") is None
+    two.psy("clean", "good", code=2)
+
+
 def test_clean_needs_names_or_all(two):
     two.psy("run", code=1)
     before = tree(two)
@@ -352,6 +362,9 @@ def test_version_is_told(project):
     [
         (["run", "god"], ["no task 'god'", "did you mean 'good'?"]),
         (["status", "god"], ["no task 'god'", "did you mean 'good'?"]),
+        (["run", "task_good"], ["no task 'task_good'", "did you mean 'good'?"]),
+        (["run", "psy-tasks/task_good.py"], ["did you mean 'good'?"]),
+        (["run", "GOOD"], ["no task 'GOOD'", "did you mean 'good'?"]),
         (["plan", "good", "xyz"], ["no task 'xyz'", "good", "fails"]),
         (["errors", "god"], ["did you mean 'good'?"]),
         (["test", "god"], ["did you mean 'good'?"]),

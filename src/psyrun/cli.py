@@ -334,9 +334,12 @@ def errors(project: Project, tasks: tuple[str, ...]) -> int:
     failed: list[str] = []
 
     def tell(outline: Outline) -> None:
-        for group in group_failures(list_details(outline, queues)):
+        groups = group_failures(list_details(outline, queues))
+        for group in groups:
             failed.append(outline.name)
             _say(f"{outline.name}: {show_group(group)}")
+        if any(group.failed and not group.traceback for group in groups):
+            _say(f"{outline.name}: what they printed is in {outline.layout.relative(outline.layout.log)}")
 
     wrong = _for_each(selection.outlines, tell)
     _complain_of(wrong)
@@ -400,7 +403,7 @@ def test(project: Project, tasks: tuple[str, ...]) -> int:
 def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: bool, yes: bool) -> int:
     """Remove results and work folders of tasks.
 
-    On a terminal, asks first.
+    On a terminal, asks first. Takes the names of tasks whose files are gone, too.
 
     \b
     Examples:
@@ -414,7 +417,7 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
 
     if not (tasks or everything or stale):
         raise click.UsageError("name the tasks to clean, or use --all")
-    selection = project.select(tasks)
+    selection = project.select_folders(tasks)
     queues = Queues(selection.outlines)
     ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
 
@@ -455,7 +458,7 @@ def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
 
     if not tasks and not everything:
         raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
-    selection = project.select_jobs(tasks)
+    selection = project.select_folders(tasks)
     queues = Queues(selection.outlines)
 
     def cancel(outline: Outline) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TextIO
 
+    from psyrun.orders import Load
     from psyrun.status import Detail, Group, Status
     from psyrun.survey import Survey
 
@@ -81,12 +82,11 @@ class _Pace:
         return (ended - self.first) / elapsed if elapsed > 0 else 0.0
 
 
-def _opening(task: str, survey: Survey, processes: int | None) -> str:
-    left = survey.total - survey.done
-    what = count(left, "row") if left == survey.total else f"{left:,} of {count(survey.total, 'row')}"
-    by = "" if processes is None else f", {count(processes, 'process')}"
-    batches = count(sum(progress.done < progress.batch.wanted for progress in survey.batches), "batch")
-    return f"{task}: {what} to evaluate in {batches}{by}"
+def _opening(task: str, survey: Survey, load: Load) -> str:
+    total = count(survey.total, "row")
+    what = total if load.rows == survey.total else f"{load.rows:,} of {total}"
+    by = "" if load.processes is None else f", {count(load.processes, 'process')}"
+    return f"{task}: {what} to evaluate in {count(load.batches, 'batch')}{by}"
 
 
 class LogWatcher:
@@ -116,12 +116,12 @@ class LogWatcher:
             self._notes.add((task, message))
             self._write(f"{task}: {message}")
 
-    def start(self, task: str, survey: Survey, processes: int | None) -> None:
+    def start(self, task: str, survey: Survey, load: Load) -> None:
         """Write what is to be done."""
         self._pace = _Pace()
         self._said = time.monotonic()
         self._pace.rate(survey.done + survey.failed)
-        self._write(_opening(task, survey, processes))
+        self._write(_opening(task, survey, load))
 
     def progress(self, task: str, survey: Survey) -> None:
         """Write how far it is, every ten seconds at most."""
@@ -130,10 +130,9 @@ class LogWatcher:
         self._said = time.monotonic()
         ended = survey.done + survey.failed
         rate = self._pace.rate(ended)
-        left = f", {duration((survey.total - ended) / rate)} left" if rate > 0 else ""
-        self._write(
-            f"{task}: {ended:,} of {survey.total:,} rows, {survey.failed:,} failed, {rate:.3g} rows/s{left}"
-        )
+        words = [f"{task}: {ended:,} of {survey.total:,} rows", f"{survey.failed:,} failed"]
+        words += [f"{rate:.3g} rows/s", f"{duration((survey.total - ended) / rate)} left"] if rate > 0 else []
+        self._write(", ".join(words))
 
     def end(self, task: str) -> None:
         """Say nothing: the summary follows."""
@@ -180,9 +179,9 @@ class TerminalWatcher:
             self._notes.add((task, message))
             self._console.print(f"{task}: {message}", markup=False)
 
-    def start(self, task: str, survey: Survey, processes: int | None) -> None:
+    def start(self, task: str, survey: Survey, load: Load) -> None:
         """Show what is to be done, and a bar."""
-        self._console.print(_opening(task, survey, processes), markup=False)
+        self._console.print(_opening(task, survey, load), markup=False)
         self.progress(task, survey)
 
     def progress(self, task: str, survey: Survey) -> None:

@@ -14,6 +14,7 @@ from psyrun.errors import FormatError, NoAnswerError, SchedulerError, StoreError
 from psyrun.flights import Flights
 from psyrun.journal import read_input_header, read_inputs
 from psyrun.lock import hold
+from psyrun.orders import Load
 from psyrun.plan import read_plan
 from psyrun.queues import open_submissions, scheduler_of
 from psyrun.records import Tallies, list_journals, read_values
@@ -183,7 +184,7 @@ class _Step:
     def _submit_all(self, todo: Sequence[int], survey: Survey) -> None:
         self._cores = self._count_cores()
         processes = self._processes()
-        self.watcher.start(self.task.name, survey, processes)
+        self.watcher.start(self.task.name, survey, self._weigh(todo, survey, processes))
         submissions = []
         for submission in self._submit(todo, processes):
             submissions.append(submission)
@@ -207,6 +208,15 @@ class _Step:
             and progress.batch.number not in tried
             and (progress.missing > 0 or (progress.failed > 0 and self.orders.retry))
         ]
+
+    def _weigh(self, todo: Sequence[int], survey: Survey, processes: int | None) -> Load:
+        numbers = set(todo)
+        rows = sum(
+            progress.missing + (progress.failed if self.orders.retry else 0)
+            for progress in survey.batches
+            if progress.batch.number in numbers
+        )
+        return Load(rows=rows, batches=len(numbers), processes=processes)
 
     def _processes(self) -> int | None:
         if not self.scheduler.attended:  # A job employs as many as it was granted cores.

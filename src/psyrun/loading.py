@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from psyrun.errors import TaskFileError
+from psyrun.errors import PsyrunError, TaskFileError
 from psyrun.imports import CapturedLoader, captured_imports, captured_lines
 from psyrun.slices import slice_statements
 from psyrun.syntax import parse
@@ -159,6 +159,8 @@ def _explain(error: BaseException, source: Source, root: str, part: str) -> str:
     """Say where in the user's files an exception comes from, and what to do."""
     place = _place(error, {os.path.normpath(Path(root, path)): path for path in source.files}) or source.task
     said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    if isinstance(error, PsyrunError):
+        said = str(error)
     cure = "psyrun runs the file to know what it says; correct it"
     if part == "code" and isinstance(error, NameError):
         cure = (

@@ -45,14 +45,31 @@ class Orders:
         return replace(self, again=False, retry=False, tried=tried)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is begun.
+
+    Parameters
+    ----------
+    rows, batches
+        How many there are to evaluate.
+    processes
+        How many evaluate them, where that is known.
+    """
+
+    rows: int
+    batches: int
+    processes: int | None
+
+
 class Watcher(Protocol):
     """Told what happens while a task is at work. It must not raise."""
 
     def note(self, task: str, message: str) -> None:
         """Take a message for the user."""
 
-    def start(self, task: str, survey: Survey, processes: int | None) -> None:
-        """Take note that rows of a task are being evaluated, by so many processes where that is known."""
+    def start(self, task: str, survey: Survey, load: Load) -> None:
+        """Take note that rows of a task are being evaluated."""
 
     def progress(self, task: str, survey: Survey) -> None:
         """Take note of how far a task is."""
@@ -67,7 +84,7 @@ class Silence:
     def note(self, task: str, message: str) -> None:
         """Say nothing."""
 
-    def start(self, task: str, survey: Survey, processes: int | None) -> None:
+    def start(self, task: str, survey: Survey, load: Load) -> None:
         """Say nothing."""
 
     def progress(self, task: str, survey: Survey) -> None:

@@ -6,11 +6,12 @@ import difflib
 from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from psyrun.errors import TaskFileError
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.task import outline_jobs
+from psyrun.task import outline_folder
 from psyrun.taskfiles import find_upstream, read_outlines
 
 if TYPE_CHECKING:
@@ -82,14 +83,14 @@ class Project:
         outlines, broken = read_outlines(self.root, self.taskdir, cache)
         return self._select(names, outlines, broken, cache)
 
-    def select_jobs(self, names: Collection[str] = ()) -> Selection:
-        """Do what `select` does; tasks whose files are broken or gone are there as far as their jobs are."""
+    def select_folders(self, names: Collection[str] = ()) -> Selection:
+        """Do what `select` does; of tasks whose files are broken or gone, there are their folders."""
         cache = SourceCache.load(self.root / CACHE_PATH)
         outlines, broken = read_outlines(self.root, self.taskdir, cache)
         for name in {*names, *broken} - outlines.keys():
             with suppress(TaskFileError):  # It can't have had such a name.
-                outline = outline_jobs(self.root, self.taskdir, name)
-                if outline.layout.jobs.is_dir():
+                outline = outline_folder(self.root, self.taskdir, name)
+                if outline.layout.folder.is_dir():
                     outlines[name] = outline
         broken = {name: error for name, error in broken.items() if name not in outlines}
         return self._select(names, outlines, broken, cache)
@@ -114,7 +115,8 @@ class Project:
 
 
 def _no_such_task(name: str, known: Sequence[str], taskdir: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+    meant = PurePath(name).stem.removeprefix("task_").lower()  # It may have been given as a file.
+    near = [each for each in known if each.lower() == meant] or difflib.get_close_matches(name, known, n=1)
     if near:
         return f"no task {name!r} in {taskdir}; did you mean {near[0]!r}?"
     there = f"known: {', '.join(sorted(known))}" if known else "there is none"

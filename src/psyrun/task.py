@@ -37,7 +37,7 @@ __all__ = [
     "find_task_files",
     "name_of",
     "open_task",
-    "outline_jobs",
+    "outline_folder",
     "read_outline",
 ]
 
@@ -210,8 +210,8 @@ def _store_for(result: str | os.PathLike[str] | None) -> Store:
         return PickleStore()
 
 
-def outline_jobs(root: Path, taskdir: str, name: str) -> Outline:
-    """Outline a task whose file is broken or gone: its jobs are where work folders are by default."""
+def outline_folder(root: Path, taskdir: str, name: str) -> Outline:
+    """Outline a task whose file is broken or gone: its folder is where work folders are by default."""
     path = f"{taskdir}/task_{name}.py"
     check_name(path, name)
     nothing = Source(task=path, conf=None, files={}, modules={}, code="", space="", definitions={})
