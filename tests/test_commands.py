@@ -298,7 +298,9 @@ def test_test_evaluates_in_a_fresh_process_and_leaves_nothing(project, folder_of
     assert list(folder_of_temporary_files.iterdir()) == []
 
 
-@pytest.mark.parametrize(("store", "size"), [("PickleStore", "MB in .pkl"), ("NpzStore", "MB in .npz")])
+@pytest.mark.parametrize(
+    ("store", "size"), [("PickleStore", "MB in .pkl"), ("NpzStore", "MB in .npz"), ("H5Store", "MB in .h5")]
+)
 def test_test_foretells_the_size_of_the_result(project, store, size):
     """A row of 1,000 different numbers takes 8 kB, and 1,000 of them 8 MB."""
     text = TRIED.replace("[0.5] * 1000", "np.arange(1000.0)").replace(

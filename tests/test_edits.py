@@ -422,6 +422,8 @@ def test_continue_after_going_back_names_each_assignment_once(project):
     assert project.count("run", "--continue") == 0
     # Of the two equal rows and of 2, which the last result had, the space names one less.
     assert project.result("t") == {"x": [0, 1, 1, 2], "y": [0, 1, -1, -2]}
+    said = project.psy("status", "-v").stdout
+    assert "  kept with --continue: 2 rows of older code, 2 rows that the space does not name\n" in said
     assert project.count("run") == 0
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from psyrun.journal import read_inputs
+from psyrun.journal import read_input_header, read_inputs
 from psyrun.records import list_journals, read_records
 from psyrun.rows import row_keys
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from psyrun.plan import Layout, Plan, Space
     from psyrun.task import Outline
 
-__all__ = ["count_repeats", "name_changes"]
+__all__ = ["count_kept", "count_repeats", "name_changes"]
 
 
 def name_changes(outline: Outline, old: Plan) -> list[str]:
@@ -48,6 +49,22 @@ def count_repeats(
         lacking.update(_row_keys(part, len(rows)))
     finished = Counter(_keys(layout, old, (batch.number for batch in old.batches), done=True))
     return (lacking & finished).total()
+
+
+def count_kept(layout: Layout, plan: Plan) -> tuple[int, int]:
+    """Count the rows that `--continue` kept: of older code, and such that the space does not name.
+
+    Raises
+    ------
+    FormatError
+        If an input file is damaged.
+    """
+    older = 0
+    for batch in plan.batches if plan.adopted else ():
+        with suppress(FileNotFoundError):  # Its rows are in the result.
+            if read_input_header(layout.input(batch.number))["code"] != plan.code:
+                older += batch.wanted
+    return older, plan.total - plan.rows
 
 
 def _keys(layout: Layout, plan: Plan, numbers: Iterator[int], *, done: bool) -> Iterator[Any]:

@@ -279,7 +279,9 @@ def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: 
       psy status -v fig1     with missing and failed assignments
       psy status --json
     """
-    from psyrun.console import show_details, show_statuses
+    from psyrun.changes import count_kept
+    from psyrun.console import show_details, show_kept, show_statuses
+    from psyrun.plan import read_plan
     from psyrun.queues import Queues
     from psyrun.status import list_details, read_status
 
@@ -292,6 +294,8 @@ def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: 
 
     def tell(outline: Outline) -> None:
         lines = show_details(list_details(outline, queues), None if everything else 100)
+        plan = read_plan(outline.layout.plan)
+        lines += [] if plan is None else show_kept(*count_kept(outline.layout, plan))
         if lines:
             _say("\n".join([f"\n{outline.name}:", *lines]))
 

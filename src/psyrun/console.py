@@ -25,6 +25,7 @@ __all__ = [
     "show_assignment",
     "show_details",
     "show_group",
+    "show_kept",
     "show_statuses",
 ]
 
@@ -244,6 +245,13 @@ def show_details(details: Iterable[Detail], most: int | None) -> list[str]:
         else:
             missing.append(f"  missing: {words}" + (f"  {detail.reason}" if detail.reason else ""))
     return [*_cut(failed, most, "failed"), *_cut(missing, most, "missing")]
+
+
+def show_kept(older: int, outside: int) -> list[str]:
+    """Return a line about rows that were kept with --continue, if there are any."""
+    words = [f"{count(older, 'row')} of older code"] if older else []
+    words += [f"{count(outside, 'row')} that the space does not name"] if outside else []
+    return [f"  kept with --continue: {', '.join(words)}"] if words else []
 
 
 def _cut(lines: list[str], most: int | None, kind: str) -> list[str]:

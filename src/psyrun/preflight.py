@@ -53,10 +53,11 @@ def try_one(outline: Outline) -> Iterator[str]:
         overhead = max(0.0, time.perf_counter() - began - seconds)
         yield f"{seconds:.3g} s, and {overhead:.2g} s to start a process"
         row = assignment | values
-        size = _store(task, {n: value for n, value in row.items() if n not in outline.exclude}, Path(folder))
+        kept = {name: value for name, value in row.items() if name not in outline.exclude}
+        first, more = _store(task, kept, Path(folder))
         yield (
-            f"the whole space, {count(total, 'row')}: {duration(seconds * total)} of computing"
-            f" and {_show_bytes(size * total)} in {task.store.ext}"
+            f"the whole space, {count(total, 'row')} like this: {duration(seconds * total)} of computing"
+            f" and {_show_bytes(first + more * (total - 1))} in {task.store.ext}"
         )
 
 
@@ -107,8 +108,8 @@ def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dic
 _TRIALS = 20
 
 
-def _store(task: Task, row: dict[str, Any], folder: Path) -> int:
-    """Put a row through the store, and return the bytes that it takes, judged from one and from some rows."""
+def _store(task: Task, row: dict[str, Any], folder: Path) -> tuple[int, float]:
+    """Put a row through the store; return the bytes of a file of one, and those of each further row."""
     sizes = []
     for rows in (1, 1 + _TRIALS):
         path = folder / f"result{task.store.ext}"
@@ -119,7 +120,7 @@ def _store(task: Task, row: dict[str, Any], folder: Path) -> int:
             raise StoreError(f"{task.outline.path}: {error}") from error
         sizes.append(path.stat().st_size)
         path.unlink()
-    return max(1, (sizes[1] - sizes[0]) // _TRIALS)
+    return sizes[0], max(0, sizes[1] - sizes[0]) / _TRIALS
 
 
 def _copies(value: Any, number: int) -> list[Any]:
