@@ -299,10 +299,11 @@ def test_test_evaluates_in_a_fresh_process_and_leaves_nothing(project, folder_of
 
 
 @pytest.mark.parametrize(
-    ("store", "size"), [("PickleStore", "MB in .pkl"), ("NpzStore", "MB in .npz"), ("H5Store", "MB in .h5")]
+    ("store", "size", "least"),
+    [("PickleStore", "MB in .pkl", 7), ("NpzStore", "MB in .npz", 7), ("H5Store", "MB in .h5", 5)],
 )
-def test_test_foretells_the_size_of_the_result(project, store, size):
-    """A row of 1,000 different numbers takes 8 kB, and 1,000 of them 8 MB."""
+def test_test_foretells_the_size_of_the_result(project, store, size, least):
+    """A row of 1,000 different numbers takes 8 kB, and 1,000 of them 8 MB; HDF5 grows by chunks of many rows."""
     text = TRIED.replace("[0.5] * 1000", "np.arange(1000.0)").replace(
         "import Param", f"import Param, {store}"
     )
@@ -310,7 +311,7 @@ def test_test_foretells_the_size_of_the_result(project, store, size):
     [line] = [line for line in project.psy("test").stdout.splitlines() if "computing" in line]
     assert line.endswith(size)
     megabytes = float(line.removesuffix(size).split()[-1])
-    assert 7 < megabytes < 10
+    assert least < megabytes < 10
 
 
 def test_test_leaves_a_finished_task_as_it_is(project):
