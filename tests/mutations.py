@@ -133,6 +133,13 @@ MUTATIONS = [
         "test_journal.py test_faults.py::test_orphan_and_successor_count_each_row_once",
     ),
     Mutation(
+        "rows of older code kept beside their equals",
+        "plan.py",
+        "        if named[key] < 0:\n",
+        "        if (number, row) not in taken:\n",
+        "test_edits.py -k names_each_assignment",
+    ),
+    Mutation(
         "records count in the order of names, whatever was vouched for",
         "survey.py",
         "    sizes = dict(ends)\n    return [",
@@ -169,7 +176,7 @@ MUTATIONS = [
     ),
     Mutation(
         "--force gives up nothing but the space",
-        "split.py",
+        "draft.py",
         "since = number if orders.again else old.since",
         "since = number if orders.again else 0 if old.since",
         "test_run.py -k gave_up",
