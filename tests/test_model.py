@@ -40,6 +40,7 @@ from hypothesis.stateful import (
 from psyrun import cli
 from psyrun.backend import DistributeBackend
 from psyrun.plan import Existing, Plan, Space, make_plan
+from reference import find_rest
 
 EXAMPLES, STEPS, SEED = (
     int(os.environ.get(f"MODEL_{name}", default))
@@ -534,7 +535,8 @@ class Edits(RuleBasedStateMachine):
         if self.usable is not None:
             end = len(space) - lacking.total()
             self.check_choice(Counter(self.evaluated[ticket] for ticket in cells[:end]))
-            assert cells[end:] == [ticket for ticket in self.kept if ticket not in cells[:end]]
+            taken = set(cells[:end])
+            assert cells[end:] == find_rest(self.kept, taken, space, lambda ticket: self.evaluated[ticket][1])
             self.plan.tail = [self.evaluated[ticket] for ticket in cells[end:]]
             self.plan.adopted |= {self.evaluated[ticket][0] for ticket in cells} - {self.code}
         wanted = [*space, *(row for _, row in self.plan.tail)]
@@ -661,8 +663,9 @@ class Plans(RuleBasedStateMachine):
         assert Counter(self.name(cell)[1] for cell in todo) == fresh
         assert {self.name(cell)[0] for cell in todo} <= {self.plan.code}
         assert {self.name(cell)[0] for cell in cells} <= {self.plan.code, *self.plan.adopted}
-        candidates = [] if kept is None else self.cells(kept)
-        assert tail == [cell for cell in candidates if cell in self.done and cell not in set(space)]
+        candidates = [] if kept is None else [cell for cell in self.cells(kept) if cell in self.done]
+        names = [name for name, _ in rows]
+        assert tail == find_rest(candidates, set(space), names, lambda cell: self.name(cell)[1])
 
     def cells(self, plan):
         return [(number, row) for number, rows in plan.segments() for row in rows]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from psyrun.backend import DistributeBackend, LoadBalancingBackend
 from psyrun.errors import FormatError, NewerFormatError
 from psyrun.plan import Batch, Existing, Layout, Plan, Space, make_plan, read_plan, write_plan
+from reference import find_rest
 
 MANY = settings(deadline=None, max_examples=150)
 
@@ -168,18 +169,18 @@ def test_new_batches_hold_each_new_row_once_under_numbers_never_used(situation, 
 
 @MANY
 @given(situation=situations(), partition=PARTITIONS, data=st.data())
-def test_rows_to_keep_follow_those_of_the_space_once(situation, partition, data):
+def test_rows_to_keep_follow_those_of_the_space_where_it_names_fewer(situation, partition, data):
     wanted, existing, _, _ = situation
     keep = data.draw(kept(existing))
     without, _, _ = plan_for(situation, partition)
-    plan, _, _ = plan_for(situation, partition, keep)
+    plan, _, there = plan_for(situation, partition, keep)
     cells = cells_of(plan)
     done = {(batch.number, row) for batch in existing for row in batch.done}
-    candidates = [(number, row) for number, rows in keep for row in rows]
+    candidates = [cell for number, rows in keep for row in rows if (cell := (number, row)) in done]
     assert plan.rows == len(wanted)
     assert cells[: plan.rows] == cells_of(without)
     used = set(cells_of(without))
-    assert cells[plan.rows :] == [cell for cell in candidates if cell in done and cell not in used]
+    assert cells[plan.rows :] == find_rest(candidates, used, map(name_of, wanted), there.get)
     assert plan.total == len(cells)
 
 
