@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psyrun import Param
-from psyrun.journal import encode_block, encode_inputs, read_blocks
+from psyrun.inputs import encode_inputs
+from psyrun.journal import encode_block, read_blocks
 from psyrun.plan import Existing, Plan, Space, make_plan
 from psyrun.rows import row_keys
 from psyrun.store import PickleStore

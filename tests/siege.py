@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from conftest import PRELUDE, Project
 from hosts import move, shorten_leases
 from processes import Processes
-from psyrun.journal import read_inputs
+from psyrun.inputs import read_inputs
 from psyrun.records import list_journals, read_values
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 
 from psyrun import journal
 from psyrun.cli import main
-from psyrun.journal import Failure, encode_block, encode_inputs
+from psyrun.inputs import encode_inputs
+from psyrun.journal import Failure, encode_block
 
 GOOD = "from psyrun import Param\npspace = Param(x=[1, 2])\n\ndef execute(x):\n    return {'y': x}\n\n"
 FILE = "psy-tasks/task_bad.py"

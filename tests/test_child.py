@@ -10,7 +10,8 @@ import pytest
 
 from psyrun.child import command
 from psyrun.errors import ExecuteError
-from psyrun.journal import encode_inputs, read_blocks
+from psyrun.inputs import encode_inputs
+from psyrun.journal import read_blocks
 from psyrun.pool import Crew, Wish, Work, evaluate
 from psyrun.source import read_source, write_zip
 

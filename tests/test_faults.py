@@ -18,7 +18,8 @@ import pytest
 
 from conftest import GATED
 from processes import Processes
-from psyrun.journal import encode_block, encode_inputs, read_headers, read_inputs
+from psyrun.inputs import encode_inputs, read_inputs
+from psyrun.journal import encode_block, read_headers
 from psyrun.records import list_journals, read_records
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")

@@ -16,16 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from psyrun.errors import FormatError, NewerFormatError
-from psyrun.journal import (
-    Failure,
-    JournalWriter,
-    encode_block,
-    encode_inputs,
-    read_blocks,
-    read_headers,
-    read_input_header,
-    read_inputs,
-)
+from psyrun.inputs import encode_inputs, read_input_header, read_inputs
+from psyrun.journal import Failure, JournalWriter, encode_block, read_blocks, read_headers
 from psyrun.records import (
     JournalFile,
     Records,

@@ -6,7 +6,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from psyrun.journal import read_input_header, read_inputs
+from psyrun.inputs import read_input_header, read_inputs
 from psyrun.records import list_journals, read_records
 from psyrun.rows import row_keys
 

@@ -213,7 +213,7 @@ class _Task:
         return self._batches[tag]
 
     def _load(self, tag: int) -> tuple[dict[str, list[Any]], list[str]]:
-        from psyrun.journal import read_inputs
+        from psyrun.inputs import read_inputs
 
         _, columns = read_inputs(self._inputs / f"{tag}.pkl")
         if clash := sorted(columns.keys() & self._setup.keys()):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from psyrun.disk import find_temporaries
 from psyrun.errors import DirtyError
 from psyrun.flights import count_flying
-from psyrun.journal import is_input
+from psyrun.inputs import is_input
 from psyrun.lock import find_claims, hold
 from psyrun.plan import read_plan
 

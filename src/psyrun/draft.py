@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.changes import count_repeats
 from psyrun.errors import DirtyError, FormatError, IdentityError, NewerFormatError, StoreError, TaskFileError
-from psyrun.journal import read_input_header, read_inputs
+from psyrun.inputs import read_input_header, read_inputs
 from psyrun.plan import Existing, Plan, Space, make_plan
 from psyrun.records import list_journals, read_records
 from psyrun.source import digest_data, digest_with_data

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, NoAnswerError, SchedulerError, StoreError, SubmitLimitError
 from psyrun.flights import Flights
-from psyrun.journal import read_input_header, read_inputs
+from psyrun.inputs import read_input_header, read_inputs
 from psyrun.lock import hold
 from psyrun.orders import Load
 from psyrun.plan import read_plan

@@ -1,4 +1,4 @@
-"""Journals: append-only files of finished rows, and the input files that they answer.
+"""Journals: append-only files of finished rows.
 
 A journal is a sequence of blocks, each written in one go by the one process that owns the file::
 
@@ -16,14 +16,12 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-import sys
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from psyrun.disk import sync_folder
-from psyrun.errors import FormatError, NewerFormatError
+from psyrun.packing import pack_column, unpack_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,19 +33,12 @@ __all__ = [
     "Header",
     "JournalWriter",
     "encode_block",
-    "encode_inputs",
-    "is_input",
     "read_blocks",
     "read_headers",
-    "read_input_header",
-    "read_inputs",
 ]
 
-FORMAT = 1
 _MAGIC = b"PSY1"
 _HEADER = struct.Struct("<4sIQIIdI")
-_INPUT_MAGIC = b"PSYI"
-_TRAILER = struct.Struct("<III4s")  # length and CRC-32 of the header, CRC-32 of the columns
 _PROTOCOL = 5
 
 
@@ -124,7 +115,7 @@ class Block:
         """Return name -> values (n,), in the order of `rows`."""
         if not self.packed:
             return {}
-        return {name: _unpack(*column) for name, column in pickle.loads(self.packed).items()}
+        return {name: unpack_column(*column) for name, column in pickle.loads(self.packed).items()}
 
 
 def encode_block(
@@ -152,7 +143,7 @@ def encode_block(
         The block; blocks may be concatenated.
     """
     index = pickle.dumps((_compact(rows), [_fields(f) for f in failures]), _PROTOCOL)
-    values = _dumps({name: _pack(column) for name, column in columns.items()}) if rows else b""
+    values = _dumps({name: pack_column(column) for name, column in columns.items()}) if rows else b""
     counts = (_MAGIC, len(index), len(values), len(rows), len(failures), seconds)
     return b"".join((_HEADER.pack(*counts, _checksum(counts, index, values)), index, values))
 
@@ -249,146 +240,6 @@ def _dumps(value: Any) -> bytes:
         import cloudpickle
 
         return bytes(cloudpickle.dumps(value, _PROTOCOL))
-
-
-# ---------------------------------------------------------------------- columns
-
-
-def _pack(column: Sequence[Any]) -> tuple[str, Any]:
-    """Turn a column of numpy scalars, or of arrays of one shape, into a single array."""
-    numpy = sys.modules.get("numpy")
-    if numpy is None or not column:
-        return "list", list(column)
-    kind = type(column[0])
-    if kind is numpy.ndarray:
-        return _pack_arrays(column, numpy)
-    # timedelta64 counts as a number, but has a unit of its own in each value.
-    plain = issubclass(kind, (numpy.number, numpy.bool_)) and not issubclass(kind, numpy.timedelta64)
-    if plain and all(type(value) is kind for value in column):
-        return "scalars", numpy.array(column, dtype=kind)
-    return "list", list(column)
-
-
-def _pack_arrays(column: Sequence[Any], numpy: Any) -> tuple[str, Any]:
-    shape, dtype = column[0].shape, column[0].dtype
-    alike = not (dtype.hasobject or dtype.names) and all(
-        type(value) is numpy.ndarray and value.shape == shape and value.dtype == dtype for value in column
-    )
-    if not alike:
-        return "list", list(column)
-    packed = numpy.empty((len(column), *shape), dtype)
-    for i, value in enumerate(column):
-        packed[i] = value
-    return "arrays", packed
-
-
-def _unpack(kind: str, packed: Any) -> list[Any]:
-    if kind == "arrays" and packed.ndim == 1:
-        return [packed[i, ...] for i in range(len(packed))]
-    return list(packed)
-
-
-# ---------------------------------------------------------------------- input files
-
-
-def encode_inputs(header: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]) -> bytes:
-    """Encode the assignments of a batch: a header and the columns as two pickles, and their checksums.
-
-    Raises
-    ------
-    Exception
-        Whatever pickling the user's values raises.
-    """
-    head = pickle.dumps({"format": FORMAT, **header}, _PROTOCOL)
-    packed = pickle.dumps({name: _pack(column) for name, column in columns.items()}, _PROTOCOL)
-    return head + packed + _TRAILER.pack(len(head), zlib.crc32(head), zlib.crc32(packed), _INPUT_MAGIC)
-
-
-def read_input_header(path: Path) -> dict[str, Any]:
-    """Read what an input file says about itself, without its values.
-
-    Raises
-    ------
-    FormatError
-        If the file is not one of psyrun's, or a newer psyrun wrote it.
-    """
-    head, _, _ = _read_parts(path)
-    return _load_header(head, path)
-
-
-def is_input(path: Path) -> bool:
-    """Whether psyrun wrote a file as the assignments of a batch."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - len(_INPUT_MAGIC)))
-            return file.read() == _INPUT_MAGIC
-    except OSError:
-        return False
-
-
-def read_inputs(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Read the assignments of a batch.
-
-    Returns
-    -------
-    tuple
-        The header, and name -> values (n,).
-
-    Raises
-    ------
-    FormatError
-        If the file is damaged, or a newer psyrun wrote it.
-    """
-    head, packed, checksum = _read_parts(path, whole=True)
-    header = _load_header(head, path)
-    if zlib.crc32(packed) != checksum:
-        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
-    return header, {name: _unpack(*column) for name, column in pickle.loads(packed).items()}
-
-
-def _read_parts(path: Path, *, whole: bool = False) -> tuple[bytes, bytes, int]:
-    """Read header, columns (where `whole`) and the checksum of the columns of an input file."""
-    with path.open("rb") as file:
-        end = os.fstat(file.fileno()).st_size - _TRAILER.size
-        file.seek(max(end, 0))
-        trailer = file.read(_TRAILER.size)
-        length = 0
-        if end >= 0:
-            length, head_checksum, checksum, magic = _TRAILER.unpack(trailer)
-        if end < length or not length or magic != _INPUT_MAGIC:
-            raise _strange_input(file, path)
-        file.seek(0)
-        head = file.read(length)
-        packed = file.read(end - length) if whole else b""
-    if zlib.crc32(head) != head_checksum:
-        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
-    return head, packed, checksum
-
-
-def _strange_input(file: BinaryIO, path: Path) -> FormatError:
-    """Tell a newer format, of which we know only that it begins with a header, from damage."""
-    file.seek(0)
-    with suppress(Exception):
-        header = pickle.load(file)
-        if header["format"] > FORMAT:
-            return _newer(path, header["format"])
-    return FormatError(f"{path}: not an input file of psyrun, or damaged; delete it")
-
-
-def _newer(path: Path, version: int) -> NewerFormatError:
-    return NewerFormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun")
-
-
-def _load_header(head: bytes, path: Path) -> dict[str, Any]:
-    header: dict[str, Any] = pickle.loads(head)
-    version = header.get("format") if isinstance(header, dict) else None
-    if not isinstance(version, int):
-        raise FormatError(f"{path}: not an input file of psyrun; delete it")
-    if version > FORMAT:
-        raise _newer(path, version)
-    if not (isinstance(header.get("size"), int) and isinstance(header.get("code"), str)):
-        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
-    return header
 
 
 # ---------------------------------------------------------------------- writing

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing, write_atomic
 from psyrun.errors import DirtyError, FormatError
-from psyrun.journal import read_inputs
+from psyrun.inputs import read_inputs
 from psyrun.loading import hidden, shown
 from psyrun.plan import read_plan
 from psyrun.records import list_journals, read_values, vouched

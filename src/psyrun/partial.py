@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import FormatError
-from psyrun.journal import read_inputs
+from psyrun.inputs import read_inputs
 from psyrun.loading import loaded
 from psyrun.merge import read_batch
 from psyrun.plan import Layout, read_plan

@@ -11,7 +11,8 @@ from psyrun.changes import name_changes
 from psyrun.disk import write_all, write_atomic
 from psyrun.draft import count_again, draft_plan, has_inputs, is_foreign, take_digests
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, TaskFileError
-from psyrun.journal import encode_block, encode_inputs
+from psyrun.inputs import encode_inputs
+from psyrun.journal import encode_block
 from psyrun.lock import hold
 from psyrun.plan import Plan, read_plan, write_plan
 from psyrun.records import list_journals, read_records

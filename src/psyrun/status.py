@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from psyrun.draft import take_digests
 from psyrun.errors import FormatError, TaskFileError
 from psyrun.flights import explain_ends
-from psyrun.journal import Failure, read_inputs
+from psyrun.inputs import read_inputs
+from psyrun.journal import Failure
 from psyrun.loading import loaded
 from psyrun.plan import read_plan
 from psyrun.records import Tallies, list_journals, read_records

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from psyrun.child import command
 from psyrun.errors import PsyrunError
-from psyrun.journal import Failure, JournalWriter, encode_block, read_input_header
+from psyrun.inputs import read_input_header
+from psyrun.journal import Failure, JournalWriter, encode_block
 from psyrun.pool import Crew, Wish, Work, evaluate
 from psyrun.records import list_journals, read_records
 from psyrun.scheduler import STOPPED

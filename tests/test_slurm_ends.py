@@ -1,4 +1,4 @@
-"""A Slurm without accounting: what is known of jobs is what the controller remembers for some minutes."""
+"""Why jobs ended, as Slurm tells it: without accounting, the controller remembers it for some minutes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ HELD = """\
     return {"""
 
 
-@pytest.fixture(scope="module")
-def plain_slurm(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["no accounting", "accounting"])
+def ending_slurm(request, tmp_path_factory):
     config = {"PreemptType": "preempt/partition_prio", "PreemptMode": "REQUEUE"}
     partitions = ("urgent PriorityTier=9", "patient PreemptMode=REQUEUE", "doomed PreemptMode=CANCEL")
-    folder = tmp_path_factory.mktemp("plain")
-    with start_slurm(folder, nodes=2, cpus=2, partitions=partitions, config=config) as cluster:
+    options = {"nodes": 2, "cpus": 2, "partitions": partitions, "config": config}
+    with start_slurm(tmp_path_factory.mktemp("ends"), accounting=request.param, **options) as cluster:
         yield cluster
 
 
 @pytest.fixture
-def cluster(plain_slurm, monkeypatch):
+def cluster(ending_slurm, monkeypatch):
     """The cluster, with an empty queue before and after."""
-    for name, value in plain_slurm.env.items():
+    for name, value in ending_slurm.env.items():
         monkeypatch.setenv(name, value)
-    yield plain_slurm
-    plain_slurm.cancel_all()
+    yield ending_slurm
+    ending_slurm.cancel_all()
 
 
 @pytest.fixture
