@@ -172,11 +172,7 @@ class Flights:
             found |= dict.fromkeys((each.numbers[element] for element in late), JobState.UNKNOWN) | dict(
                 there
             )
-            ended[each.token] = [
-                element
-                for element, number in enumerate(each.numbers)
-                if number in unfinished and not (number in there or element in late)
-            ]
+            ended[each.token] = [e for e in _find_gone(each, there, unfinished) if e not in late]
         self._close(submissions, found, ended, missing)
         return found
 
@@ -226,11 +222,7 @@ class Flights:
     ) -> set[int]:
         """Return the elements that left the queue without their rows within the last moments."""
         now = time.time()
-        gone = {
-            element: submission.gone.get(str(element), now)
-            for element, number in enumerate(submission.numbers)
-            if number in missing and number not in there and str(element) not in submission.ended
-        }
+        gone = {e: submission.gone.get(str(e), now) for e in _find_gone(submission, there, missing)}
         late = {element for element, since in gone.items() if 0 <= now - since < self.scheduler.grace}
         if any(str(element) not in submission.gone for element in late):
             noted = {str(element): since for element, since in gone.items()}
@@ -244,14 +236,10 @@ class Flights:
         ended: Mapping[str, Sequence[int]],
         missing: set[int],
     ) -> None:
-        news = {
-            each.token: [element for element in ended[each.token] if str(element) not in each.ended]
-            for each in submissions
-        }
         said: dict[str, list[tuple[Submission, int]]] = defaultdict(list)
         for each in submissions:
             known = dict(each.ended)
-            for element in news[each.token]:
+            for element in ended[each.token]:
                 why = self.explain(each, element, lost=each.numbers[element] in missing)
                 if why:
                     known[str(element)] = why.splitlines()[-1]
