@@ -389,6 +389,7 @@ def test_reading_commands_tell_of_a_broken_task_file_and_go_on(two):
         done = two.psy(command, code=None)
         assert "psy-tasks/task_broken.py:1" in done.stderr, command
         assert "Traceback" not in done.stderr
+    assert "no row failed" not in two.psy("errors").stdout  # Nobody looked at those of the broken one.
     assert "good" in two.psy("status", code=None).stdout
     assert [task["name"] for task in json.loads(two.psy("status", "--json", code=None).stdout)["tasks"]] == [
         "fails",

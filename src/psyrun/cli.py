@@ -347,7 +347,7 @@ def errors(project: Project, tasks: tuple[str, ...]) -> int:
 
     wrong = _for_each(selection.outlines, tell)
     _complain_of(wrong)
-    if not (failed or wrong):
+    if not (failed or wrong or selection.broken):
         _say("no row failed")
     return OK
 

@@ -159,9 +159,11 @@ def _explain(error: BaseException, source: Source, root: str, part: str) -> str:
     """Say where in the user's files an exception comes from, and what to do."""
     place = _place(error, {os.path.normpath(Path(root, path)): path for path in source.files}) or source.task
     said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    cure = "correct it"
     if isinstance(error, PsyrunError):
         said = str(error)
-    cure = "psyrun runs the file to know what it says; correct it"
+    if isinstance(error, ImportError):
+        cure = "install it for this Python, or correct the import"
     if part == "code" and isinstance(error, NameError):
         cure = (
             "children run only the statements that execute and setup depend on, and psyrun found none that"

@@ -112,10 +112,14 @@ SETTINGS: Mapping[str, Setting] = {
     "scheduler": Setting("who runs the jobs", "a scheduler, such as Slurm()", _is_a(Scheduler), Local),
     "scheduler_args": Setting("options for the scheduler", _OPTIONS, _is_options, {}),
     "merge_args": Setting("other options for the merge job", _OPTIONS, _is_options, {}),
-    "prologue": Setting("a shell script that jobs source", "a path or None", _or_none(_is_path)),
-    "python": Setting("the Python that jobs run", "a path", _is_path, sys.executable),
+    "prologue": Setting(
+        "a shell script beside this file that jobs source", "a path or None", _or_none(_is_path)
+    ),
+    "python": Setting(
+        "the Python that jobs run, relative to where psy runs", "a path", _is_path, sys.executable
+    ),
     "overwrite_dirty": Setting(
-        "whether results may become stale unasked",
+        "whether an edit may evaluate finished rows again unasked",
         "True or False",
         lambda value: isinstance(value, bool),
         True,

@@ -50,13 +50,9 @@ def parse(data: bytes, name: str) -> ast.Module:
             return ast.parse(data, filename=name)
     except SyntaxError as error:
         place = f"{name}:{error.lineno}" if error.lineno else name
-        raise TaskFileError(
-            f"{place}: {error.msg}; correct it, nothing that needs the file runs before"
-        ) from error
+        raise TaskFileError(f"{place}: {error.msg}; correct it, until then the task is left alone") from error
     except (ValueError, RecursionError, MemoryError) as error:
-        raise TaskFileError(
-            f"{name}: {error}; correct it, nothing that needs the file runs before"
-        ) from error
+        raise TaskFileError(f"{name}: {error}; correct it, until then the task is left alone") from error
 
 
 def is_text(statement: ast.stmt) -> bool:
