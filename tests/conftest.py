@@ -172,6 +172,23 @@ def start_slurm(folder: Path, **options: Any) -> Iterator[Any]:
         cluster.stop()
 
 
+@pytest.fixture
+def enter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Any]]:
+    """Let commands talk to a cluster, whose queue is empty before and after."""
+    entered = []
+
+    def begin(cluster: Any) -> Any:
+        for name, value in cluster.env.items():
+            monkeypatch.setenv(name, value)
+        cluster.cancel_all()
+        entered.append(cluster)
+        return cluster
+
+    yield begin
+    for cluster in entered:
+        cluster.cancel_all()
+
+
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A cluster with accounting."""

@@ -451,27 +451,8 @@ def test_hangup_that_was_ignored_stays_ignored(project, processes, wait_until):
 
 
 def test_edit_during_a_run_counts_from_the_next_run_on(project, wait_until):
-    project.task(
-        "example",
-        """\
-        import os
-        import time
-        from counting import seen
-        from psyrun import Param
-
-        pspace = Param(x=range(20))
-        pool_size = 2
-
-
-        def execute(x):
-            seen(x)
-            while not os.path.exists("../gate"):
-                time.sleep(0.01)
-            from late import factor
-
-            return {"y": factor * x}
-        """,
-    )
+    late = 'from late import factor\n\n    return {"y": factor * x}'
+    project.task("example", GATED.replace('return {"y": 2 * x}', late))
     project.write("psy-tasks/late.py", "factor = 2\n")
     run = project.start("run")
     wait_until(project.rows_seen)

@@ -100,6 +100,14 @@ def started(monkeypatch):
     assert count_descriptors() == before
 
 
+def assert_done(toy, act):
+    """A row that does this has values, as its neighbours have."""
+    ledger = Ledger()
+    assert evaluate(rows(3), ledger, toy({"1": act}))
+    ledger.check(3)
+    assert ledger.failed == {}
+
+
 def stop_when(condition):
     return lambda: Wish.STOP if condition() else Wish.GO_ON
 
@@ -436,10 +444,7 @@ def test_what_execute_starts_ends_with_sigterm(toy):
         "assert p.exitcode == -signal.SIGTERM; "
         "q = subprocess.Popen(['sleep', '60']); q.terminate(); assert q.wait(20) == -signal.SIGTERM"
     )
-    ledger = Ledger()
-    assert evaluate(rows(3), ledger, toy({"1": act}))
-    ledger.check(3)
-    assert ledger.failed == {}
+    assert_done(toy, act)
 
 
 def test_a_fork_leaves_blocked_signals_as_they_are(toy):
@@ -451,10 +456,7 @@ def test_a_fork_leaves_blocked_signals_as_they_are(toy):
         "p = fork.Process(target=print); p.start(); p.join(20); "
         "assert signal.pthread_sigmask(signal.SIG_SETMASK, before) == before"
     )
-    ledger = Ledger()
-    assert evaluate(rows(3), ledger, toy({"1": act}))
-    ledger.check(3)
-    assert ledger.failed == {}
+    assert_done(toy, act)
 
 
 def test_a_child_may_tidy_up_at_the_end(toy, tmp_path):

@@ -19,13 +19,8 @@ from psyrun.testing import ArrayContract, ExplainContract
 
 
 @pytest.fixture
-def cluster(slurm, monkeypatch):
-    """The cluster, with an empty queue before and after."""
-    for name, value in slurm.env.items():
-        monkeypatch.setenv(name, value)
-    slurm.cancel_all()
-    yield slurm
-    slurm.cancel_all()
+def cluster(slurm, enter):
+    return enter(slurm)
 
 
 @pytest.fixture

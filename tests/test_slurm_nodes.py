@@ -30,14 +30,11 @@ def three_nodes(tmp_path_factory):
 
 
 @pytest.fixture
-def cluster(three_nodes, monkeypatch):
-    """Three connected nodes with an empty queue, before and after."""
-    for name, value in three_nodes.env.items():
-        monkeypatch.setenv(name, value)
-    yield three_nodes
+def cluster(three_nodes, enter):
+    """Three connected nodes, before and after."""
+    yield enter(three_nodes)
     three_nodes.reconnect(1)
     three_nodes.wait_for_nodes()
-    three_nodes.cancel_all()
 
 
 @pytest.fixture
