@@ -27,12 +27,8 @@ def ending_slurm(request, tmp_path_factory):
 
 
 @pytest.fixture
-def cluster(ending_slurm, monkeypatch):
-    """The cluster, with an empty queue before and after."""
-    for name, value in ending_slurm.env.items():
-        monkeypatch.setenv(name, value)
-    yield ending_slurm
-    ending_slurm.cancel_all()
+def cluster(ending_slurm, enter):
+    return enter(ending_slurm)
 
 
 @pytest.fixture
