@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from psyrun.errors import TaskFileError
 from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.task import outline_folder
-from psyrun.taskfiles import find_upstream, read_outlines
+from psyrun.taskfiles import find_needs, find_upstream, read_outlines
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -48,12 +48,7 @@ class Selection:
     def chain(self) -> Sequence[Outline]:
         """All tasks that have to be finished for these to be, each behind those whose results it needs."""
         there = {outline.name: outline for outline in (*self.upstream, *self.outlines)}
-        makers = {outline.result: name for name, outline in there.items()}
-        needs = {
-            name: [makers[path] for path in outline.file_dep if path in makers]
-            for name, outline in there.items()
-        }
-        return [there[name] for name in TopologicalSorter(needs).static_order()]
+        return [there[name] for name in TopologicalSorter(find_needs(there.values())).static_order()]
 
 
 @dataclass(frozen=True, slots=True)

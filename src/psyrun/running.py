@@ -28,6 +28,7 @@ from psyrun.queues import Queues
 from psyrun.source import read_source
 from psyrun.stakes import find_stake
 from psyrun.status import read_status
+from psyrun.taskfiles import find_needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -210,27 +211,22 @@ def _summarise(
     return worst(codes)
 
 
-def _find_waiting(outlines: Sequence[Outline], run: Run) -> dict[str, Outline]:
-    """Return task -> the task whose result it waits for, where that is not finished."""
-    unfinished = run.pending.keys() | run.failures.keys() | run.errors.keys()
+def _find_waiting(chain: Sequence[Outline], run: Run) -> dict[str, Outline]:
+    """Return task -> the task before it in the chain for whose result it waits."""
+    unfinished = {*run.pending, *run.failures, *run.errors}
+    needs, there = find_needs(chain), {outline.name: outline for outline in chain}
     waiting: dict[str, Outline] = {}
-    more = True
-    while more:
-        found = {
-            outline.name: upstream
-            for outline in outlines
-            for upstream in outlines
-            if upstream.result in outline.file_dep and upstream.name in unfinished | waiting.keys()
-        }
-        more = found.keys() != waiting.keys()
-        waiting = found
+    for name in there:
+        upstream = next((each for each in needs[name] if each in unfinished or each in waiting), None)
+        if upstream is not None:
+            waiting[name] = there[upstream]
     return waiting
 
 
 def _say_waiting(outline: Outline, waiting: Mapping[str, Outline], run: Run, talk: Talk) -> int:
     upstream = first = waiting[outline.name]
-    for _ in waiting:  # Not while there is one before: a circle has no first.
-        first = waiting.get(first.name, first)
+    while first.name in waiting:
+        first = waiting[first.name]
     waits = f"{outline.name}: waits for {upstream.result}, the result of {upstream.name}"
     if first.name in run.failures or first.name in run.errors:
         talk.say(waits)

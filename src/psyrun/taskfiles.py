@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from psyrun.cache import SourceCache
     from psyrun.task import Outline
 
-__all__ = ["find_clashes", "find_upstream", "read_outlines"]
+__all__ = ["find_clashes", "find_needs", "find_upstream", "read_outlines"]
 
 
 def read_outlines(
@@ -89,14 +89,10 @@ def _fixed_paths(outline: Outline) -> Iterable[str]:
 
 
 def _find_circles(outlines: Mapping[str, Outline]) -> dict[str, TaskFileError]:
-    makers = {outline.result: name for name, outline in outlines.items()}
-    upstream = {
-        name: [makers[path] for path in outline.file_dep if path in makers]
-        for name, outline in outlines.items()
-    }
+    needs = find_needs(outlines.values())
     found = {}
     for name, outline in outlines.items():
-        if name in _ancestors(name, upstream):
+        if name in _ancestors(name, needs):
             found[name] = TaskFileError(
                 f"{outline.path}: by file_dep, the task waits for its own result {outline.result};"
                 " take a result out of file_dep, here or in the tasks that this one waits for"
@@ -104,26 +100,27 @@ def _find_circles(outlines: Mapping[str, Outline]) -> dict[str, TaskFileError]:
     return found
 
 
-def _ancestors(name: str, upstream: Mapping[str, Sequence[str]]) -> set[str]:
+def _ancestors(name: str, needs: Mapping[str, Sequence[str]]) -> set[str]:
     seen: set[str] = set()
-    todo = list(upstream[name])
+    todo = list(needs[name])
     while todo:
         each = todo.pop()
         if each not in seen:
             seen.add(each)
-            todo += upstream[each]
+            todo += needs[each]
     return seen
 
 
-def find_upstream(outlines: Sequence[Outline], known: Iterable[Outline]) -> list[Outline]:
+def find_needs(outlines: Collection[Outline]) -> dict[str, list[str]]:
+    """Return task -> those of these tasks whose results it names in file_dep."""
+    makers = {outline.result: outline.name for outline in outlines}
+    return {
+        outline.name: [makers[path] for path in outline.file_dep if path in makers] for outline in outlines
+    }
+
+
+def find_upstream(outlines: Collection[Outline], known: Collection[Outline]) -> list[Outline]:
     """Return the known tasks, besides these, whose results these need, directly or through others."""
-    given = {outline.name for outline in outlines}
-    makers = {outline.result: outline for outline in known}
-    found: dict[str, Outline] = {}
-    left = list(outlines)
-    while left:
-        needed = (makers[path] for path in left.pop().file_dep if path in makers)
-        fresh = {outline.name: outline for outline in needed if outline.name not in found.keys() | given}
-        found |= fresh
-        left += fresh.values()
-    return list(reversed(found.values()))
+    needs, given = find_needs(known), {outline.name for outline in outlines}
+    found = {name for each in given for name in _ancestors(each, needs)} - given
+    return [outline for outline in known if outline.name in found]
