@@ -47,6 +47,14 @@ _EXAMPLES = {
 }
 
 
+_DEFAULT = (
+    "# scheduler = Local()  # from psyrun import Local",
+    f"#     {SETTINGS['scheduler'].meaning}",
+    "# scheduler_args = {}",
+    "#     options for it; psy new-task --scheduler S lists those of S",
+)
+
+
 def write_template(name: str, scheduler: str) -> str:
     """Return the text of a new task file.
 
@@ -69,10 +77,8 @@ def write_template(name: str, scheduler: str) -> str:
     for setting, example in _EXAMPLES.items():
         lines.append(f"# {setting} = " + example.replace("{name}", name))
         lines.append(f"#     {SETTINGS[setting].meaning}")
-    lines += ["# scheduler = Local()  # from psyrun import Local", f"#     {SETTINGS['scheduler'].meaning}"]
-    lines += ["# scheduler_args = {}", "#     options for it; psy new-task --scheduler S lists those of S"]
     lines += ["# setup = None", f"#     {SETTINGS['setup'].meaning}; what it returns is passed to execute"]
-    lines += [] if default else _scheduler_lines(scheduler, found)
+    lines += _DEFAULT if default else _scheduler_lines(scheduler, found)
     return "\n".join(lines) + "\n"
 
 
