@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from psyrun import journal
+from psyrun import inputs, journal
 from psyrun.cli import main
 from psyrun.inputs import encode_inputs
 from psyrun.journal import Failure, encode_block
@@ -415,8 +415,8 @@ def test_input_file_that_says_nothing_of_itself_is_refused(project, psy, take, h
     path.write_bytes(encode_inputs(header or {}, {"x": [0, 1, 2]}))
     if header is None:  # A list in place of the header.
         head, packed = pickle.dumps([1]), pickle.dumps(3)
-        sums = (len(head), zlib.crc32(head), zlib.crc32(packed), journal._INPUT_MAGIC)
-        path.write_bytes(head + packed + journal._TRAILER.pack(*sums))
+        sums = (len(head), zlib.crc32(head), zlib.crc32(packed), inputs._MAGIC)
+        path.write_bytes(head + packed + inputs._TRAILER.pack(*sums))
     assert_refused(project, psy, "in/0.pkl", "delete it")
 
 
