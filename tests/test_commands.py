@@ -514,7 +514,8 @@ def test_merge_without_a_plan_takes_the_newest_record_of_each_row_and_keeps_repl
     project.edit("psy-tasks/task_t.py", '"y": x', '"y": 10 * x')
     project.edit("psy-tasks/task_t.py", "[1, 1, 2]", "[1, 1, 3]")
     project.psy("run")
-    (project.root / "psy-work/t/plan.json").unlink()
+    for name in ("plan.json", "plan.json.bak"):
+        (project.root / "psy-work/t" / name).unlink()
     project.psy("merge", "psy-work/t/out", "all.pkl")
     table = pickle.loads((project.root / "all.pkl").read_bytes())
     assert sorted(zip(table["x"], table["y"])) == [(1, 10), (1, 10), (2, 2), (3, 30)]

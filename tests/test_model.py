@@ -148,7 +148,9 @@ OTHER_EDIT = st.one_of(
     st.sampled_from([("lose_result",), ("lose_journals",), ("lose_inputs",), ("lose_plan",)]),
     st.tuples(
         st.just("lose_what_does_not_count"),
-        st.sampled_from(["process.json", "log", "jobs", "code", "../.doit.db", "../.sources.json"]),
+        st.sampled_from(
+            ["plan.json", "process.json", "log", "jobs", "code", "../.doit.db", "../.sources.json"]
+        ),
     ),
 )
 EDITS = st.lists(SPACE_EDIT | OTHER_EDIT, max_size=3)
@@ -413,6 +415,7 @@ class Edits(RuleBasedStateMachine):
     def lose_plan(self):
         if self.result is None or set(self.result) <= self.disk:
             self._remove("plan.json")
+            self._remove("plan.json.bak")
             self.plan = None
             self.disk |= self.given_up  # Only the plan knew.
             self.given_up.clear()

@@ -211,7 +211,9 @@ def test_equal_plans_are_equal_bytes_that_come_back(tmp_path_factory, situation,
     write_plan(path, plan)
     assert read_plan(path) == plan
     assert read_plan(path).segments() == plan.segments()
-    assert [path.name for path in path.parent.iterdir()] == ["plan.json"]
+    assert {path.name for path in path.parent.iterdir()} == {"plan.json", "plan.json.bak"}
+    path.unlink()
+    assert read_plan(path) == plan
 
 
 @MANY
@@ -357,6 +359,31 @@ def test_plan_that_was_cut_short_is_named(tmp_path):
         path.write_bytes(data[:cut])
         with pytest.raises(FormatError, match=r"plan\.json: damaged"):
             read_plan(path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", None])
+def test_plan_whose_copy_is_damaged_or_lost_is_read_without_it(tmp_path, damage):
+    path, copy = tmp_path / "plan.json", tmp_path / "plan.json.bak"
+    plan, _ = plan_columns({"a": [1, 2, 3]})
+    write_plan(path, plan)
+    copy.unlink() if damage is None else copy.write_bytes(damage)
+    assert read_plan(path) == plan
+    path.unlink()
+    assert read_plan(path) is None  # Then psy run plans anew.
+
+
+def test_damaged_plan_is_named_although_there_is_a_copy(tmp_path):
+    path = tmp_path / "plan.json"
+    write_plan(path, plan_columns({"a": [1, 2, 3]})[0])
+    path.write_bytes(b"garbage")
+    with pytest.raises(FormatError, match=r"plan\.json: damaged.*delete it"):
+        read_plan(path)
+
+
+def test_copy_of_a_plan_by_a_newer_psyrun_is_not_overlooked(tmp_path):
+    (tmp_path / "plan.json.bak").write_text(json.dumps({"format": 2, "rows": "elsewhere"}))
+    with pytest.raises(NewerFormatError, match=r"plan\.json\.bak: format 2 is not known"):
+        read_plan(tmp_path / "plan.json")
 
 
 def test_plan_with_a_damaged_order_is_named(tmp_path):

@@ -254,6 +254,55 @@ def test_loss_of_a_file_evaluates_nothing(project, lost):
     assert project.count("run") == 0
 
 
+def lose_plan(project):
+    path = project.root / "psy-work/t/plan.json"
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+def test_loss_of_the_plan_keeps_what_continue_kept(project):
+    project.task("t", SIMPLE)
+    project.psy("run")
+    project.edit("psy-tasks/task_t.py", "range(3)", "[1, 7]")
+    project.edit("psy-tasks/task_t.py", "x * 10", "x * 100")
+    assert project.count("run", "--continue") == 1
+    kept = {"x": [1, 7, 0, 2], "y": [10, 700, 0, 20]}
+    assert project.result("t") == kept
+    content = lose_plan(project)
+    assert project.status("t")["uptodate"]
+    assert project.count("run") == 0
+    assert project.result("t") == kept
+    assert (project.root / "psy-work/t/plan.json").read_bytes() == content
+
+
+def test_loss_of_the_plan_does_not_bring_back_what_force_gave_up(project):
+    project.task("t", SIMPLE)
+    project.psy("run")
+    project.edit("psy-tasks/task_t.py", "range(3)", "[1]")
+    assert project.count("run", "--force") == 1
+    lose_plan(project)
+    project.edit("psy-tasks/task_t.py", "[1]", "[0, 1]")
+    assert project.count("run") == 1
+
+
+def test_loss_of_the_plan_does_not_draw_a_random_space_again(project):
+    project.task("t", task_of("import numpy as np\npspace = Param(x=np.random.default_rng().random(3))"))
+    assert project.count("run") == 3
+    before = project.result("t")
+    lose_plan(project)
+    assert project.count("run") == 0
+    assert project.result("t") == before
+
+
+def test_loss_of_the_plan_does_not_hide_what_an_edit_of_the_code_costs(project):
+    project.task("t", SIMPLE + "overwrite_dirty = False\n")
+    project.psy("run")
+    project.edit("psy-tasks/task_t.py", "x * 10", "x * 100")
+    lose_plan(project)
+    assert "3 finished rows would be evaluated again" in project.psy("run", code=2).stderr
+
+
 @pytest.mark.parametrize("lost", ["t/out", "t/in"])
 def test_loss_of_a_file_evaluates_nothing_after_an_edit_that_does_not_count(project, lost):
     project.task("t", SIMPLE)

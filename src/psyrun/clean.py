@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["find_files", "remove_files", "remove_forgotten"]
 
 _FOLDERS = ("code", "in", "out", "log", "jobs")
-_FILES = ("plan.json", "process.json", "lock")
+_FILES = ("plan.json", "plan.json.bak", "process.json", "lock")
 _FORGOTTEN = 3600.0  # seconds after which nobody is about to rename a temporary file
 
 
@@ -125,7 +125,8 @@ def _refuse(outline: Outline, why: str) -> None:
 
 def _unlink(files: Iterable[Path], layout: Layout) -> None:
     # The plan goes first: whatever is left after a crash is then known to nobody.
-    for path in sorted(files, key=lambda path: path != layout.plan):
+    first = (layout.plan, layout.plan_copy)
+    for path in sorted(files, key=lambda path: path not in first):
         path.unlink(missing_ok=True)
 
 

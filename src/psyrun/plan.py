@@ -49,6 +49,11 @@ class Layout:
         return self.folder / "plan.json"
 
     @property
+    def plan_copy(self) -> Path:
+        """What stands in where the plan was removed."""
+        return _copy_of(self.plan)
+
+    @property
     def process(self) -> Path:
         """``process.json``: the receipt of process."""
         return self.folder / "process.json"
@@ -199,13 +204,29 @@ class Plan:
 
 
 def read_plan(path: Path) -> Plan | None:
-    """Read a plan; None where there is none.
+    """Read a plan, from its copy where it was removed; None where there is none.
 
     Raises
     ------
     FormatError
         If the file is damaged, or a newer psyrun wrote it.
     """
+    plan = _read(path)
+    if plan is not None:
+        return plan
+    try:
+        return _read(_copy_of(path))
+    except NewerFormatError:
+        raise
+    except FormatError:  # Without it, psy run plans anew.
+        return None
+
+
+def _copy_of(path: Path) -> Path:
+    return path.with_name(path.name + ".bak")
+
+
+def _read(path: Path) -> Plan | None:
     try:
         content = json.loads(path.read_bytes())
         version = content.pop("format")
@@ -213,7 +234,7 @@ def read_plan(path: Path) -> Plan | None:
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{path}: damaged ({error}); delete it, psy run plans anew") from error
+        raise FormatError(f"{path}: damaged ({error}); delete it, psy run makes it anew") from error
     if plan is None:
         raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun")
     return plan
@@ -230,8 +251,14 @@ def _decode(content: dict[str, Any]) -> Plan:
 
 
 def write_plan(path: Path, plan: Plan) -> None:
-    """Write a plan, all of it or nothing."""
-    write_atomic(path, plan.to_json())
+    """Write a plan, all of it or nothing, and its copy.
+
+    A plan can't be made again from the task file alone: it knows which rows `--continue` kept and `--force`
+    gave up, and how a random space was drawn.
+    """
+    data = plan.to_json()
+    write_atomic(_copy_of(path), data)
+    write_atomic(path, data)
 
 
 # ---------------------------------------------------------------------- planning

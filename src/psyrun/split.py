@@ -74,7 +74,7 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     if orders.again or foreign or (orders.keep_rows and not _is_finished(layout, old)):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
-    if current != old:
+    if current != old or not layout.plan.exists():
         write_plan(layout.plan, current)
     return True
 
