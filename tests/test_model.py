@@ -645,7 +645,7 @@ class Plans(RuleBasedStateMachine):
             [self.batch(number) for number, (of, *_) in self.batches.items() if of in usable],
             replace(BLANK, code=code, adopted=adopted, next_batch=old.next_batch),
             partition=lambda size: DistributeBackend().partition(size, jobs, 1),
-            keep=old.segments() if keeps else (),
+            keep=[old.segments()] if keeps else (),
         )
         before = Counter(self.name(cell)[1] for cell in self.done if self.name(cell)[0] in usable)
         for number, places in new.items():

@@ -110,7 +110,7 @@ def cells_of(plan):
 def plan_for(situation, partition, keep=()):
     wanted, existing, held, blank = situation
     space = Space(columns=columns_of(wanted), rows=len(wanted))
-    plan, new = make_plan(space, existing, blank, partition=partition, keep=keep)
+    plan, new = make_plan(space, existing, blank, partition=partition, keep=[keep])
     there = held | {
         (number, row): name_of(wanted[i]) for number, rows in new.items() for row, i in enumerate(rows)
     }

@@ -303,6 +303,90 @@ def test_loss_of_the_plan_does_not_hide_what_an_edit_of_the_code_costs(project):
     assert "3 finished rows would be evaluated again" in project.psy("run", code=2).stderr
 
 
+def lose(project, *names):
+    for name in names:
+        path = project.root / "psy-work" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.fixture
+def elsewhere(project):
+    """A finished task whose result is not in its work folder, and how to read it."""
+    project.task("t", "resultfile = 'res/t.pkl'\n" + SIMPLE)
+    project.psy("run")
+    return lambda: pickle.loads((project.root / "res/t.pkl").read_bytes())
+
+
+@pytest.mark.parametrize("edited", [False, True])
+@pytest.mark.parametrize("lost", [[""], ["t/in", "t/plan.json", "t/plan.json.bak"]])
+def test_result_of_which_the_work_folder_knows_nothing_is_neither_believed_nor_overwritten(
+    project, elsewhere, edited, lost
+):
+    lose(project, *lost)
+    if edited:
+        project.edit("psy-tasks/task_t.py", "x * 10", "x * 100")
+    before = len(project.rows_seen())
+    said = project.psy("run", code=2).stderr
+    assert len(project.rows_seen()) == before
+    assert "res/t.pkl: psy-work/t does not know any more what it was made from" in said
+    assert "psy run --continue t" in said
+    assert "psy run --force t" in said
+    assert elsewhere() == ROWS
+    assert not project.status("t")["uptodate"]
+
+
+def test_rows_of_a_result_whose_work_folder_is_lost_can_be_kept(project, elsewhere):
+    lose(project, "")
+    project.edit("psy-tasks/task_t.py", "range(3)", "[1, 7]")
+    assert project.count("run", "--continue") == 1
+    assert elsewhere() == {"x": [1, 7, 0, 2], "y": [10, 70, 0, 20]}
+    assert project.count("run") == 0
+    assert project.status("t")["uptodate"]
+
+
+def test_result_whose_work_folder_is_lost_can_be_made_anew(project, elsewhere):
+    lose(project, "")
+    project.edit("psy-tasks/task_t.py", "x * 10", "x * 100")
+    assert project.count("run", "--force") == 3
+    assert elsewhere() == {"x": [0, 1, 2], "y": [0, 100, 200]}
+    assert project.count("run") == 0
+
+
+def test_batches_after_the_loss_of_a_work_folder_are_not_taken_for_those_before(project, elsewhere):
+    lose(project, "")
+    (project.root / "res/t.pkl").unlink()  # The receipt stays.
+    project.edit("psy-tasks/task_t.py", "x * 10", "x * 100")
+    assert project.count("run") == 3
+    assert elsewhere() == {"x": [0, 1, 2], "y": [0, 100, 200]}
+
+
+@pytest.mark.parametrize("more", [[], ["t/log"], ["t/plan.json"], ["t/code"], [".doit.db"]])
+def test_loss_of_journals_and_of_their_receipt_evaluates_nothing(project, more):
+    project.task("t", SIMPLE)
+    project.psy("run")
+    lose(project, "t/out", "t/process.json", *more)
+    assert project.count("run") == 0
+    assert project.result("t") == ROWS
+    assert project.status("t")["uptodate"]
+    project.edit("psy-tasks/task_t.py", "range(3)", "range(5)")
+    assert project.count("run") == 2
+
+
+@pytest.mark.parametrize("more", [[], ["t/out"], ["t/in"], ["t/plan.json"]])
+def test_loss_of_the_receipt_of_a_result_costs_nothing_once_its_rows_are_kept(project, more):
+    project.task("t", SIMPLE.replace("range(3)", "[0, 1, 1, 2]"))
+    project.psy("run")
+    before = project.result("t")
+    lose(project, "t/result.pkl.receipt", *more)
+    rows = len(project.rows_seen())
+    assert "keep its rows: psy run --continue t" in project.psy("run", code=2).stderr
+    assert len(project.rows_seen()) == rows
+    assert project.count("run", "--continue") == 0
+    assert project.result("t") == before
+    assert project.count("run") == 0
+    assert project.status("t")["uptodate"]
+
+
 @pytest.mark.parametrize("lost", ["t/out", "t/in"])
 def test_loss_of_a_file_evaluates_nothing_after_an_edit_that_does_not_count(project, lost):
     project.task("t", SIMPLE)

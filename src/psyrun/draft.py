@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from psyrun.changes import count_repeats
 from psyrun.errors import DirtyError, FormatError, IdentityError, NewerFormatError, StoreError, TaskFileError
 from psyrun.inputs import read_input_header, read_inputs
-from psyrun.plan import Existing, Plan, Space, make_plan
+from psyrun.plan import Existing, Plan, Space, make_plan, read_plan
 from psyrun.records import list_journals, read_records
 from psyrun.source import digest_data, digest_with_data
-from psyrun.survey import file_digest, survey_plan
+from psyrun.survey import file_digest, read_receipt, survey_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,7 +121,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
     codes = None if orders.keep_rows else {digests.code, *adopted}
     since = number if orders.again else old.since if old is not None else 0
     existing = _read_existing(layout, codes, since)
-    keep = [] if old is None or not orders.keep_rows else old.segments()
+    keep: list[list[tuple[int, range]]] = [old.segments()] if old is not None and orders.keep_rows else []
     found = None
     if orders.keep_rows and is_foreign(layout):
         batch = _find_adopted(layout, existing)
@@ -130,7 +130,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
             number += 1
             batch = found.batch
             existing.append(batch)
-        keep.append((batch.number, range(batch.size)))
+        keep.append([(batch.number, range(batch.size))])
     blank = Plan(
         code=digests.code,
         space=digests.space,
@@ -217,7 +217,9 @@ def _own_header(path: Path) -> dict[str, Any] | None:
 def _next_number(layout: Layout, old: Plan | None) -> int:
     used = [int(path.stem) for path in layout.inputs.glob("*.pkl") if path.stem.isdecimal()]
     used += list_journals(layout.out)
-    return max([old.next_batch if old is not None else 0, *(number + 1 for number in used)])
+    told = (read_receipt(layout.receipt) or {}).get("next_batch")  # Known where the folder was removed.
+    least = [old.next_batch if old is not None else 0, told if isinstance(told, int) else 0]
+    return max([*least, *(number + 1 for number in used)])
 
 
 def count_again(outline: Outline, old: Plan, draft: Draft) -> int:
@@ -233,8 +235,12 @@ def count_again(outline: Outline, old: Plan, draft: Draft) -> int:
 
 
 def is_foreign(layout: Layout) -> bool:
-    """Whether there is a result file that psyrun did not write."""
-    return layout.result.exists() and not layout.receipt.exists()
+    """Whether there is a result file that psyrun did not write, or of which the work folder knows nothing."""
+    if not layout.result.exists():
+        return False
+    return not layout.receipt.exists() or (
+        read_plan(layout.plan) is None and not any(layout.inputs.glob("*.pkl"))
+    )
 
 
 def _find_adopted(layout: Layout, existing: Sequence[Existing]) -> Existing | None:

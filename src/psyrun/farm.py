@@ -19,7 +19,7 @@ from psyrun.plan import read_plan
 from psyrun.queues import open_submissions, scheduler_of
 from psyrun.records import Tallies, list_journals, read_values
 from psyrun.scheduler import JobSpec, JobState
-from psyrun.split import attend, furnish
+from psyrun.split import attend, furnish, restore_journals
 from psyrun.submissions import Submission, forget_submissions, new_token, write_submission
 from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
 from psyrun.task import open_task
@@ -97,11 +97,13 @@ def process(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) 
     done = survey_plan(plan, layout).complete or is_current(layout, plan)
     if done and not open_submissions(outline):
         outcome = collect(plan, layout)
-        if outcome.finished or is_current(layout, plan):
+        if outcome.finished or (is_current(layout, plan) and layout.process.exists()):
             return outcome
     with hold(layout.lock, lambda owner: attend(outline, watcher, owner)):
         plan = _read_plan(layout)  # Whoever held the lock may have planned anew.
         with open_task(outline) as task:
+            if is_current(layout, plan) and not layout.process.exists():
+                restore_journals(task, plan)
             step = _Step(task, plan, orders, watcher, queues)
             try:
                 step.run()

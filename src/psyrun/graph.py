@@ -17,7 +17,7 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import BaseFail, InvalidTask, TaskFailed
 from doit.loader import generate_tasks
 
-from psyrun.draft import has_inputs, take_digests
+from psyrun.draft import has_inputs, is_foreign, take_digests
 from psyrun.errors import PsyrunError, TaskFileError, explain
 from psyrun.farm import finish, process
 from psyrun.merge import date_receipt, merge
@@ -213,7 +213,7 @@ class _Nodes:
         if orders.again or orders.keep_rows or options.get("again") or options.get("keep_rows"):
             return False
         plan = read_plan(layout.plan)
-        if plan is None or not take_digests(self.outline, self.run.cache).match(plan):
+        if plan is None or not take_digests(self.outline, self.run.cache).match(plan) or is_foreign(layout):
             return False
         return has_inputs(plan, layout) or is_current(layout, plan)
 

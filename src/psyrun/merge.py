@@ -75,8 +75,8 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         return Merged(written=False)
     if layout.result.exists() and not layout.receipt.exists() and not (orders.again or orders.keep_rows):
         raise DirtyError(
-            f"{outline.result}: psyrun did not write this file;"
-            f" move it away, or overwrite it: psy run --force {outline.name}"
+            f"{outline.result}: psyrun did not write this file; keep its rows:"
+            f" psy run --continue {outline.name}, overwrite it: psy run --force {outline.name}"
         )
     layout.result.parent.mkdir(parents=True, exist_ok=True)
     ends = read_ends(layout.process)
@@ -88,6 +88,7 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         status = temporary.stat()
         content = {
             "format": FORMAT,
+            "next_batch": plan.next_batch,
             "mtime": status.st_mtime_ns,
             "process": file_digest(layout.process),
             "sha256": file_digest(temporary),

@@ -313,7 +313,7 @@ def make_plan(
     blank: Plan,
     *,
     partition: Callable[[int], Sequence[int]],
-    keep: Iterable[tuple[int, range]] = (),
+    keep: Sequence[Iterable[tuple[int, range]]] = (),
 ) -> tuple[Plan, dict[int, Sequence[int]]]:
     """Find the rows of a space among those on disk, and batch the others.
 
@@ -332,7 +332,8 @@ def make_plan(
     partition
         Number of rows -> sizes of new batches, which add up to it.
     keep
-        Rows (batch number, rows) to keep behind those of the space, where the space names fewer equal ones.
+        Tables whose rows (batch number, rows) are kept behind those of the space, where the space names
+        fewer equal ones; of equal rows, as many as the table has that has most of them.
 
     Returns
     -------
@@ -406,7 +407,7 @@ def _take(index: dict[Any, Any], key: Any) -> _Cell | None:
 
 
 def _find_kept(
-    keep: Iterable[tuple[int, range]],
+    keep: Sequence[Iterable[tuple[int, range]]],
     placed: Collection[_Cell],
     wanted: Iterable[Any],
     existing: Sequence[Existing],
@@ -414,8 +415,17 @@ def _find_kept(
 ) -> list[_Cell]:
     """Return the rows to keep that have values, less as many equal ones as the space names."""
     done = {batch.number: batch.done for batch in existing}
-    cells = dict.fromkeys((number, row) for number, rows in keep for row in rows)
-    candidates = [(number, row) for number, row in cells if row in done.get(number, ())]
+    candidates: dict[_Cell, None] = {}
+    most: Counter[Any] = Counter()
+    for table in keep:
+        count: Counter[Any] = Counter()
+        for number, row in ((number, row) for number, rows in table for row in rows):
+            if row in done.get(number, ()):
+                key = keys[number][row]
+                count[key] += 1
+                if count[key] > most[key]:
+                    candidates[number, row] = None
+        most |= count
     if not candidates:
         return []
     named, taken = Counter(wanted), set(placed)

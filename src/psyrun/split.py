@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Task
 
-__all__ = ["attend", "encode_assignments", "furnish", "refuse_folder", "split"]
+__all__ = ["attend", "encode_assignments", "furnish", "refuse_folder", "restore_journals", "split"]
 
 
 def split(outline: Outline, orders: Orders, cache: SourceCache, watcher: Watcher) -> None:
@@ -66,7 +66,7 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     foreign = is_foreign(layout)
     if foreign and not (orders.again or orders.keep_rows):
         raise DirtyError(
-            f"{outline.result}: psyrun did not write this file;"
+            f"{outline.result}: {_explain_foreign(outline)};"
             f" keep its rows: psy run --continue {outline.name}, overwrite it: psy run --force {outline.name}"
         )
     if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
@@ -77,6 +77,13 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     if current != old or not layout.plan.exists():
         write_plan(layout.plan, current)
     return True
+
+
+def _explain_foreign(outline: Outline) -> str:
+    layout = outline.layout
+    if not layout.receipt.exists():
+        return "psyrun did not write this file"
+    return f"{layout.relative(layout.folder)} does not know any more what it was made from"
 
 
 def refuse_folder(outline: Outline) -> None:
@@ -99,7 +106,7 @@ def _plan_anew(outline: Outline, orders: Orders, digests: Digests) -> None:
     old = read_plan(layout.plan)
     with open_task(outline) as task:
         if old is not None and is_current(layout, old) and has_inputs(old, layout):
-            _restore_journals(task, old)
+            restore_journals(task, old)
         draft = draft_plan(task, digests, old, orders)
         if old is not None and not (outline.overwrite_dirty or orders.again or orders.keep_rows):
             _refuse_dirty(outline, old, draft)
@@ -117,7 +124,7 @@ def _refuse_dirty(outline: Outline, old: Plan, draft: Draft) -> None:
         )
 
 
-def _restore_journals(task: Task, old: Plan) -> None:
+def restore_journals(task: Task, old: Plan) -> None:
     """Write rows that only the result holds, for journals were removed, to journals again."""
     layout = task.outline.layout
     if survey_plan(old, layout).complete:

@@ -85,7 +85,8 @@ def _fixed_paths(outline: Outline) -> Iterable[str]:
     """Give what a task reads or writes wherever its result is, data files aside."""
     layout = outline.layout
     yield from outline.source.files
-    yield from (layout.relative(path) for path in (layout.plan, layout.plan_copy, layout.process, layout.lock))
+    ours = (layout.plan, layout.plan_copy, layout.process, layout.lock)
+    yield from map(layout.relative, ours)
 
 
 def _find_circles(outlines: Mapping[str, Outline]) -> dict[str, TaskFileError]:
