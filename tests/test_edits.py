@@ -539,7 +539,9 @@ def test_data_file_counts_by_content(project):
     assert project.result("t")["y"] == [1, 2]
 
 
-def test_chained_task_follows_the_result_that_it_reads(project):
+@pytest.fixture
+def chain(project):
+    """A finished task, and one that reads its result."""
     project.task(
         "source",
         """\
@@ -568,16 +570,52 @@ def test_chained_task_follows_the_result_that_it_reads(project):
         """,
     )
     assert project.count("run") == 4
-    assert project.result("reader") == {"i": [0, 1], "z": [-10, -20]}
-    assert project.count("run") == 0
+    return project
 
-    project.edit("psy-tasks/task_source.py", "x * 10", "x * 5 * 2")
-    assert project.count("run") == 2
-    assert all(row.startswith("('source'") for row in project.rows_seen()[-2:])
 
-    project.edit("psy-tasks/task_source.py", "x * 5 * 2", "x * 11")
-    assert project.count("run") == 4
-    assert project.result("reader")["z"] == [-11, -22]
+def test_chained_task_follows_the_result_that_it_reads(chain):
+    assert chain.result("reader") == {"i": [0, 1], "z": [-10, -20]}
+    assert chain.count("run") == 0
+
+    chain.edit("psy-tasks/task_source.py", "x * 10", "x * 5 * 2")
+    assert chain.count("run") == 2
+    assert all(row.startswith("('source'") for row in chain.rows_seen()[-2:])
+
+    chain.edit("psy-tasks/task_source.py", "x * 5 * 2", "x * 11")
+    assert chain.count("run") == 4
+    assert chain.result("reader")["z"] == [-11, -22]
+
+
+def test_chained_task_says_beforehand_what_a_new_result_before_it_costs(chain):
+    cost = "reader: 2 rows (under 1 s of computing) will be evaluated again"
+    note = f"{cost} if psy-work/source/result.pkl changes;"
+    chain.edit("psy-tasks/task_source.py", "[1, 2]", "[1, 2, 3]")
+    assert note in chain.psy("run", "reader").stdout
+    assert "changes" not in chain.psy("run").stdout
+    chain.edit("psy-tasks/task_source.py", "x * 10", "x * 11")
+    assert note in chain.psy("run").stdout
+    chain.edit("psy-tasks/task_source.py", "x * 11", "x * 12")
+    assert note not in chain.psy("run", "--continue").stdout
+
+
+@pytest.mark.parametrize(("named", "evaluated"), [((), 4), (("reader",), 2), (("source",), 2)])
+def test_force_is_about_the_tasks_that_are_named(chain, named, evaluated):
+    assert chain.count("run", "--force", *named) == evaluated
+    assert chain.count("run") == 0
+
+
+def test_plan_tells_what_force_is_about(chain):
+    said = chain.psy("plan", "--force", "reader").stdout
+    assert said == "source: up to date (2 rows)\nreader: evaluate 2 rows\n"
+
+
+def test_continue_is_about_the_tasks_that_are_named(chain):
+    chain.edit("psy-tasks/task_source.py", "x * 10", "x * 11")
+    said = chain.psy("run", "--continue", "reader").stdout
+    assert "source: psy-tasks/task_source.py: execute changed. 2 rows (" in said
+    assert chain.result("source")["y"] == [11, 22]
+    assert chain.result("reader")["z"] == [-10, -20]
+    assert chain.count("run") == 0
 
 
 def test_space_that_is_made_of_another_result_follows_it(project):

@@ -205,7 +205,8 @@ def run(
     from psyrun.running import Talk, run_passes, settle_stakes, worst
 
     _check_choice(keep, force)
-    orders = Orders(keep_rows=keep, again=force, retry=not no_retry, processes=jobs)
+    named = frozenset(tasks) if tasks else None
+    orders = Orders(keep_rows=keep, again=force, retry=not no_retry, processes=jobs, named=named)
     selection = project.select(tasks)
     code = _complain_of(selection.broken)
     if not selection.outlines:
@@ -213,7 +214,7 @@ def run(
             _say(f"there are no task files in {project.taskdir}; begin with psy new-task NAME")
         return code
     talk = Talk(say=_say, complain=_complain, confirm=click.confirm)
-    if not (keep or force) and not settle_stakes(selection.chain, selection.cache, talk, yes=yes):
+    if not settle_stakes(selection.chain, orders, selection.cache, talk, yes=yes):
         return worst([code, UNFINISHED])
     return worst([code, run_passes(project.taskdir, selection, orders, talk, wait=wait)])
 
@@ -238,7 +239,8 @@ def plan(project: Project, tasks: tuple[str, ...], keep: bool, force: bool, no_r
     _check_choice(keep, force)
     selection = project.select(tasks)
     _complain_of(selection.broken)
-    preview = Preview(selection.cache, Orders(keep_rows=keep, again=force, retry=not no_retry))
+    named = frozenset(tasks) if tasks else None
+    preview = Preview(selection.cache, Orders(keep_rows=keep, again=force, retry=not no_retry, named=named))
     _complain_of(_say_each(selection.chain, preview.tell))
     return OK
 

@@ -187,7 +187,7 @@ class _Nodes:
         """Turn our errors into outcomes of a node."""
 
         def act(keep_rows: bool = False, again: bool = False) -> Any:
-            orders = self.run.orders
+            orders = self.run.orders.of(self.outline.name)
             if keep_rows or again:
                 orders = replace(orders, keep_rows=keep_rows, again=again)
             try:
@@ -209,7 +209,7 @@ class _Nodes:
     def _is_split(self, task: Any) -> bool:
         layout = self.outline.layout
         options = task.options or {}
-        orders = self.run.orders
+        orders = self.run.orders.of(self.outline.name)
         if orders.again or orders.keep_rows or options.get("again") or options.get("keep_rows"):
             return False
         plan = read_plan(layout.plan)

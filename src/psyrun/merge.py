@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing, write_atomic
-from psyrun.errors import DirtyError, FormatError
+from psyrun.errors import FormatError
 from psyrun.inputs import read_inputs
 from psyrun.loading import hidden, shown
 from psyrun.plan import read_plan
 from psyrun.records import list_journals, read_values, vouched
 from psyrun.rows import ABSENT, stack
-from psyrun.split import refuse_folder
+from psyrun.split import refuse_folder, refuse_foreign
 from psyrun.store import ChunkStore
 from psyrun.survey import file_digest, is_current, read_ends, read_receipt
 from psyrun.task import open_task
@@ -73,11 +73,7 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")
     if is_current(layout, plan):
         return Merged(written=False)
-    if layout.result.exists() and not layout.receipt.exists() and not (orders.again or orders.keep_rows):
-        raise DirtyError(
-            f"{outline.result}: psyrun did not write this file; keep its rows:"
-            f" psy run --continue {outline.name}, overwrite it: psy run --force {outline.name}"
-        )
+    refuse_foreign(outline, orders)
     layout.result.parent.mkdir(parents=True, exist_ok=True)
     ends = read_ends(layout.process)
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:

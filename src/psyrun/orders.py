@@ -31,6 +31,8 @@ class Orders:
         Children of a local worker; None: what the task file says, else what the machine grants.
     tried
         Task -> batches that were in the hands of jobs before, in this same run: not to be submitted again.
+    named
+        The tasks that `keep_rows` and `again` are about, not others that these need; None: all.
     """
 
     keep_rows: bool = False
@@ -39,6 +41,13 @@ class Orders:
     wait: bool = False
     processes: int | None = None
     tried: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    named: frozenset[str] | None = None
+
+    def of(self, task: str) -> Orders:
+        """Return the orders as one task is to understand them."""
+        if self.named is None or task in self.named:
+            return self
+        return replace(self, keep_rows=False, again=False)
 
     def again_for(self, tried: Mapping[str, frozenset[int]]) -> Orders:
         """Return the orders for another pass of the same run: what was tried is not tried again."""

@@ -8,6 +8,7 @@ from psyrun.changes import name_changes
 from psyrun.console import count
 from psyrun.draft import draft_plan, take_digests
 from psyrun.plan import read_plan
+from psyrun.split import refuse_foreign
 from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 
@@ -44,6 +45,8 @@ class Preview:
         ------
         TaskFileError
             If the task file can't be run.
+        DirtyError
+            If there is a result that a run would not overwrite.
         FormatError
             If a file of the task is damaged.
         """
@@ -52,19 +55,20 @@ class Preview:
             self._changing[outline.result] = outline.name
             yield f"after {', '.join(awaited)}, as it then turns out"
             return
-        old = read_plan(outline.layout.plan)
+        old, orders = read_plan(outline.layout.plan), self._orders.of(outline.name)
+        refuse_foreign(outline, orders)
         digests = take_digests(outline, self._cache)
-        if old is not None and digests.match(old) and not self._orders.again:
+        if old is not None and digests.match(old) and not orders.again:
             plan = old
             if is_current(outline.layout, old):
                 yield f"up to date ({count(old.total, 'row')})"
                 return
         else:
             with open_task(outline) as task:
-                plan = draft_plan(task, digests, old, self._orders).plan
+                plan = draft_plan(task, digests, old, orders).plan
             yield from _explain(outline, old, plan)
         self._changing[outline.result] = outline.name
-        yield _count(outline, plan, self._orders)
+        yield _count(outline, plan, orders)
 
 
 def _explain(outline: Outline, old: Plan | None, plan: Plan) -> Iterator[str]:

@@ -26,7 +26,7 @@ from psyrun.farm import wait_for_jobs
 from psyrun.graph import Run, run_pass
 from psyrun.queues import Queues
 from psyrun.source import read_source
-from psyrun.stakes import find_stake
+from psyrun.stakes import Stakes
 from psyrun.status import read_status
 from psyrun.taskfiles import find_needs
 
@@ -66,20 +66,42 @@ def code_of(error: Exception) -> int:
     return USAGE if isinstance(error, (TaskFileError, DirtyError, FormatError)) else UNFINISHED
 
 
-def settle_stakes(outlines: Sequence[Outline], cache: SourceCache, talk: Talk, *, yes: bool) -> bool:
-    """Say which finished rows an edit makes stale; ask where they are costly. Return whether to go on."""
+def settle_stakes(
+    chain: Sequence[Outline], orders: Orders, cache: SourceCache, talk: Talk, *, yes: bool
+) -> bool:
+    """Say which finished rows an edit makes stale; ask where they are costly. Return whether to go on.
+
+    Parameters
+    ----------
+    chain
+        The tasks, each behind those whose results it needs.
+    orders
+        What the user asked for: `--continue` and `--force` need no question.
+    cache
+        What is remembered of unchanged sources.
+    talk
+        How to say it.
+    yes
+        Whether the answer is known.
+    """
     costly = False
-    for outline in outlines:
+    stakes = Stakes(cache)
+    for outline in chain:
         try:
-            stake = find_stake(outline, cache)
+            stake = stakes.find(outline, orders.of(outline.name))
         except (PsyrunError, OSError):
             continue  # The run finds the same fault, and says so.
         if stake is None or not outline.overwrite_dirty:  # That is refused, in words of its own.
             continue
+        rows = f"{count(stake.rows, 'row')} ({duration(stake.seconds)} of computing)"
+        changed = ", ".join(stake.changed)
         talk.say(
-            f"{stake.task}: {', '.join(stake.changed)} changed. {count(stake.rows, 'row')}"
-            f" ({duration(stake.seconds)} of computing) will be evaluated again;"
-            f" to keep them: psy run --continue {stake.task}"
+            (
+                f"{stake.task}: {changed} changed. {rows} will be evaluated again;"
+                if stake.sure
+                else f"{stake.task}: {rows} will be evaluated again if {changed} changes;"
+            )
+            + f" to keep them: psy run --continue {stake.task}"
         )
         costly = costly or stake.seconds > ASK_SECONDS
     if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Task
 
-__all__ = ["attend", "encode_assignments", "furnish", "refuse_folder", "restore_journals", "split"]
+__all__ = [
+    "attend",
+    "encode_assignments",
+    "furnish",
+    "refuse_folder",
+    "refuse_foreign",
+    "restore_journals",
+    "split",
+]
 
 
 def split(outline: Outline, orders: Orders, cache: SourceCache, watcher: Watcher) -> None:
@@ -62,16 +70,11 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     """Whether the plan stands as it is; bring the settings that it records up to date."""
     layout = outline.layout
     refuse_folder(outline)
+    refuse_foreign(outline, orders)
     old = read_plan(layout.plan)
-    foreign = is_foreign(layout)
-    if foreign and not (orders.again or orders.keep_rows):
-        raise DirtyError(
-            f"{outline.result}: {_explain_foreign(outline)};"
-            f" keep its rows: psy run --continue {outline.name}, overwrite it: psy run --force {outline.name}"
-        )
     if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
         return False
-    if orders.again or foreign or (orders.keep_rows and not _is_finished(layout, old)):
+    if orders.again or is_foreign(layout) or (orders.keep_rows and not _is_finished(layout, old)):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
     if current != old or not layout.plan.exists():
@@ -79,11 +82,18 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     return True
 
 
-def _explain_foreign(outline: Outline) -> str:
+def refuse_foreign(outline: Outline, orders: Orders) -> None:
+    """Raise DirtyError where there is a result that is not ours to overwrite, and nobody said to."""
     layout = outline.layout
-    if not layout.receipt.exists():
-        return "psyrun did not write this file"
-    return f"{layout.relative(layout.folder)} does not know any more what it was made from"
+    if orders.again or orders.keep_rows or not is_foreign(layout):
+        return
+    why = "psyrun did not write this file"
+    if layout.receipt.exists():
+        why = f"{layout.relative(layout.folder)} does not know any more what it was made from"
+    raise DirtyError(
+        f"{outline.result}: {why}; keep its rows: psy run --continue {outline.name},"
+        f" overwrite it: psy run --force {outline.name}"
+    )
 
 
 def refuse_folder(outline: Outline) -> None:
