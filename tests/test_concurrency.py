@@ -387,7 +387,9 @@ def test_looking_at_a_run_works_and_writes_nothing(project, start, gate, wait_un
     assert status["running"] + status["queued"] == 20
     assert not status["uptodate"]
     assert status["result"] is None
-    assert "example" in project.psy("status", "-v").stdout
+    said = project.psy("status", "-v").stdout
+    assert "example" in said
+    assert "missing: " not in said  # They are running.
     assert project.psy("list").stdout.split() == ["example"]
     project.psy("plan")
     project.psy("errors")

@@ -539,6 +539,12 @@ def test_file_that_another_changes_meanwhile_is_refused(tmp_path):
         map_pspace_hdd_backed(fn, Param(a=[1, 2]), filename, PickleStore())
 
 
+@pytest.mark.parametrize("evaluate", [map_pspace, map_pspace_parallel])
+def test_what_is_no_space_is_refused(evaluate):
+    with pytest.raises(TypeError, match="expected a parameter space, not a list"):
+        evaluate(lambda a: {"b": a}, [{"a": 1}])
+
+
 # ---------------------------------------------------------------------- stacking tables
 
 

@@ -447,3 +447,15 @@ def test_the_algebra_of_plain_values_imports_nothing_heavy():
         "assert len(p - p) == len(missing(p, p)) == 0; assert not {'numpy', 'joblib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+@pytest.mark.parametrize("value", [{"a": [1]}, [1], None, 3])
+def test_what_is_no_space_is_refused_with_a_word_on_how_to_make_one(value):
+    for wrong in (lambda: missing(Param(a=[1]), value), lambda: missing(value, Param(a=[1]))):
+        with pytest.raises(TypeError, match=r"expected a parameter space, not a .*Param\(\*\*table\)"):
+            wrong()
+
+
+def test_assignment_is_not_told_by_the_name_of_a_parameter():
+    with pytest.raises(TypeError, match=r"told by number, not by 'a'.*build\(\)\[name\]"):
+        Param(a=[1])["a"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError
+from psyrun.pspace import check_space
 from psyrun.resultfile import open_file, read_names, tabulate
 from psyrun.rows import Table, unbox
 
@@ -62,6 +63,7 @@ def map_pspace(fn: Function, pspace: ParameterSpace, exclude: Iterable[str] | No
     >>> map_pspace(lambda a, b: {"sum": a + b}, Param(a=[1, 2]) * Param(b=[10, 20]))
     {'a': [1, 1, 2, 2], 'b': [10, 20, 10, 20], 'sum': [11, 21, 12, 22]}
     """
+    check_space(pspace)
     results = [_evaluate(fn, assignment) for assignment in pspace.iterate()]
     return tabulate(pspace.build(), results, read_names(exclude))
 
@@ -114,6 +116,7 @@ def map_pspace_parallel(
     """
     import joblib
 
+    check_space(pspace)
     size = min(max(pspace.size // _BATCHES, 1), _LARGEST_BATCH)
     call = joblib.delayed(_evaluate_batch)
     portable = _make_portable(fn, backend)
@@ -196,6 +199,7 @@ def map_pspace_hdd_backed(
     a = 2
     {'a': [1, 2, 3], 'square': [1, 4, 9]}
     """
+    check_space(pspace)
     file = open_file(Path(filename), store, pspace, read_names(exclude))
     todo = sorted(set(range(pspace.size)).difference(file.rows))
     with closing(_evaluate_rows(fn, pspace, todo, pool_size)) as results:

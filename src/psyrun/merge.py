@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing, write_atomic
-from psyrun.errors import FormatError
+from psyrun.errors import FormatError, StoreError
 from psyrun.inputs import read_inputs
 from psyrun.loading import hidden, shown
 from psyrun.plan import read_plan
@@ -80,7 +80,10 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         read = shown(outline.source, read_batch)
         reader = _Reader(layout, plan, ends, set(outline.exclude), read)
         with hidden(outline.source):
-            _store(task.store, temporary, reader)
+            try:
+                _store(task.store, temporary, reader)
+            except StoreError as error:
+                raise StoreError(f"{outline.path}: {error}") from error
         status = temporary.stat()
         content = {
             "format": FORMAT,

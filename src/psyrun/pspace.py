@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
     from typing import SupportsIndex
 
-__all__ = ["AmbiguousOperationError", "Param", "ParameterSpace", "missing"]
+__all__ = ["AmbiguousOperationError", "Param", "ParameterSpace", "check_space", "missing"]
 
 _BLOCK = 10_000  # Rows made at a time where all are gone through.
 _SHOWN = 10
@@ -128,6 +128,10 @@ class ParameterSpace(ABC):
             row = range(self.size)[index]
         except IndexError:
             raise IndexError(f"there is no assignment {index}; the space has {self.size}") from None
+        except TypeError:
+            raise TypeError(
+                f"assignments are told by number, not by {index!r}; all values of a parameter: build()[name]"
+            ) from None
         return {name: column[0] for name, column in self.take([row]).items()}
 
     def _select(self, index: slice) -> ParameterSpace:
@@ -242,6 +246,8 @@ def missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> ParameterSpa
     >>> print(missing(wanted, Param(a=[1, 2], b=[3, 4], result=[0.1, 0.2])))
     Param(a=[1, 2], b=[4, 3])
     """
+    check_space(minuend)
+    check_space(subtrahend)
     if not minuend.keys() or not subtrahend.keys():
         return minuend
     lacking = set(minuend.keys()) - set(subtrahend.keys())
@@ -385,6 +391,15 @@ def _keys(space: ParameterSpace, names: Sequence[str]) -> Iterator[Hashable]:
     """Go through the keys of all rows, by value."""
     for table in space.blocks():
         yield from row_keys({name: table[name] for name in names}, value_key)
+
+
+def check_space(value: Any) -> None:
+    """Raise TypeError unless a value is a parameter space."""
+    if not isinstance(value, ParameterSpace):
+        raise TypeError(
+            f"expected a parameter space, not a {type(value).__name__}; Param(a=[...], b=[...]) makes one,"
+            " and so does Param(**table) of a result"
+        )
 
 
 def _refuse(names: set[str], reason: str) -> None:

@@ -183,6 +183,7 @@ def _warnings_to(watcher: LogWatcher | TerminalWatcher) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # After a second Ctrl-C, a worker may be left.
         warnings.showwarning = show
         yield
 

@@ -148,7 +148,7 @@ class Detail:
 
 
 def list_details(outline: Outline, queues: Queues) -> Iterator[Detail]:
-    """Yield the wanted rows that have no values, in the order of their batches.
+    """Yield the wanted rows that failed or are missing, in the order of their batches.
 
     Raises
     ------
@@ -159,6 +159,7 @@ def list_details(outline: Outline, queues: Queues) -> Iterator[Detail]:
     plan = read_plan(layout.plan)
     if plan is None or (is_current(layout, plan)):
         return
+    flying = queues.look(outline)  # Before the files: what ends meanwhile is seen there.
     wanted = plan.wanted_rows()
     journals = list_journals(layout.out)
     survey = survey_plan(plan, layout, Tallies())
@@ -168,7 +169,8 @@ def list_details(outline: Outline, queues: Queues) -> Iterator[Detail]:
         if progress.done == batch.wanted:
             continue
         records = read_records(journals.get(batch.number, ()), rows=batch.size)
-        rows = sorted(wanted.get(batch.number, frozenset(range(batch.size))) - records.done)
+        lacking = wanted.get(batch.number, frozenset(range(batch.size))) - records.done
+        rows = sorted(lacking & records.failures.keys() if batch.number in flying else lacking)
         assignments = _read_assignments(outline, layout, batch.number, rows)
         for row, assignment in zip(rows, assignments):
             yield Detail(assignment, records.failures.get(row), reasons.get(batch.number))
