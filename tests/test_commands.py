@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -561,3 +562,15 @@ def test_run_on_a_terminal_shows_a_bar_and_ends(project, failing):
     assert "\x1b[" in said  # It moved the cursor: there was a bar.
     assert ("29 of 30 rows done, 1 failed" if failing else "t: finished, 30 rows") in said
     assert "noise" not in said
+
+
+def test_run_in_a_folder_below_the_project_says_where_to_go(project):
+    project.task("t", "from psyrun import Param\npspace = Param(x=[1])\ndef execute(x):\n    return {}\n")
+    below = project.root / "figures/old"
+    below.mkdir(parents=True)
+    done = replace(project, root=below).psy("run")
+    assert done.stdout == f"there are no task files in psy-tasks; go to {project.root}\n"
+
+
+def test_run_where_there_is_no_project_says_how_to_begin(project):
+    assert project.psy("run").stdout == "there are no task files in psy-tasks; begin with psy new-task NAME\n"

@@ -410,6 +410,14 @@ def test_overwrite_dirty_false_lets_the_code_go_back_where_nothing_is_lost(proje
     assert "will be evaluated again" not in done.stdout
 
 
+def test_run_that_fails_says_that_an_older_result_is_still_there(project):
+    small(project, "Param(x=[0, 1])")
+    assert "result of before" not in project.psy("run").stdout
+    small(project, "Param(x=[0, 1])", execute='return {"y": 1 / x}')
+    assert "  psy-work/t/result.pkl is still the result of before\n" in project.psy("run", code=1).stdout
+    assert project.result("t")["y"] == [0, 1]
+
+
 # ---------------------------------------------------------------------- --continue
 
 

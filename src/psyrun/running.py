@@ -285,6 +285,8 @@ def _summarise_one(status: Status, run: Run, talk: Talk, *, interrupted: bool) -
         talk.say(f"  to try them again: psy run {name}; after mending the code: psy run --continue {name}")
     elif name in run.failures:
         talk.say(f"  {run.failures[name]}")
+    if status.result is not None:
+        talk.say(f"  {status.result} is still the result of before")
     return UNFINISHED
 
 
