@@ -409,17 +409,24 @@ class Edits(RuleBasedStateMachine):
             self.is_loose = True
 
     def lose_inputs(self):
-        self._remove("in")
-        self.has_inputs = False
+        if self.plan is not None or not self._has_result():
+            self._remove("in")
+            self.has_inputs = False
 
     def lose_plan(self):
-        if self.result is None or set(self.result) <= self.disk:
+        if self.result is not None and not set(self.result) <= self.disk:
+            return
+        if self.has_inputs or not self._has_result():
             self._remove("plan.json")
             self._remove("plan.json.bak")
             self.plan = None
             self.disk |= self.given_up  # Only the plan knew.
             self.given_up.clear()
             self.is_loose = True
+
+    def _has_result(self):
+        """Whether there is a result, of now or before; without plan and inputs, it would be refused."""
+        return (self.world.work / "result.pkl").exists()
 
     def _remove(self, name):
         path = self.world.work / name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.changes import count_repeats
 from psyrun.errors import DirtyError, FormatError, IdentityError, NewerFormatError, StoreError, TaskFileError
 from psyrun.inputs import read_input_header, read_inputs
-from psyrun.plan import Existing, Plan, Space, make_plan, read_plan
+from psyrun.plan import Existing, Plan, Space, make_plan
 from psyrun.records import list_journals, read_records
 from psyrun.source import digest_data, digest_with_data
 from psyrun.survey import file_digest, read_receipt, survey_plan
@@ -123,7 +123,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
     existing = _read_existing(layout, codes, since)
     keep: list[list[tuple[int, range]]] = [old.segments()] if old is not None and orders.keep_rows else []
     found = None
-    if orders.keep_rows and is_foreign(layout):
+    if orders.keep_rows and is_foreign(layout, old):
         batch = _find_adopted(layout, existing)
         if batch is None:
             found = _read_foreign(task, number, digests.code, list(space.columns))
@@ -234,13 +234,11 @@ def count_again(outline: Outline, old: Plan, draft: Draft) -> int:
 # ---------------------------------------------------------------------- results that psyrun did not write
 
 
-def is_foreign(layout: Layout) -> bool:
+def is_foreign(layout: Layout, plan: Plan | None) -> bool:
     """Whether there is a result file that psyrun did not write, or of which the work folder knows nothing."""
     if not layout.result.exists():
         return False
-    return not layout.receipt.exists() or (
-        read_plan(layout.plan) is None and not any(layout.inputs.glob("*.pkl"))
-    )
+    return not layout.receipt.exists() or (plan is None and not any(layout.inputs.glob("*.pkl")))
 
 
 def _find_adopted(layout: Layout, existing: Sequence[Existing]) -> Existing | None:

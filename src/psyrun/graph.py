@@ -213,7 +213,9 @@ class _Nodes:
         if orders.again or orders.keep_rows or options.get("again") or options.get("keep_rows"):
             return False
         plan = read_plan(layout.plan)
-        if plan is None or not take_digests(self.outline, self.run.cache).match(plan) or is_foreign(layout):
+        if plan is None or is_foreign(layout, plan):
+            return False
+        if not take_digests(self.outline, self.run.cache).match(plan):
             return False
         return has_inputs(plan, layout) or is_current(layout, plan)
 

@@ -73,7 +73,7 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")
     if is_current(layout, plan):
         return Merged(written=False)
-    refuse_foreign(outline, orders)
+    refuse_foreign(outline, plan, orders)
     layout.result.parent.mkdir(parents=True, exist_ok=True)
     ends = read_ends(layout.process)
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:

@@ -56,7 +56,7 @@ class Preview:
             yield f"after {', '.join(awaited)}, as it then turns out"
             return
         old, orders = read_plan(outline.layout.plan), self._orders.of(outline.name)
-        refuse_foreign(outline, orders)
+        refuse_foreign(outline, old, orders)
         digests = take_digests(outline, self._cache)
         if old is not None and digests.match(old) and not orders.again:
             plan = old

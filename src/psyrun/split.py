@@ -70,11 +70,11 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     """Whether the plan stands as it is; bring the settings that it records up to date."""
     layout = outline.layout
     refuse_folder(outline)
-    refuse_foreign(outline, orders)
     old = read_plan(layout.plan)
+    refuse_foreign(outline, old, orders)
     if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
         return False
-    if orders.again or is_foreign(layout) or (orders.keep_rows and not _is_finished(layout, old)):
+    if orders.again or is_foreign(layout, old) or (orders.keep_rows and not _is_finished(layout, old)):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
     if current != old or not layout.plan.exists():
@@ -82,10 +82,10 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     return True
 
 
-def refuse_foreign(outline: Outline, orders: Orders) -> None:
+def refuse_foreign(outline: Outline, plan: Plan | None, orders: Orders) -> None:
     """Raise DirtyError where there is a result that is not ours to overwrite, and nobody said to."""
     layout = outline.layout
-    if orders.again or orders.keep_rows or not is_foreign(layout):
+    if orders.again or orders.keep_rows or not is_foreign(layout, plan):
         return
     why = "psyrun did not write this file"
     if layout.receipt.exists():
