@@ -568,9 +568,9 @@ def test_run_in_a_folder_below_the_project_says_where_to_go(project):
     project.task("t", "from psyrun import Param\npspace = Param(x=[1])\ndef execute(x):\n    return {}\n")
     below = project.root / "figures/old"
     below.mkdir(parents=True)
-    done = replace(project, root=below).psy("run")
-    assert done.stdout == f"there are no task files in psy-tasks; go to {project.root}\n"
+    said = replace(project, root=below).psy("run", code=2).stderr
+    assert f"no such folder in {below}; run psy in {project.root}, where it is, name another" in said
 
 
-def test_run_where_there_is_no_project_says_how_to_begin(project):
+def test_run_without_a_task_file_says_how_to_begin(project):
     assert project.psy("run").stdout == "there are no task files in psy-tasks; begin with psy new-task NAME\n"

@@ -211,9 +211,7 @@ def run(
     code = _complain_of(selection.broken)
     if not selection.outlines:
         if not selection.broken:
-            above = [each for each in project.root.parents if (each / project.taskdir).is_dir()]
-            cure = f"go to {above[0]}" if above else "begin with psy new-task NAME"
-            _say(f"there are no task files in {project.taskdir}; {cure}")
+            _say(f"there are no task files in {project.taskdir}; begin with psy new-task NAME")
         return code
     talk = Talk(say=_say, complain=_complain, confirm=click.confirm)
     if not settle_stakes(selection.chain, orders, selection.cache, talk, yes=yes):

@@ -115,8 +115,10 @@ def find_task_files(root: Path, taskdir: str) -> list[Path]:
     """
     folder = root / taskdir
     if not folder.is_dir():
+        above = next((str(parent) for parent in root.parents if (parent / taskdir).is_dir()), None)
+        place = "where it is" if above is None else f"in {above}, where it is"
         raise TaskFileError(
-            f"{taskdir}: no such folder in {root}; run psy where it is, name another with --taskdir,"
+            f"{taskdir}: no such folder in {root}; run psy {place}, name another with --taskdir,"
             " or begin with psy new-task NAME"
         )
     return sorted(folder.glob("task_*.py"))
