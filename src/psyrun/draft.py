@@ -7,17 +7,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psyrun.changes import count_repeats
-from psyrun.errors import DirtyError, FormatError, IdentityError, NewerFormatError, StoreError, TaskFileError
+from psyrun.errors import FormatError, IdentityError, NewerFormatError, TaskFileError
+from psyrun.foreign import find_adopted, is_foreign, read_foreign
 from psyrun.inputs import read_input_header, read_inputs
 from psyrun.plan import Existing, Plan, Space, make_plan
 from psyrun.records import list_journals, read_records
 from psyrun.source import digest_data, digest_with_data
-from psyrun.survey import file_digest, read_receipt, survey_plan
+from psyrun.survey import has_inputs, read_receipt, survey_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from psyrun.foreign import Found
     from psyrun.orders import Orders
     from psyrun.plan import Layout
     from psyrun.source import SourceCache
@@ -26,11 +28,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Digests",
     "Draft",
-    "Found",
     "count_again",
     "draft_plan",
-    "has_inputs",
-    "is_foreign",
     "take_digests",
 ]
 
@@ -69,12 +68,6 @@ def take_digests(outline: Outline, cache: SourceCache) -> Digests:
     return Digests(digest_with_data(source.code, data), digest_with_data(source.space, data))
 
 
-def has_inputs(plan: Plan, layout: Layout) -> bool:
-    """Whether all input files that a plan names are there, by one listing."""
-    there = {path.name for path in layout.inputs.glob("*.pkl")} if plan.batches else set()
-    return all(f"{batch.number}.pkl" in there for batch in plan.batches)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """A plan that was not written yet.
@@ -97,15 +90,6 @@ class Draft:
     found: Found | None
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The rows of a result that psyrun did not write: a batch, its values, and the digest of the file."""
-
-    batch: Existing
-    values: Mapping[str, Sequence[Any]]
-    origin: str | None
-
-
 def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -> Draft:
     """Evaluate the space and find what exists of it already; write nothing.
 
@@ -124,9 +108,9 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
     keep: list[list[tuple[int, range]]] = [old.segments()] if old is not None and orders.keep_rows else []
     found = None
     if orders.keep_rows and is_foreign(layout, old):
-        batch = _find_adopted(layout, existing)
+        batch = find_adopted(layout, existing)
         if batch is None:
-            found = _read_foreign(task, number, digests.code, list(space.columns))
+            found = read_foreign(task, number, digests.code, list(space.columns))
             number += 1
             batch = found.batch
             existing.append(batch)
@@ -229,44 +213,3 @@ def count_again(outline: Outline, old: Plan, draft: Draft) -> int:
     if not has_inputs(old, outline.layout):  # Then nobody can tell which they are.
         return survey_plan(old, outline.layout).done
     return count_repeats(outline.layout, old, draft.plan, draft.space, draft.new)
-
-
-# ---------------------------------------------------------------------- results that psyrun did not write
-
-
-def is_foreign(layout: Layout, plan: Plan | None) -> bool:
-    """Whether there is a result file that psyrun did not write, or of which the work folder knows nothing."""
-    if not layout.result.exists():
-        return False
-    return not layout.receipt.exists() or (plan is None and not any(layout.inputs.glob("*.pkl")))
-
-
-def _find_adopted(layout: Layout, existing: Sequence[Existing]) -> Existing | None:
-    """Return the batch that a run which got no further made of the result file."""
-    origin = file_digest(layout.result)
-    for batch in existing:
-        header = read_input_header(layout.input(batch.number))
-        if header.get("origin") == origin and len(batch.done) == batch.size:
-            return batch
-    return None
-
-
-def _read_foreign(task: Task, number: int, code: str, names: Sequence[str]) -> Found:
-    result = task.outline.result
-    try:
-        table = task.store.load(task.outline.layout.result)
-    except (StoreError, OSError) as error:
-        raise DirtyError(
-            f"{result}: its rows can't be kept: {error}; move it away, or use --force"
-        ) from error
-    lacking = [name for name in names if name not in table]
-    if lacking:
-        raise DirtyError(
-            f"{result}: its rows can't be kept, for it lacks the parameters {lacking};"
-            " move it away, or use --force"
-        )
-    size = max((len(values) for values in table.values()), default=0)
-    columns = {name: list(table[name]) for name in names}
-    values = {name: list(column) for name, column in table.items() if name not in columns}
-    batch = Existing(number=number, size=size, code=code, columns=columns, done=frozenset(range(size)))
-    return Found(batch, values, file_digest(task.outline.layout.result))

@@ -17,16 +17,17 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import BaseFail, InvalidTask, TaskFailed
 from doit.loader import generate_tasks
 
-from psyrun.draft import has_inputs, is_foreign, take_digests
+from psyrun.draft import take_digests
 from psyrun.errors import PsyrunError, TaskFileError, explain
 from psyrun.farm import finish, process
+from psyrun.foreign import is_foreign
 from psyrun.merge import date_receipt, merge
 from psyrun.orders import Orders, Silence, Watcher
 from psyrun.plan import read_plan
 from psyrun.queues import Queues
 from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.split import split
-from psyrun.survey import is_current, is_receipt_true, read_receipt
+from psyrun.survey import has_inputs, is_current, is_receipt_true, read_receipt
 from psyrun.taskfiles import read_outlines
 
 if TYPE_CHECKING:

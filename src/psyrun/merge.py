@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing, write_atomic
 from psyrun.errors import FormatError, StoreError
+from psyrun.foreign import refuse_folder, refuse_foreign
 from psyrun.inputs import read_inputs
 from psyrun.loading import hidden, shown
 from psyrun.plan import read_plan
 from psyrun.records import list_journals, read_values, vouched
 from psyrun.rows import ABSENT, stack
-from psyrun.split import refuse_folder, refuse_foreign
 from psyrun.store import ChunkStore
 from psyrun.survey import file_digest, is_current, read_ends, read_receipt
 from psyrun.task import open_task

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from psyrun.changes import name_changes
 from psyrun.console import count
 from psyrun.draft import draft_plan, take_digests
+from psyrun.foreign import refuse_foreign
 from psyrun.plan import read_plan
-from psyrun.split import refuse_foreign
 from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.changes import name_changes
 from psyrun.disk import write_all, write_atomic
-from psyrun.draft import count_again, draft_plan, has_inputs, is_foreign, take_digests
+from psyrun.draft import count_again, draft_plan, take_digests
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, TaskFileError
+from psyrun.foreign import is_foreign, refuse_folder, refuse_foreign
 from psyrun.inputs import encode_inputs
 from psyrun.journal import encode_block
 from psyrun.lock import hold
 from psyrun.plan import Plan, read_plan, write_plan
 from psyrun.records import list_journals, read_records
 from psyrun.source import read_zip, write_zip
-from psyrun.survey import is_current, survey_plan
+from psyrun.survey import has_inputs, is_current, survey_plan
 from psyrun.task import open_task
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ __all__ = [
     "attend",
     "encode_assignments",
     "furnish",
-    "refuse_folder",
-    "refuse_foreign",
     "restore_journals",
     "split",
 ]
@@ -80,29 +79,6 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     if current != old or not layout.plan.exists():
         write_plan(layout.plan, current)
     return True
-
-
-def refuse_foreign(outline: Outline, plan: Plan | None, orders: Orders) -> None:
-    """Raise DirtyError where there is a result that is not ours to overwrite, and nobody said to."""
-    layout = outline.layout
-    if orders.again or orders.keep_rows or not is_foreign(layout, plan):
-        return
-    why = "psyrun did not write this file"
-    if layout.receipt.exists():
-        why = f"{layout.relative(layout.folder)} does not know any more what it was made from"
-    raise DirtyError(
-        f"{outline.result}: {why}; keep its rows: psy run --continue {outline.name},"
-        f" overwrite it: psy run --force {outline.name}"
-    )
-
-
-def refuse_folder(outline: Outline) -> None:
-    """Raise DirtyError where there is a folder in the place of the result file."""
-    if outline.layout.result.is_dir():
-        raise DirtyError(
-            f"{outline.path}: its result would be {outline.result}, which is a folder;"
-            " move the folder away, or set another `resultfile`"
-        )
 
 
 def _is_finished(layout: Layout, plan: Plan) -> bool:

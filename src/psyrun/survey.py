@@ -20,6 +20,7 @@ __all__ = [
     "Progress",
     "Survey",
     "file_digest",
+    "has_inputs",
     "inspect_plan",
     "is_current",
     "is_receipt_true",
@@ -145,6 +146,12 @@ def _make_survey(found: Sequence[tuple[Batch, Tally]]) -> Survey:
         [Progress(batch, tally.done, tally.failed) for batch, tally in found],
         sum(tally.seconds for _, tally in found),
     )
+
+
+def has_inputs(plan: Plan, layout: Layout) -> bool:
+    """Whether all input files that a plan names are there, by one listing."""
+    there = {path.name for path in layout.inputs.glob("*.pkl")} if plan.batches else set()
+    return all(f"{batch.number}.pkl" in there for batch in plan.batches)
 
 
 # ---------------------------------------------------------------------- receipts
