@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import shutil
+from itertools import chain, combinations
 
 import joblib
 import numpy as np
@@ -232,6 +233,12 @@ def test_taskdir_names_another_folder(project):
 # ---------------------------------------------------------------------- what is lost
 
 
+def lose(project, *names):
+    for name in names:
+        path = project.root / "psy-work" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 @pytest.mark.parametrize(
     "lost",
     [
@@ -243,22 +250,11 @@ def test_loss_of_a_file_evaluates_nothing(project, lost):
     project.task("t", SIMPLE)
     project.psy("run")
     before = (project.root / "psy-work/t/result.pkl").read_bytes()
-    path = project.root / "psy-work" / lost
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    lose(project, lost)
     assert project.count("run") == 0
     assert (project.root / "psy-work/t/result.pkl").read_bytes() == before
     assert project.status("t")["uptodate"]
     assert project.count("run") == 0
-
-
-def lose_plan(project):
-    path = project.root / "psy-work/t/plan.json"
-    content = path.read_bytes()
-    path.unlink()
-    return content
 
 
 def test_loss_of_the_plan_keeps_what_continue_kept(project):
@@ -269,11 +265,13 @@ def test_loss_of_the_plan_keeps_what_continue_kept(project):
     assert project.count("run", "--continue") == 1
     kept = {"x": [1, 7, 0, 2], "y": [10, 700, 0, 20]}
     assert project.result("t") == kept
-    content = lose_plan(project)
+    plan = project.root / "psy-work/t/plan.json"
+    content = plan.read_bytes()
+    lose(project, "t/plan.json")
     assert project.status("t")["uptodate"]
     assert project.count("run") == 0
     assert project.result("t") == kept
-    assert (project.root / "psy-work/t/plan.json").read_bytes() == content
+    assert plan.read_bytes() == content
 
 
 def test_loss_of_the_plan_does_not_bring_back_what_force_gave_up(project):
@@ -281,7 +279,7 @@ def test_loss_of_the_plan_does_not_bring_back_what_force_gave_up(project):
     project.psy("run")
     project.edit("psy-tasks/task_t.py", "range(3)", "[1]")
     assert project.count("run", "--force") == 1
-    lose_plan(project)
+    lose(project, "t/plan.json")
     project.edit("psy-tasks/task_t.py", "[1]", "[0, 1]")
     assert project.count("run") == 1
 
@@ -290,7 +288,7 @@ def test_loss_of_the_plan_does_not_draw_a_random_space_again(project):
     project.task("t", task_of("import numpy as np\npspace = Param(x=np.random.default_rng().random(3))"))
     assert project.count("run") == 3
     before = project.result("t")
-    lose_plan(project)
+    lose(project, "t/plan.json")
     assert project.count("run") == 0
     assert project.result("t") == before
 
@@ -299,14 +297,8 @@ def test_loss_of_the_plan_does_not_hide_what_an_edit_of_the_code_costs(project):
     project.task("t", SIMPLE + "overwrite_dirty = False\n")
     project.psy("run")
     project.edit("psy-tasks/task_t.py", "x * 10", "x * 100")
-    lose_plan(project)
+    lose(project, "t/plan.json")
     assert "3 finished rows would be evaluated again" in project.psy("run", code=2).stderr
-
-
-def lose(project, *names):
-    for name in names:
-        path = project.root / "psy-work" / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.fixture
@@ -360,6 +352,41 @@ def test_batches_after_the_loss_of_a_work_folder_are_not_taken_for_those_before(
     assert elsewhere() == {"x": [0, 1, 2], "y": [0, 100, 200]}
 
 
+LOSABLE = ("in", "out", "process.json", "plan.json", "result.pkl.receipt", "result.pkl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edited", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_whatever_is_lost_together_the_result_is_right_or_the_user_is_asked(project, edited):
+    project.task("t", SIMPLE)
+    project.psy("run")
+    work, taken = project.root / "psy-work/t", project.root.parent / "taken"
+    shutil.copytree(work, taken)
+    if edited:
+        project.edit("psy-tasks/task_t.py", "x * 10", "x * 100")
+    right = {"x": [0, 1, 2], "y": [0, 100, 200] if edited else [0, 10, 20]}
+    for lost in chain.from_iterable(combinations(LOSABLE, size) for size in range(len(LOSABLE) + 1)):
+        shutil.rmtree(work)
+        shutil.copytree(taken, work)
+        copy = ["plan.json.bak"] if "plan.json" in lost else []
+        lose(project, *(f"t/{name}" for name in (*lost, *copy)))
+        before = len(project.rows_seen())
+        done = project.psy("run", code=None)
+        evaluated = len(project.rows_seen()) - before
+        if done.returncode == 0:
+            assert project.result("t") == right, lost
+            everything = edited or ("result.pkl" in lost and {"in", "out"} & {*lost})
+            assert evaluated == (3 if everything else 0), lost
+        else:
+            assert done.returncode == 2, (lost, done.stderr)
+            assert "psy run --continue t" in done.stderr
+            assert "result.pkl" not in lost
+            assert {"result.pkl.receipt", "in"} & {*lost}
+            assert project.count("run", "--continue") == 0
+            assert project.result("t") == ROWS, lost
+        assert project.count("run") == 0, lost
+
+
 @pytest.mark.parametrize("more", [[], ["t/log"], ["t/plan.json"], ["t/code"], [".doit.db"]])
 def test_loss_of_journals_and_of_their_receipt_evaluates_nothing(project, more):
     project.task("t", SIMPLE)
@@ -391,7 +418,7 @@ def test_loss_of_the_receipt_of_a_result_costs_nothing_once_its_rows_are_kept(pr
 def test_loss_of_a_file_evaluates_nothing_after_an_edit_that_does_not_count(project, lost):
     project.task("t", SIMPLE)
     project.psy("run")
-    shutil.rmtree(project.root / "psy-work" / lost)
+    lose(project, lost)
     assert project.count("run", "--continue") == 0
     project.task("t", SIMPLE + "# a comment\n")
     assert project.count("run") == 0
@@ -410,11 +437,7 @@ def test_unfinished_task_goes_on_after_the_loss_of_a_file(project, lost, evaluat
     project.edit("psy-tasks/task_t.py", "BROKEN", "os.path.exists('broken')")
     assert project.count("run", code=1) == 3
     (project.root / "psy-tasks/broken").unlink()
-    path = project.root / "psy-work/t" / lost
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    lose(project, f"t/{lost}")
     assert project.count("run") == evaluated
     assert project.result("t") == ROWS
 

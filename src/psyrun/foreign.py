@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.errors import DirtyError, StoreError
 from psyrun.inputs import read_input_header
 from psyrun.plan import Existing
-from psyrun.survey import file_digest
+from psyrun.survey import file_digest, has_inputs, is_current, survey_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,13 @@ def is_foreign(layout: Layout, plan: Plan | None) -> bool:
     """Whether there is a result file that psyrun did not write, or of which the work folder knows nothing."""
     if not layout.result.exists():
         return False
-    return not layout.receipt.exists() or (plan is None and not any(layout.inputs.glob("*.pkl")))
+    if not layout.receipt.exists():
+        return True
+    if plan is None:
+        return not any(layout.inputs.glob("*.pkl"))
+    if layout.process.exists() or has_inputs(plan, layout) or survey_plan(plan, layout).complete:
+        return False
+    return is_current(layout, plan)  # An older one is written anew.
 
 
 def refuse_foreign(outline: Outline, plan: Plan | None, orders: Orders) -> None:
