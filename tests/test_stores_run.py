@@ -225,7 +225,7 @@ def test_value_that_comes_later_is_named_and_no_row_is_lost(project):
     project.task("t", GATED.format(max_jobs=1).replace('{"x": x}', "x if x < 39 else {1}"))
     (project.root / "gate").touch()
     done = project.psy("run", code=1)
-    for words in ("column 'report'", "int and set"):
+    for words in ("psy-tasks/task_t.py", "column 'report'", "int and set"):
         assert words in done.stderr
     assert project.status("t")["done"] == 40
     project.edit("psy-tasks/task_t.py", "H5Store()", "NpzStore()")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
-from psyrun.errors import FormatError, NoAnswerError, SchedulerError, StoreError, SubmitLimitError
+from psyrun.errors import FormatError, NoAnswerError, SchedulerError, SubmitLimitError
 from psyrun.flights import Flights
 from psyrun.inputs import read_input_header, read_inputs
 from psyrun.lock import hold
@@ -22,7 +22,7 @@ from psyrun.scheduler import JobSpec, JobState
 from psyrun.split import attend, furnish, restore_journals
 from psyrun.submissions import Submission, forget_submissions, new_token, write_submission
 from psyrun.survey import inspect_plan, is_current, make_receipt, survey_plan
-from psyrun.task import open_task
+from psyrun.task import naming, open_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -368,10 +368,8 @@ class _Step:
             first = {name: [values[rows[0]]] for name, values in assignments.items()}
             first |= {name: [values[0]] for name, values in columns.items()}
             exclude = self.task.outline.exclude
-            try:
+            with naming(self.task.outline):
                 self.task.store.check({name: value for name, value in first.items() if name not in exclude})
-            except StoreError as error:
-                raise StoreError(f"{self.task.outline.path}: {error}") from error
             return
 
 

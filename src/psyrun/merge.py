@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing, write_atomic
-from psyrun.errors import FormatError, StoreError
+from psyrun.errors import FormatError
 from psyrun.foreign import refuse_folder, refuse_foreign
 from psyrun.inputs import read_inputs
 from psyrun.loading import hidden, shown
@@ -18,7 +18,7 @@ from psyrun.records import list_journals, read_values, vouched
 from psyrun.rows import ABSENT, stack
 from psyrun.store import ChunkStore
 from psyrun.survey import file_digest, is_current, read_ends, read_receipt
-from psyrun.task import open_task
+from psyrun.task import naming, open_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -79,16 +79,13 @@ def merge(outline: Outline, orders: Orders) -> Merged:
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
         read = shown(outline.source, read_batch)
         reader = _Reader(layout, plan, ends, set(outline.exclude), read)
-        with hidden(outline.source):
-            try:
-                _store(task.store, temporary, reader)
-            except StoreError as error:
-                raise StoreError(f"{outline.path}: {error}") from error
+        with hidden(outline.source), naming(outline):
+            _store(task.store, temporary, reader)
         status = temporary.stat()
         content = {
             "format": FORMAT,
-            "next_batch": plan.next_batch,
             "mtime": status.st_mtime_ns,
+            "next_batch": plan.next_batch,
             "process": file_digest(layout.process),
             "sha256": file_digest(temporary),
             "size": status.st_size,

@@ -13,12 +13,12 @@ import cloudpickle
 
 from psyrun.child import command
 from psyrun.console import count, duration, show_assignment
-from psyrun.errors import ExecuteError, StoreError, TaskFileError
+from psyrun.errors import ExecuteError, TaskFileError
 from psyrun.journal import read_blocks
 from psyrun.pool import Crew, Work, evaluate
 from psyrun.source import write_zip
 from psyrun.split import encode_assignments
-from psyrun.task import open_task
+from psyrun.task import naming, open_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,11 +113,9 @@ def _store(task: Task, row: dict[str, Any], folder: Path) -> tuple[int, float]:
     sizes = []
     for rows in (1, 1 + _TRIALS):
         path = folder / f"result{task.store.ext}"
-        try:
+        with naming(task.outline):
             task.store.save(path, {name: _copies(value, rows) for name, value in row.items()})
             task.store.load(path)
-        except StoreError as error:
-            raise StoreError(f"{task.outline.path}: {error}") from error
         sizes.append(path.stat().st_size)
         path.unlink()
     return sizes[0], max(0, sizes[1] - sizes[0]) / _TRIALS

@@ -36,6 +36,7 @@ __all__ = [
     "find_names",
     "find_task_files",
     "name_of",
+    "naming",
     "open_task",
     "outline_folder",
     "read_outline",
@@ -229,6 +230,15 @@ def outline_folder(root: Path, taskdir: str, name: str) -> Outline:
         ext=".pkl",
         overwrite_dirty=False,
     )
+
+
+@contextmanager
+def naming(outline: Outline) -> Iterator[None]:
+    """Let a store's refusal name the task file."""
+    try:
+        yield
+    except StoreError as error:
+        raise StoreError(f"{outline.path}: {error}") from error
 
 
 def check_name(path: str, name: Any) -> None:
