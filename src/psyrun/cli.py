@@ -16,6 +16,7 @@ from psyrun.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from psyrun.orders import Orders
     from psyrun.project import Project
     from psyrun.status import Status
     from psyrun.task import Outline
@@ -97,9 +98,12 @@ _FORCE = click.option(
 _NO_RETRY = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
 
 
-def _check_choice(keep: bool, force: bool) -> None:
+def _read_orders(tasks: Sequence[str], *, keep: bool, force: bool, **more: Any) -> Orders:
+    from psyrun.orders import Orders
+
     if keep and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
+    return Orders(keep_rows=keep, again=force, named=frozenset(tasks) if tasks else None, **more)
 
 
 def _open_project(taskdir: str) -> Project:
@@ -201,12 +205,9 @@ def run(
     Exit codes: 0 finished, 1 rows failed or missing, 2 usage or task file, 75 jobs in flight,
     130 interrupted.
     """
-    from psyrun.orders import Orders
     from psyrun.running import Talk, run_passes, settle_stakes, worst
 
-    _check_choice(keep, force)
-    named = frozenset(tasks) if tasks else None
-    orders = Orders(keep_rows=keep, again=force, retry=not no_retry, processes=jobs, named=named)
+    orders = _read_orders(tasks, keep=keep, force=force, retry=not no_retry, processes=jobs)
     selection = project.select(tasks)
     code = _complain_of(selection.broken)
     if not selection.outlines:
@@ -233,14 +234,12 @@ def plan(project: Project, tasks: tuple[str, ...], keep: bool, force: bool, no_r
       psy plan fig1
       psy plan --continue fig1   what psy run --continue fig1 would do
     """
-    from psyrun.orders import Orders
     from psyrun.preview import Preview
 
-    _check_choice(keep, force)
+    orders = _read_orders(tasks, keep=keep, force=force, retry=not no_retry)
     selection = project.select(tasks)
     _complain_of(selection.broken)
-    named = frozenset(tasks) if tasks else None
-    preview = Preview(selection.cache, Orders(keep_rows=keep, again=force, retry=not no_retry, named=named))
+    preview = Preview(selection.cache, orders)
     _complain_of(_say_each(selection.chain, preview.tell))
     return OK
 
