@@ -89,6 +89,31 @@ def test_kill_ends_its_own_jobs_and_the_next_run_goes_on(cluster, project):
     assert len(project.rows_seen()) == 24
 
 
+def test_what_a_result_may_cost_downstream_is_said_once_and_not_while_jobs_are_in_flight(cluster, project):
+    project.task("a", TASK)
+    project.task(
+        "b",
+        """\
+        from psyrun import Param
+        pspace = Param(z=[1, 2])
+        file_dep = ["../psy-work/a/result.pkl"]
+        def execute(z):
+            return {}
+        """,
+    )
+    gate = project.root / "gate"
+    gate.touch()
+    project.psy("run", "--wait")
+    gate.unlink()
+    project.edit("psy-tasks/task_a.py", "range(12)", "range(13)")
+    note = "will be evaluated again if psy-work/a/result.pkl changes"
+    assert f"b: 2 rows (under 1 s of computing) {note}" in project.psy("run", code=75).stdout
+    assert note not in project.psy("run", code=75).stdout
+    gate.touch()
+    project.psy("run", "--wait")
+    assert project.result("b") == {"z": [1, 2]}
+
+
 def test_job_that_dies_is_reported_and_only_its_rows_are_repeated(cluster, project, wait_until):
     project.task("a", TASK)
     project.psy("run", code=75)

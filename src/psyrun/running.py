@@ -93,15 +93,11 @@ def settle_stakes(
             continue  # The run finds the same fault, and says so.
         if stake is None or not outline.overwrite_dirty:  # That is refused, in words of its own.
             continue
-        rows = f"{count(stake.rows, 'row')} ({duration(stake.seconds)} of computing)"
         changed = ", ".join(stake.changed)
+        cause, condition = (f"{changed} changed. ", "") if stake.sure else ("", f" if {changed} changes")
         talk.say(
-            (
-                f"{stake.task}: {changed} changed. {rows} will be evaluated again;"
-                if stake.sure
-                else f"{stake.task}: {rows} will be evaluated again if {changed} changes;"
-            )
-            + f" to keep them: psy run --continue {stake.task}"
+            f"{stake.task}: {cause}{count(stake.rows, 'row')} ({duration(stake.seconds)} of computing)"
+            f" will be evaluated again{condition}; to keep them: psy run --continue {stake.task}"
         )
         costly = costly or stake.seconds > ASK_SECONDS
     if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():

@@ -9,6 +9,7 @@ from psyrun.changes import name_changes
 from psyrun.draft import count_again, draft_plan, take_digests
 from psyrun.orders import Orders
 from psyrun.plan import read_plan
+from psyrun.queues import open_submissions, scheduler_of
 from psyrun.survey import is_current, survey_plan
 from psyrun.task import open_task
 
@@ -79,7 +80,7 @@ class Stakes:
             return self._weigh(outline, old, digests)
         if awaited:
             return _foresee(outline, old, awaited)
-        if digests.match(old) and is_current(outline.layout, old):
+        if digests.match(old) and (is_current(outline.layout, old) or _is_away(outline)):
             self._changing.discard(outline.result)
         return None
 
@@ -98,6 +99,11 @@ class Stakes:
             rows=again,
             seconds=survey.seconds * again / survey.done,
         )
+
+
+def _is_away(outline: Outline) -> bool:
+    """Whether jobs of a batch system are at it: when they were submitted, the user was asked."""
+    return any(not scheduler_of(outline, each.scheduler).attended for each in open_submissions(outline))
 
 
 def _foresee(outline: Outline, old: Plan, awaited: tuple[str, ...]) -> Stake | None:
