@@ -14,7 +14,7 @@ import pytest
 from psyrun import DistributeBackend, ImmediateRun, LoadBalancingBackend, Local, Param
 from psyrun import pspace as pspace_module
 from psyrun.journal import JournalWriter, encode_block, read_blocks
-from psyrun.plan import Layout
+from psyrun.layout import Layout
 from psyrun.pspace import missing
 from psyrun.source import SourceCache
 from psyrun.store import AutodetectStore, H5Store, NpzStore, PickleStore

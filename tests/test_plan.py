@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from psyrun.backend import DistributeBackend, LoadBalancingBackend
 from psyrun.errors import FormatError, NewerFormatError
-from psyrun.plan import Batch, Existing, Layout, Plan, Space, make_plan, read_plan, write_plan
+from psyrun.layout import Layout
+from psyrun.plan import Batch, Existing, Plan, Space, make_plan, read_plan, write_plan
 from reference import find_rest
 
 MANY = settings(deadline=None, max_examples=150)
@@ -200,6 +201,10 @@ def test_batches_count_the_wanted_rows_of_the_segments(situation, partition, dat
     }
 
 
+def lay_out(folder):
+    return Layout(root=folder, folder=folder, result=folder / "result.pkl")
+
+
 @MANY
 @given(situation=situations(), partition=PARTITIONS)
 def test_equal_plans_are_equal_bytes_that_come_back(tmp_path_factory, situation, partition):
@@ -207,13 +212,13 @@ def test_equal_plans_are_equal_bytes_that_come_back(tmp_path_factory, situation,
     again, _, _ = plan_for(situation, partition)
     shuffled = replace(plan, definitions=dict(reversed(plan.definitions.items())))
     assert plan.to_json() == again.to_json() == shuffled.to_json()
-    path = tmp_path_factory.mktemp("plan") / "plan.json"
-    write_plan(path, plan)
-    assert read_plan(path) == plan
-    assert read_plan(path).segments() == plan.segments()
-    assert {path.name for path in path.parent.iterdir()} == {"plan.json", "plan.json.bak"}
-    path.unlink()
-    assert read_plan(path) == plan
+    layout = lay_out(tmp_path_factory.mktemp("plan"))
+    write_plan(layout, plan)
+    assert read_plan(layout) == plan
+    assert read_plan(layout).segments() == plan.segments()
+    assert {path.name for path in layout.folder.iterdir()} == {"plan.json", "plan.json.bak"}
+    layout.plan.unlink()
+    assert read_plan(layout) == plan
 
 
 @MANY
@@ -326,7 +331,7 @@ def test_table_digest_tells_what_the_result_depends_on():
 
 
 def test_missing_plan_is_none(tmp_path):
-    assert read_plan(tmp_path / "plan.json") is None
+    assert read_plan(lay_out(tmp_path)) is None
 
 
 @pytest.mark.parametrize(
@@ -348,7 +353,7 @@ def test_damaged_plan_is_named(tmp_path, content):
     path = tmp_path / "plan.json"
     path.write_bytes(content)
     with pytest.raises(FormatError, match=r"plan\.json: damaged"):
-        read_plan(path)
+        read_plan(lay_out(tmp_path))
 
 
 def test_plan_that_was_cut_short_is_named(tmp_path):
@@ -358,32 +363,32 @@ def test_plan_that_was_cut_short_is_named(tmp_path):
     for cut in range(len(data) - 1):
         path.write_bytes(data[:cut])
         with pytest.raises(FormatError, match=r"plan\.json: damaged"):
-            read_plan(path)
+            read_plan(lay_out(tmp_path))
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", None])
 def test_plan_whose_copy_is_damaged_or_lost_is_read_without_it(tmp_path, damage):
     path, copy = tmp_path / "plan.json", tmp_path / "plan.json.bak"
     plan, _ = plan_columns({"a": [1, 2, 3]})
-    write_plan(path, plan)
+    write_plan(lay_out(tmp_path), plan)
     copy.unlink() if damage is None else copy.write_bytes(damage)
-    assert read_plan(path) == plan
+    assert read_plan(lay_out(tmp_path)) == plan
     path.unlink()
-    assert read_plan(path) is None  # Then psy run plans anew.
+    assert read_plan(lay_out(tmp_path)) is None  # Then psy run plans anew.
 
 
 def test_damaged_plan_is_named_although_there_is_a_copy(tmp_path):
     path = tmp_path / "plan.json"
-    write_plan(path, plan_columns({"a": [1, 2, 3]})[0])
+    write_plan(lay_out(tmp_path), plan_columns({"a": [1, 2, 3]})[0])
     path.write_bytes(b"garbage")
     with pytest.raises(FormatError, match=r"plan\.json: damaged.*delete it"):
-        read_plan(path)
+        read_plan(lay_out(tmp_path))
 
 
 def test_copy_of_a_plan_by_a_newer_psyrun_is_not_overlooked(tmp_path):
     (tmp_path / "plan.json.bak").write_text(json.dumps({"format": 2, "rows": "elsewhere"}))
     with pytest.raises(NewerFormatError, match=r"plan\.json\.bak: format 2 is not known"):
-        read_plan(tmp_path / "plan.json")
+        read_plan(lay_out(tmp_path))
 
 
 def test_plan_with_a_damaged_order_is_named(tmp_path):
@@ -396,14 +401,14 @@ def test_plan_with_a_damaged_order_is_named(tmp_path):
     for order in ("", "#", plan.order[:-4], flipped, plan.order[:1], longer.order, None):
         path.write_text(json.dumps(content | {"order": order}))
         with pytest.raises(FormatError, match=r"plan\.json: damaged"):
-            read_plan(path).segments()
+            read_plan(lay_out(tmp_path)).segments()
 
 
 def test_plan_of_a_newer_format_is_not_read(tmp_path):
     path = tmp_path / "plan.json"
     path.write_text(json.dumps({"format": 2, "rows": "elsewhere"}))
     with pytest.raises(NewerFormatError, match=r"plan\.json: format 2 is not known"):
-        read_plan(path)
+        read_plan(lay_out(tmp_path))
 
 
 def test_paths_of_a_task_lie_in_its_folder(tmp_path):

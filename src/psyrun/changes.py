@@ -13,7 +13,8 @@ from psyrun.rows import row_keys
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from psyrun.plan import Layout, Plan, Space
+    from psyrun.layout import Layout
+    from psyrun.plan import Plan, Space
     from psyrun.task import Outline
 
 __all__ = ["count_kept", "count_repeats", "name_changes"]

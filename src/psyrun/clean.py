@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from psyrun.plan import Layout, Plan
+    from psyrun.layout import Layout
+    from psyrun.plan import Plan
     from psyrun.queues import Queues
     from psyrun.task import Outline
 
 __all__ = ["find_files", "remove_files", "remove_forgotten"]
 
 _FOLDERS = ("code", "in", "out", "log", "jobs")
-_FILES = ("plan.json", "plan.json.bak", "process.json", "lock")
 _FORGOTTEN = 3600.0  # seconds after which nobody is about to rename a temporary file
 
 
@@ -46,10 +46,10 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
     """
     layout = outline.layout
     if stale:
-        plan = read_plan(layout.plan)
+        plan = read_plan(layout)
         return sorted([*_left_behind(layout), *(() if plan is None else _stale_files(layout, plan))])
     found = [path for name in _FOLDERS for path in _files_in(layout.folder / name) if _is_ours(path)]
-    found += [path for name in _FILES if _is_file(path := layout.folder / name)]
+    found += [path for path in layout.files if _is_file(path)]
     if _is_file(layout.receipt):
         found += [path for path in (layout.receipt, layout.result) if _is_file(path)]
     return sorted([*found, *_left_behind(layout)])

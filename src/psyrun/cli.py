@@ -295,7 +295,7 @@ def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: 
 
     def tell(outline: Outline) -> None:
         lines = show_details(list_details(outline, queues), None if everything else 100)
-        plan = read_plan(outline.layout.plan)
+        plan = read_plan(outline.layout)
         lines += [] if plan is None else show_kept(*count_kept(outline.layout, plan))
         if lines:
             _say("\n".join([f"\n{outline.name}:", *lines]))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from psyrun.foreign import Found
+    from psyrun.layout import Layout
     from psyrun.orders import Orders
-    from psyrun.plan import Layout
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Task
 

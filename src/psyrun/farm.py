@@ -27,8 +27,9 @@ from psyrun.task import naming, open_task
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from psyrun.layout import Layout
     from psyrun.orders import Orders, Watcher
-    from psyrun.plan import Layout, Plan
+    from psyrun.plan import Plan
     from psyrun.queues import Queues
     from psyrun.survey import Survey
     from psyrun.task import Outline, Task
@@ -131,7 +132,7 @@ def finish(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) -
 
 
 def _read_plan(layout: Layout) -> Plan:
-    plan = read_plan(layout.plan)
+    plan = read_plan(layout)
     if plan is None:
         raise FormatError(f"{layout.relative(layout.plan)}: missing; psy run plans anew")
     return plan

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _finish(outline: Outline) -> str:
-    plan = read_plan(outline.layout.plan)
+    plan = read_plan(outline.layout)
     if plan is None:
         return "there is no plan any more"
     edited = not take_digests(outline, SourceCache()).match(plan) or plan.settings != outline.settings

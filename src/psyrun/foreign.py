@@ -13,8 +13,9 @@ from psyrun.survey import file_digest, has_inputs, is_current, survey_plan
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from psyrun.layout import Layout
     from psyrun.orders import Orders
-    from psyrun.plan import Layout, Plan
+    from psyrun.plan import Plan
     from psyrun.task import Outline, Task
 
 __all__ = ["Found", "find_adopted", "is_foreign", "read_foreign", "refuse_folder", "refuse_foreign"]

@@ -213,7 +213,7 @@ class _Nodes:
         orders = self.run.orders.of(self.outline.name)
         if orders.again or orders.keep_rows or options.get("again") or options.get("keep_rows"):
             return False
-        plan = read_plan(layout.plan)
+        plan = read_plan(layout)
         if plan is None or is_foreign(layout, plan):
             return False
         if not take_digests(self.outline, self.run.cache).match(plan):
@@ -228,7 +228,7 @@ class _Nodes:
         outcome = act(self.outline, orders, self.run.watcher, self.queues)
         for message in outcome.messages:
             self.run.watcher.note(name, message)
-        if outcome.finished or is_current(self.outline.layout, read_plan(self.outline.layout.plan)):
+        if outcome.finished or is_current(self.outline.layout, read_plan(self.outline.layout)):
             return None
         survey = outcome.survey
         if outcome.in_flight:
@@ -241,7 +241,7 @@ class _Nodes:
     def _is_processed(self, task: Any) -> bool:
         del task
         layout = self.outline.layout
-        plan = read_plan(layout.plan)
+        plan = read_plan(layout)
         receipt = read_receipt(layout.process)
         if plan is None or receipt is None or receipt.get("table") != plan.table_digest:
             return False
@@ -262,7 +262,7 @@ class _Nodes:
     def _is_merged(self, task: Any) -> bool:
         del task
         layout = self.outline.layout
-        current = is_current(layout, read_plan(layout.plan))
+        current = is_current(layout, read_plan(layout))
         with contextlib.suppress(OSError):  # Where nothing can be written, its content is read each time.
             if current:
                 date_receipt(layout)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from psyrun.layout import Layout
     from psyrun.orders import Orders
-    from psyrun.plan import Layout, Plan
+    from psyrun.plan import Plan
     from psyrun.records import JournalFile
     from psyrun.store import Store
     from psyrun.task import Outline
@@ -67,7 +68,7 @@ def merge(outline: Outline, orders: Orders) -> Merged:
     """
     layout = outline.layout
     refuse_folder(outline)
-    plan = read_plan(layout.plan)
+    plan = read_plan(layout)
     receipt = read_receipt(layout.process)
     if plan is None or receipt is None or receipt.get("table") != plan.table_digest:
         raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import replacing
 from psyrun.errors import FormatError
 from psyrun.inputs import read_inputs
+from psyrun.layout import Layout
 from psyrun.loading import loaded
 from psyrun.merge import read_batch
-from psyrun.plan import Layout, read_plan
+from psyrun.plan import read_plan
 from psyrun.records import list_journals
 from psyrun.rows import row_keys, stack
 from psyrun.source import read_zip
@@ -61,7 +62,7 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
             f"{folder}: there are no finished rows (no journals <batch>-<run>.rows);"
             " name the folder `out` of a task, such as psy-work/example/out"
         )
-    plan = read_plan(layout.plan)
+    plan = read_plan(layout)
     filename = Path(filename).absolute()
     with _importable(layout, plan):
         table = stack(_read_chunks(layout, folder, plan), () if plan is None else plan.names)

@@ -1,4 +1,4 @@
-"""Plans: a parameter space and what exists already become batches; and every path that a task owns."""
+"""Plans: a parameter space and what exists already become batches."""
 
 from __future__ import annotations
 
@@ -20,85 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Batch", "Existing", "Layout", "Plan", "Space", "make_plan", "read_plan", "write_plan"]
+    from psyrun.layout import Layout
+
+__all__ = ["Batch", "Existing", "Plan", "Space", "make_plan", "read_plan", "write_plan"]
 
 FORMAT = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """The paths of one task.
-
-    Parameters
-    ----------
-    root
-        The project root, absolute.
-    folder
-        The task's own folder, ``<workdir>/<task>``.
-    result
-        Its result file.
-    """
-
-    root: Path
-    folder: Path
-    result: Path
-
-    @property
-    def plan(self) -> Path:
-        """``plan.json``: target of split."""
-        return self.folder / "plan.json"
-
-    @property
-    def plan_copy(self) -> Path:
-        """What stands in where the plan was removed."""
-        return _copy_of(self.plan)
-
-    @property
-    def process(self) -> Path:
-        """``process.json``: the receipt of process."""
-        return self.folder / "process.json"
-
-    @property
-    def receipt(self) -> Path:
-        """The receipt of merge, beside the result."""
-        return self.result.with_name(self.result.name + ".receipt")
-
-    @property
-    def inputs(self) -> Path:
-        """Folder of the batches' assignments."""
-        return self.folder / "in"
-
-    @property
-    def out(self) -> Path:
-        """Folder of the journals."""
-        return self.folder / "out"
-
-    @property
-    def log(self) -> Path:
-        """Folder of what jobs print."""
-        return self.folder / "log"
-
-    @property
-    def jobs(self) -> Path:
-        """Folder of the submissions."""
-        return self.folder / "jobs"
-
-    @property
-    def lock(self) -> Path:
-        """Who is at work."""
-        return self.folder / "lock"
-
-    def input(self, batch: int) -> Path:
-        """Return where the assignments of one batch are."""
-        return self.inputs / f"{batch}.pkl"
-
-    def code(self, digest: str) -> Path:
-        """Return where the captured sources of one code digest are."""
-        return self.folder / "code" / f"{digest}.zip"
-
-    def relative(self, path: Path) -> str:
-        """Return a path of ours in the one form in which the graph compares them."""
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +129,7 @@ class Plan:
         return fields | {"batches": [[batch.number, batch.size, batch.wanted] for batch in self.batches]}
 
 
-def read_plan(path: Path) -> Plan | None:
+def read_plan(layout: Layout) -> Plan | None:
     """Read a plan, from its copy where it was removed; None where there is none.
 
     Raises
@@ -211,19 +137,15 @@ def read_plan(path: Path) -> Plan | None:
     FormatError
         If the file is damaged, or a newer psyrun wrote it.
     """
-    plan = _read(path)
+    plan = _read(layout.plan)
     if plan is not None:
         return plan
     try:
-        return _read(_copy_of(path))
+        return _read(layout.plan_copy)
     except NewerFormatError:
         raise
     except FormatError:  # Without it, psy run plans anew.
         return None
-
-
-def _copy_of(path: Path) -> Path:
-    return path.with_name(path.name + ".bak")
 
 
 def _read(path: Path) -> Plan | None:
@@ -250,15 +172,15 @@ def _decode(content: dict[str, Any]) -> Plan:
     return plan
 
 
-def write_plan(path: Path, plan: Plan) -> None:
+def write_plan(layout: Layout, plan: Plan) -> None:
     """Write a plan, all of it or nothing, and its copy.
 
     A plan can't be made again from the task file alone: it knows which rows `--continue` kept and `--force`
     gave up, and how a random space was drawn.
     """
     data = plan.to_json()
-    write_atomic(_copy_of(path), data)
-    write_atomic(path, data)
+    write_atomic(layout.plan_copy, data)
+    write_atomic(layout.plan, data)
 
 
 # ---------------------------------------------------------------------- planning
@@ -414,18 +336,7 @@ def _find_kept(
     keys: Mapping[int, Sequence[Any]],
 ) -> list[_Cell]:
     """Return the rows to keep that have values, less as many equal ones as the space names."""
-    done = {batch.number: batch.done for batch in existing}
-    candidates: dict[_Cell, None] = {}
-    most: Counter[Any] = Counter()
-    for table in keep:
-        count: Counter[Any] = Counter()
-        for number, row in ((number, row) for number, rows in table for row in rows):
-            if row in done.get(number, ()):
-                key = keys[number][row]
-                count[key] += 1
-                if count[key] > most[key]:
-                    candidates[number, row] = None
-        most |= count
+    candidates = _find_done(keep, existing, keys)
     if not candidates:
         return []
     named, taken = Counter(wanted), set(placed)
@@ -437,6 +348,27 @@ def _find_kept(
         if named[key] < 0:
             kept.append((number, row))
     return kept
+
+
+def _find_done(
+    tables: Sequence[Iterable[tuple[int, range]]],
+    existing: Sequence[Existing],
+    keys: Mapping[int, Sequence[Any]],
+) -> dict[_Cell, None]:
+    """Return the rows that have values; of equal rows, as many as the table with most of them has."""
+    done = {batch.number: batch.done for batch in existing}
+    found: dict[_Cell, None] = {}
+    most: Counter[Any] = Counter()
+    for table in tables:
+        count: Counter[Any] = Counter()
+        for number, row in ((number, row) for number, rows in table for row in rows):
+            if row in done.get(number, ()):
+                key = keys[number][row]
+                count[key] += 1
+                if count[key] > most[key]:
+                    found[number, row] = None
+        most |= count
+    return found
 
 
 def _find_runs(cells: Iterable[_Cell]) -> list[_Run]:

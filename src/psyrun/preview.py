@@ -55,7 +55,7 @@ class Preview:
             self._changing[outline.result] = outline.name
             yield f"after {', '.join(awaited)}, as it then turns out"
             return
-        old, orders = read_plan(outline.layout.plan), self._orders.of(outline.name)
+        old, orders = read_plan(outline.layout), self._orders.of(outline.name)
         refuse_foreign(outline, old, orders)
         digests = take_digests(outline, self._cache)
         if old is not None and digests.match(old) and not orders.again:

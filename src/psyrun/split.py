@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from psyrun.draft import Digests, Draft
+    from psyrun.layout import Layout
     from psyrun.orders import Orders, Watcher
-    from psyrun.plan import Layout
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Task
 
@@ -69,7 +69,7 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
     """Whether the plan stands as it is; bring the settings that it records up to date."""
     layout = outline.layout
     refuse_folder(outline)
-    old = read_plan(layout.plan)
+    old = read_plan(layout)
     refuse_foreign(outline, old, orders)
     if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
         return False
@@ -77,7 +77,7 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
     if current != old or not layout.plan.exists():
-        write_plan(layout.plan, current)
+        write_plan(layout, current)
     return True
 
 
@@ -89,7 +89,7 @@ def _plan_anew(outline: Outline, orders: Orders, digests: Digests) -> None:
     layout = outline.layout
     if _is_settled(outline, orders, digests):  # Somebody else planned meanwhile.
         return
-    old = read_plan(layout.plan)
+    old = read_plan(layout)
     with open_task(outline) as task:
         if old is not None and is_current(layout, old) and has_inputs(old, layout):
             restore_journals(task, old)
@@ -131,7 +131,7 @@ def restore_journals(task: Task, old: Plan) -> None:
 
 def attend(outline: Outline, watcher: Watcher, owner: str) -> None:
     """Show how far a task is at which somebody else is at work."""
-    plan = read_plan(outline.layout.plan)
+    plan = read_plan(outline.layout)
     if plan is not None:
         watcher.note(outline.name, f"{owner} is at work on it; waiting")
         watcher.progress(outline.name, survey_plan(plan, outline.layout))
@@ -156,7 +156,7 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
         _write_journal(layout, found.number, encode_block(range(found.size), draft.found.values))
     if inputs:
         write_all(layout.inputs, {layout.input(number).name: data for number, data in inputs.items()})
-    write_plan(layout.plan, plan)
+    write_plan(layout, plan)
 
 
 def furnish(outline: Outline, plan: Plan) -> None:

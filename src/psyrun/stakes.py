@@ -72,7 +72,7 @@ class Stakes:
         """
         awaited = tuple(path for path in outline.file_dep if path in self._changing)
         self._changing.add(outline.result)
-        old = read_plan(outline.layout.plan)
+        old = read_plan(outline.layout)
         digests = take_digests(outline, self._cache)
         if old is None or orders.keep_rows or orders.again:
             return None

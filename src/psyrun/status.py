@@ -22,7 +22,8 @@ from psyrun.task import open_task
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from psyrun.plan import Layout, Plan
+    from psyrun.layout import Layout
+    from psyrun.plan import Plan
     from psyrun.queues import Queues
     from psyrun.source import SourceCache
     from psyrun.survey import Progress
@@ -73,7 +74,7 @@ def read_status(outline: Outline, cache: SourceCache, queues: Queues) -> Status:
         If a file of the task is damaged.
     """
     layout = outline.layout
-    plan = read_plan(layout.plan)
+    plan = read_plan(layout)
     result = outline.result if layout.result.exists() else None
     if plan is None:
         with open_task(outline) as task:
@@ -156,7 +157,7 @@ def list_details(outline: Outline, queues: Queues) -> Iterator[Detail]:
         If a file of the task is damaged.
     """
     layout = outline.layout
-    plan = read_plan(layout.plan)
+    plan = read_plan(layout)
     if plan is None or (is_current(layout, plan)):
         return
     flying = queues.look(outline)  # Before the files: what ends meanwhile is seen there.
@@ -192,7 +193,7 @@ def _read_columns(outline: Outline, layout: Layout, number: int) -> dict[str, li
     try:
         return read_inputs(path)[1]
     except (ImportError, AttributeError):
-        plan = read_plan(layout.plan)
+        plan = read_plan(layout)
         if plan is None:
             raise
         with loaded(read_zip(layout.code(plan.code)), outline.root, part="code"):

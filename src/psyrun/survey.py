@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from psyrun.plan import Batch, Layout, Plan
+    from psyrun.layout import Layout
+    from psyrun.plan import Batch, Plan
     from psyrun.records import JournalFile, Records, Tally
 
 __all__ = [

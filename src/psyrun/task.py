@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import StoreError, TaskFileError
+from psyrun.layout import Layout
 from psyrun.loading import loaded
-from psyrun.plan import Layout
 from psyrun.settings import SETTINGS, check_settings, check_text, literal_settings
 from psyrun.signatures import check_execute, check_setup
 from psyrun.source import Source, read_source

@@ -85,8 +85,7 @@ def _fixed_paths(outline: Outline) -> Iterable[str]:
     """Give what a task reads or writes wherever its result is, data files aside."""
     layout = outline.layout
     yield from outline.source.files
-    ours = (layout.plan, layout.plan_copy, layout.process, layout.lock)
-    yield from map(layout.relative, ours)
+    yield from map(layout.relative, layout.files)
 
 
 def _find_circles(outlines: Mapping[str, Outline]) -> dict[str, TaskFileError]:
