@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psyrun import Param
-from psyrun.inputs import encode_inputs
-from psyrun.journal import encode_block, read_blocks
-from psyrun.plan import Existing, Plan, Space, make_plan
-from psyrun.rows import row_keys
+from psyrun.pspace.keys import row_keys
+from psyrun.split.matching import Existing, Space, make_plan
 from psyrun.store import PickleStore
+from psyrun.workdir.inputs import encode_inputs
+from psyrun.workdir.journal import encode_block, read_blocks
+from psyrun.workdir.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

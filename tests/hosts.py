@@ -19,10 +19,10 @@ _UNSHARE = ["unshare", *(["--user", "--map-root-user"] if os.geteuid() else []),
 _LEASES = """\
 from datetime import timedelta
 
-import psyrun.lock
+import psyrun.workdir.lock
 
-psyrun.lock._LIFETIME = timedelta(seconds={seconds})
-psyrun.lock._REFRESH = {seconds} / 4
+psyrun.workdir.lock._LIFETIME = timedelta(seconds={seconds})
+psyrun.workdir.lock._REFRESH = {seconds} / 4
 """
 
 

@@ -47,14 +47,14 @@ RENAME = "        temporary.replace(path)\n"
 MUTATIONS = [
     Mutation(
         "rows compared by column (missing)",
-        "pspace.py",
+        "pspace/algebra.py",
         "def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:\n",
         "def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:\n" + BY_COLUMN,
         "test_pspace.py -k single_columns",
     ),
     Mutation(
         "rows compared by column (-)",
-        "pspace.py",
+        "pspace/algebra.py",
         "def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:\n",
         "def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:\n"
         + BY_COLUMN.replace("minuend", "space").replace("subtrahend", "other"),
@@ -62,7 +62,7 @@ MUTATIONS = [
     ),
     Mutation(
         "checksum of blocks not verified",
-        "journal.py",
+        "workdir/journal.py",
         "if _checksum(counts, index, values) != header.checksum:",
         "if False:",
         "test_journal.py",
@@ -76,7 +76,7 @@ MUTATIONS = [
     ),
     Mutation(
         "journal: renamed before synced",
-        "journal.py",
+        "workdir/journal.py",
         """\
         try:
             self.sync()
@@ -104,7 +104,7 @@ MUTATIONS = [
     ),
     Mutation(
         "imports inside functions not in the digest",
-        "syntax.py",
+        "source/syntax.py",
         "        for node in ast.walk(tree):\n            match node:\n                case ast.Import():",
         "        for node in tree.body if isinstance(tree, ast.Module) else [tree]:\n"
         "            match node:\n                case ast.Import():",
@@ -112,14 +112,14 @@ MUTATIONS = [
     ),
     Mutation(
         "1.0 counted as 1 for reuse",
-        "rows.py",
+        "pspace/keys.py",
         'float: "real"',
         'float: "integer"',
         "test_rows.py -k kinds_apart",
     ),
     Mutation(
         "failed rows counted as done",
-        "records.py",
+        "workdir/records.py",
         "                done.update(block.rows)\n",
         "                done.update(block.rows)\n"
         "                done.update(f.row for f in block.failures)\n",
@@ -127,21 +127,21 @@ MUTATIONS = [
     ),
     Mutation(
         "last record wins",
-        "records.py",
+        "workdir/records.py",
         "    seen: set[int] = set()\n    for journal in journals:\n",
         LAST_WINS + "    for journal in journals:\n",
         "test_journal.py test_faults.py::test_orphan_and_successor_count_each_row_once",
     ),
     Mutation(
         "rows of older code kept beside their equals",
-        "plan.py",
+        "split/matching.py",
         "        if named[key] < 0:\n",
         "        if (number, row) not in taken:\n",
         "test_edits.py -k names_each_assignment",
     ),
     Mutation(
         "records count in the order of names, whatever was vouched for",
-        "survey.py",
+        "workdir/progress.py",
         "    sizes = dict(ends)\n    return [",
         "    return list(journals)\n    sizes = dict(ends)\n    return [",
         "test_faults.py -k orphan_changes",
@@ -163,20 +163,20 @@ MUTATIONS = [
     Mutation(
         "no receipt before the result",
         "merge.py",
-        '        _write_receipt(layout, {"format": FORMAT})\n',
+        '        write_receipt(layout, {"format": FORMAT})\n',
         "",
         "test_disk.py",
     ),
     Mutation(
         "content of a result not compared",
-        "survey.py",
+        "workdir/receipts.py",
         'or file_digest(result) == receipt.get("sha256")',
         "or True",
         "test_bad_input.py -k without_changing",
     ),
     Mutation(
         "--force gives up nothing but the space",
-        "draft.py",
+        "split/draft.py",
         "since = number if orders.again else old.since",
         "since = number if orders.again else 0 if old.since",
         "test_run.py -k gave_up",

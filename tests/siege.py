@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from conftest import PRELUDE, Project
 from hosts import move, shorten_leases
 from processes import Processes
-from psyrun.inputs import read_inputs
-from psyrun.records import list_journals, read_values
+from psyrun.workdir.inputs import read_inputs
+from psyrun.workdir.records import list_journals, read_values
 
 if TYPE_CHECKING:
     import subprocess
@@ -227,7 +227,7 @@ class Siege:
         victims = {
             "psy": [psy.pid],
             "worker": self.processes.find("psyrun.worker"),
-            "child": self.processes.find("psyrun.child"),
+            "child": self.processes.find("psyrun.worker.child"),
             "all": self.processes.find(),
         }
         victim = self.random.choice([name for name, pids in victims.items() if pids])

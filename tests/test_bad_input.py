@@ -10,10 +10,10 @@ import zlib
 
 import pytest
 
-from psyrun import inputs, journal
-from psyrun.cli import main
-from psyrun.inputs import encode_inputs
-from psyrun.journal import Failure, encode_block
+from psyrun.cli.commands import main
+from psyrun.workdir import inputs, journal
+from psyrun.workdir.inputs import encode_inputs
+from psyrun.workdir.journal import Failure, encode_block
 
 GOOD = "from psyrun import Param\npspace = Param(x=[1, 2])\n\ndef execute(x):\n    return {'y': x}\n\n"
 FILE = "psy-tasks/task_bad.py"

@@ -8,12 +8,14 @@ import time
 
 import pytest
 
-from psyrun.child import command
 from psyrun.errors import ExecuteError
-from psyrun.inputs import encode_inputs
-from psyrun.journal import read_blocks
-from psyrun.pool import Crew, Wish, Work, evaluate
-from psyrun.source import read_source, write_zip
+from psyrun.source.capture import read_source, write_zip
+from psyrun.workdir.inputs import encode_inputs
+from psyrun.workdir.journal import read_blocks
+from psyrun.worker.child import command
+from psyrun.worker.pool import Wish, evaluate
+from psyrun.worker.process import Crew
+from psyrun.worker.queue import Work
 
 np = pytest.importorskip("numpy")
 
@@ -160,7 +162,7 @@ def execute(x):
     read = """
 import sys
 from pathlib import Path
-from psyrun.journal import read_blocks
+from psyrun.workdir.journal import read_blocks
 for block in read_blocks(Path(sys.argv[1])):
     columns = block.columns()
     print(*(m[0].double() + t.triple() + l.double() + f() for m, t, l, f in zip(*columns.values())))

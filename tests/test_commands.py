@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from psyrun.cli import cli
-from psyrun.settings import SETTINGS
+from psyrun.cli.commands import cli
+from psyrun.task.settings import SETTINGS
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from psyrun import cli
+from psyrun.cli import commands as cli
 from psyrun.disk import write_all, write_atomic
-from psyrun.journal import JournalWriter, encode_block
+from psyrun.workdir.journal import JournalWriter, encode_block
 
 
 @pytest.fixture

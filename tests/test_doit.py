@@ -14,7 +14,7 @@ from doit.cmd_base import ModuleTaskLoader
 from doit.doit_cmd import DoitMain
 from doit.exceptions import TaskFailed
 
-from psyrun import cli
+from psyrun.cli import commands as cli
 
 TEMPLATE = Path(__file__).parent.parent / "dodo_template.py"
 TASK = """\

@@ -86,7 +86,7 @@ def test_task_of_the_readme_is_the_one_that_is_shipped():
 
 
 def test_settings_of_the_readme_are_those_that_there_are():
-    from psyrun.settings import SETTINGS
+    from psyrun.task.settings import SETTINGS
 
     (table,) = re.findall(r"^\| setting \|.*?\n\n", README, flags=re.MULTILINE | re.DOTALL)
     first = [line.split("|")[1] for line in table.strip().splitlines()[2:]]

@@ -18,9 +18,9 @@ import pytest
 
 from conftest import GATED
 from processes import Processes
-from psyrun.inputs import encode_inputs, read_inputs
-from psyrun.journal import encode_block, read_headers
-from psyrun.records import list_journals, read_records
+from psyrun.workdir.inputs import encode_inputs, read_inputs
+from psyrun.workdir.journal import encode_block, read_headers
+from psyrun.workdir.records import list_journals, read_records
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 
@@ -283,7 +283,7 @@ def test_kill_9_of_a_child_fails_the_row_that_it_was_at(project, processes, wait
     project.task("example", GATED)  # A child between two rows is killed at no row.
     run = project.start("run")
     wait_until(lambda: len(project.rows_seen()) == 2)
-    os.kill(processes.find("psyrun.child")[0], signal.SIGKILL)
+    os.kill(processes.find("psyrun.worker.child")[0], signal.SIGKILL)
     (project.root / "gate").touch()
     run.communicate(timeout=20)
     assert run.returncode == 1
@@ -387,7 +387,7 @@ def test_signal_that_arrives_while_another_is_dealt_with_does_not_hang_the_worke
     code = """\
         import signal
         import threading
-        from psyrun import worker
+        from psyrun.worker import __main__ as worker
 
         def notify_all(self, real=threading.Condition.notify_all):
             threading.Condition.notify_all = real

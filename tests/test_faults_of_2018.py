@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from psyrun import DistributeBackend, ImmediateRun, LoadBalancingBackend, Local, Param
-from psyrun import pspace as pspace_module
-from psyrun.journal import JournalWriter, encode_block, read_blocks
-from psyrun.layout import Layout
-from psyrun.pspace import missing
-from psyrun.source import SourceCache
+from psyrun.pspace import algebra as pspace_module
+from psyrun.pspace.algebra import missing
+from psyrun.source.cache import SourceCache
 from psyrun.store import AutodetectStore, H5Store, NpzStore, PickleStore
+from psyrun.workdir.journal import JournalWriter, encode_block, read_blocks
+from psyrun.workdir.layout import Layout
 
 TASK = """\
 from counting import seen

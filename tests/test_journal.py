@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from psyrun.errors import FormatError, NewerFormatError
-from psyrun.inputs import encode_inputs, read_input_header, read_inputs
-from psyrun.journal import Failure, JournalWriter, encode_block, read_blocks, read_headers
-from psyrun.records import (
+from psyrun.workdir.inputs import encode_inputs, read_input_header, read_inputs
+from psyrun.workdir.journal import Failure, JournalWriter, encode_block, read_blocks, read_headers
+from psyrun.workdir.records import (
     JournalFile,
     Records,
     Tallies,

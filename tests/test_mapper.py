@@ -14,9 +14,9 @@ import pytest
 from psyrun import Param
 from psyrun.errors import ExecuteError, StoreError
 from psyrun.mapper import map_pspace, map_pspace_hdd_backed, map_pspace_parallel
-from psyrun.rows import ABSENT, stack
+from psyrun.pspace.table import ABSENT, stack
 from psyrun.store import AutodetectStore, H5Store, NpzStore, PickleStore
-from psyrun.store.table import count_rows
+from psyrun.store.protocol import count_rows
 
 NAN = float("nan")
 SPACE = Param(b=[3, 1, 2]) * Param(a=[0.5, 0.25])

@@ -37,9 +37,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from psyrun import cli
 from psyrun.backend import DistributeBackend
-from psyrun.plan import Existing, Plan, Space, make_plan
+from psyrun.cli import commands as cli
+from psyrun.split.matching import Existing, Space, make_plan
+from psyrun.workdir.plan import Plan
 from reference import find_rest
 
 EXAMPLES, STEPS, SEED = (

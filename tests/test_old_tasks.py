@@ -111,7 +111,7 @@ def execute(p, q, kind):
 COMBINED = """\
 from psyrun import Param
 from psyrun.mapper import map_pspace
-from psyrun.pspace import missing
+from psyrun.pspace.algebra import missing
 from psyrun.store.h5 import H5Store
 import math
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from psyrun.backend import DistributeBackend, LoadBalancingBackend
 from psyrun.errors import FormatError, NewerFormatError
-from psyrun.layout import Layout
-from psyrun.plan import Batch, Existing, Plan, Space, make_plan, read_plan, write_plan
+from psyrun.split.matching import Existing, Space, make_plan
+from psyrun.workdir.layout import Layout
+from psyrun.workdir.plan import Batch, Plan, read_plan, write_plan
 from reference import find_rest
 
 MANY = settings(deadline=None, max_examples=150)

@@ -16,14 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from psyrun import pool
 from psyrun.errors import ExecuteError
-from psyrun.pool import Crew, Wish, Work, evaluate
+from psyrun.worker import pool
+from psyrun.worker.pool import Wish, evaluate
+from psyrun.worker.process import Crew
+from psyrun.worker.queue import Work
 
 CHILD = """
 import ctypes, json, os, signal, subprocess, sys, time
 from pathlib import Path
-from psyrun.line import ERROR, connect, serve
+from psyrun.worker.protocol import ERROR, connect, serve
 
 acts = json.loads(sys.argv[1])
 line = connect(sys.argv[-6:])
@@ -484,7 +486,9 @@ def test_an_error_of_the_sink_stops_everything(toy):
 
 PARENT = """
 import json, sys
-from psyrun.pool import Crew, Work, evaluate
+from psyrun.worker.process import Crew
+from psyrun.worker.queue import Work
+from psyrun.worker.pool import evaluate
 argv, act = sys.argv[1:-1], sys.argv[-1]
 evaluate([Work(tag=0, rows=range(8))], None, Crew(argv=argv, size=2))
 """

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psyrun import errors
-from psyrun.pspace import AmbiguousOperationError, Param, ParameterSpace, missing
+from psyrun.errors import AmbiguousOperationError
+from psyrun.pspace.algebra import Param, ParameterSpace, missing
 
 NAN = float("nan")
 NAMES = ("a", "b", "c", "d")

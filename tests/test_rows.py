@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from psyrun.errors import IdentityError
-from psyrun.rows import identity, row_keys, unbox, value_key
+from psyrun.pspace.keys import identity, row_keys, unbox, value_key
 
 NAN = float("nan")
 
@@ -280,7 +280,7 @@ def test_records_are_equal_by_their_fields():
 
 def test_identities_are_the_same_in_every_process():
     value = "[{'a', 'b', 1}, {'x': None, 'y': frozenset('ab')}, math.sin, 0.5]"
-    code = f"import math; from psyrun.rows import identity; print(identity({value}))"
+    code = f"import math; from psyrun.pspace.keys import identity; print(identity({value}))"
     runs = [
         subprocess.run(
             [sys.executable, "-c", code],

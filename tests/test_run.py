@@ -10,8 +10,8 @@ import joblib
 import numpy as np
 import pytest
 
-from psyrun.journal import Failure, encode_block
 from psyrun.store import AutodetectStore
+from psyrun.workdir.journal import Failure, encode_block
 
 TUTORIAL = """\
 import os

@@ -16,7 +16,7 @@ import pytest
 import psyrun
 from clusters import sqsub
 from conftest import Project
-from psyrun.cli import main
+from psyrun.cli.commands import main
 from psyrun.disk import replacing
 
 EVIL = "$(touch PWNED)`touch PWNED`;touch PWNED;'\"\n&& touch PWNED"

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from psyrun.errors import TaskFileError
-from psyrun.settings import SETTINGS, check_text, literal_settings
-from psyrun.source import SourceCache, read_source
+from psyrun.source.cache import SourceCache
+from psyrun.source.capture import read_source
 from psyrun.store import H5Store
-from psyrun.task import COMMANDS, find_task_files, open_task, read_outline
-from psyrun.taskfiles import read_outlines
+from psyrun.task.project import read_outlines
+from psyrun.task.settings import SETTINGS, check_text, literal_settings
+from psyrun.task.task import COMMANDS, find_task_files, open_task, read_outline
 
 HEAD = "from psyrun import Param\npspace = Param(x=[1, 2])\n\ndef execute(x):\n    return {}\n\n"
 COUNTING = "with open('../runs', 'a') as file:\n    file.write('x')\n"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from psyrun import syntax
-from psyrun.slices import slice_statements
-from psyrun.source import _task_facts
-from psyrun.syntax import digest, exported_names, imported_names, parse, scopes_of
+from psyrun.source import syntax
+from psyrun.source.capture import _task_facts
+from psyrun.source.slices import slice_statements
+from psyrun.source.syntax import digest, exported_names, imported_names, parse, scopes_of
 
 BASE = '''
 """An experiment."""
@@ -485,7 +485,7 @@ with (a as b, c): lambda *a, k=1: a @ b
 
 DIGEST_ALL = """
 import ast, sys
-from psyrun.syntax import digest
+from psyrun.source.syntax import digest
 for path in sys.argv[1:]:
     with open(path, "rb") as file:
         print(digest(ast.parse(file.read())))

@@ -14,21 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from psyrun import cache as cache_module
 from psyrun import disk
-from psyrun import source as source_module
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, TaskFileError
-from psyrun.loading import loaded
-from psyrun.source import (
-    SourceCache,
-    digest_data,
-    digest_with_data,
-    read_source,
-    read_zip,
-    unread_names,
-    write_zip,
-)
+from psyrun.source import cache as cache_module
+from psyrun.source import capture as source_module
+from psyrun.source.cache import SourceCache, digest_data
+from psyrun.source.capture import digest_with_data, read_source, read_zip, unread_names, write_zip
+from psyrun.source.loading import loaded
 
 TASK = """
 import helper
@@ -754,6 +747,6 @@ def test_missing_task_folder_is_named(project, tmp_path):
 
 
 def test_importing_the_module_is_light():
-    code = "import sys, psyrun.source; print(*sys.modules)"
+    code = "import sys, psyrun.source.capture; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "joblib", "click", "doit", "rich", "cloudpickle"} & set(answer.stdout.split())

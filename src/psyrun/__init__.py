@@ -5,61 +5,39 @@ The names below are loaded when they are first used, so that ``import psyrun`` c
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from psyrun.version import __version__
+from psyrun._door import open_door
+
+__version__ = "1.0.0.dev0"
 
 if TYPE_CHECKING:
-    from psyrun.backend import DistributeBackend, LoadBalancingBackend
-    from psyrun.graph import doit_tasks
-    from psyrun.mapper import map_pspace, map_pspace_hdd_backed, map_pspace_parallel
-    from psyrun.pspace import AmbiguousOperationError, Param, ParameterSpace, missing
-    from psyrun.scheduler import ImmediateRun, Local, Slurm, Sqsub
-    from psyrun.store import AutodetectStore, DefaultStore, H5Store, NpzStore, PickleStore
-
-__all__ = [
-    "AmbiguousOperationError",
-    "AutodetectStore",
-    "DefaultStore",
-    "DistributeBackend",
-    "H5Store",
-    "ImmediateRun",
-    "LoadBalancingBackend",
-    "Local",
-    "NpzStore",
-    "Param",
-    "ParameterSpace",
-    "PickleStore",
-    "Slurm",
-    "Sqsub",
-    "__version__",
-    "doit_tasks",
-    "map_pspace",
-    "map_pspace_hdd_backed",
-    "map_pspace_parallel",
-    "missing",
-]
-
-_HOMES = {
-    "psyrun.backend": ("DistributeBackend", "LoadBalancingBackend"),
-    "psyrun.graph": ("doit_tasks",),
-    "psyrun.mapper": ("map_pspace", "map_pspace_hdd_backed", "map_pspace_parallel"),
-    "psyrun.pspace": ("AmbiguousOperationError", "Param", "ParameterSpace", "missing"),
-    "psyrun.scheduler": ("ImmediateRun", "Local", "Slurm", "Sqsub"),
-    "psyrun.store": ("AutodetectStore", "DefaultStore", "H5Store", "NpzStore", "PickleStore"),
-}
-_MODULES = ("backend", "mapper", "pspace", "scheduler", "store")
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"psyrun.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'psyrun' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+    from psyrun.backend import DistributeBackend as DistributeBackend
+    from psyrun.backend import LoadBalancingBackend as LoadBalancingBackend
+    from psyrun.graph import doit_tasks as doit_tasks
+    from psyrun.mapper import map_pspace as map_pspace
+    from psyrun.mapper import map_pspace_hdd_backed as map_pspace_hdd_backed
+    from psyrun.mapper import map_pspace_parallel as map_pspace_parallel
+    from psyrun.pspace import AmbiguousOperationError as AmbiguousOperationError
+    from psyrun.pspace import Param as Param
+    from psyrun.pspace import ParameterSpace as ParameterSpace
+    from psyrun.pspace import missing as missing
+    from psyrun.scheduler import ImmediateRun as ImmediateRun
+    from psyrun.scheduler import Local as Local
+    from psyrun.scheduler import Slurm as Slurm
+    from psyrun.scheduler import Sqsub as Sqsub
+    from psyrun.store import AutodetectStore as AutodetectStore
+    from psyrun.store import DefaultStore as DefaultStore
+    from psyrun.store import H5Store as H5Store
+    from psyrun.store import NpzStore as NpzStore
+    from psyrun.store import PickleStore as PickleStore
+else:
+    __getattr__, __dir__, __all__ = open_door(
+        __name__,
+        backend="DistributeBackend LoadBalancingBackend",
+        graph="doit_tasks",
+        mapper="map_pspace map_pspace_hdd_backed map_pspace_parallel",
+        pspace="AmbiguousOperationError Param ParameterSpace missing",
+        scheduler="ImmediateRun Local Slurm Sqsub",
+        store="AutodetectStore DefaultStore H5Store NpzStore PickleStore",
+    )

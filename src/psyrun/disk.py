@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["find_temporaries", "replacing", "sync_folder", "write_all", "write_atomic"]
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
 _SYNCS = 8  # files that are synced at a time

@@ -24,27 +24,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "INTERRUPTED",
-    "OK",
-    "PENDING",
-    "UNFINISHED",
-    "USAGE",
-    "AmbiguousOperationError",
-    "DirtyError",
-    "ExecuteError",
-    "FormatError",
-    "IdentityError",
-    "NewerFormatError",
-    "NoAnswerError",
-    "PsyrunError",
-    "SchedulerError",
-    "StoreError",
-    "SubmitLimitError",
-    "TaskFileError",
-    "explain",
-]
-
 
 # Exit codes: finished; rows failed or missing; usage or a task file; jobs in flight; interrupted.
 OK, UNFINISHED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 75, 130

@@ -17,23 +17,18 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import BaseFail, InvalidTask, TaskFailed
 from doit.loader import generate_tasks
 
-from psyrun.draft import take_digests
 from psyrun.errors import PsyrunError, TaskFileError, explain
-from psyrun.farm import finish, process
-from psyrun.foreign import is_foreign
-from psyrun.merge import date_receipt, merge
-from psyrun.orders import Orders, Silence, Watcher
-from psyrun.plan import read_plan
-from psyrun.queues import Queues
+from psyrun.jobs import Queues, finish, process
+from psyrun.merge import merge
+from psyrun.options import Orders, Silence, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.split import split
-from psyrun.survey import has_inputs, is_current, is_receipt_true, read_receipt
-from psyrun.taskfiles import read_outlines
+from psyrun.split import is_foreign, split, take_digests
+from psyrun.task import read_outlines
+from psyrun.workdir import date_receipt, has_inputs, is_current, is_receipt_true, read_plan, read_receipt
 
 if TYPE_CHECKING:
     from psyrun.task import Outline
 
-__all__ = ["Pending", "Run", "doit_tasks", "run_doit", "run_pass"]
 
 WORK = "psy-work"
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError
-from psyrun.pspace import check_space
+from psyrun.pspace import Table, check_space, unbox
 from psyrun.resultfile import open_file, read_names, tabulate
-from psyrun.rows import Table, unbox
 
 if TYPE_CHECKING:
     import os
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     Function = Callable[..., Mapping[str, Any]]
 
-__all__ = ["map_pspace", "map_pspace_hdd_backed", "map_pspace_parallel"]
 
 _BATCHES = 1000  # Enough to keep a hundred processes evenly busy; joblib joins what is too small.
 _LARGEST_BATCH = 256
@@ -179,9 +177,9 @@ def map_pspace_hdd_backed(
 
     Notes
     -----
-    Rows are the same as `psyrun.rows.identity` says: the row of ``1`` is not given to ``1.0``. Where a store
-    keeps a column as an array, values of more than one type, for example integers and NaN, are compared by
-    value, and lists as arrays.
+    Rows are the same as `psyrun.pspace.identity` says: the row of ``1`` is not given to ``1.0``. Where a
+    store keeps a column as an array, values of more than one type, for example integers and NaN, are
+    compared by value, and lists as arrays.
 
     Examples
     --------

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import OrderedDict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import replacing, write_atomic
+from psyrun.disk import replacing
 from psyrun.errors import FormatError
-from psyrun.foreign import refuse_folder, refuse_foreign
-from psyrun.inputs import read_inputs
-from psyrun.loading import hidden, shown
-from psyrun.plan import read_plan
-from psyrun.records import list_journals, read_values, vouched
-from psyrun.rows import ABSENT, stack
-from psyrun.store import ChunkStore
-from psyrun.survey import file_digest, is_current, read_ends, read_receipt
+from psyrun.pspace import ABSENT, row_keys, stack
+from psyrun.source import hidden, loaded, read_zip, shown
+from psyrun.split import refuse_folder, refuse_foreign
+from psyrun.store import AutodetectStore, ChunkStore
 from psyrun.task import naming, open_task
+from psyrun.workdir import (
+    Layout,
+    file_digest,
+    is_current,
+    list_journals,
+    read_ends,
+    read_inputs,
+    read_plan,
+    read_receipt,
+    read_values,
+    vouched,
+    write_receipt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from contextlib import AbstractContextManager
 
-    from psyrun.layout import Layout
-    from psyrun.orders import Orders
-    from psyrun.plan import Plan
-    from psyrun.records import JournalFile
+    from psyrun.options import Orders
     from psyrun.store import Store
     from psyrun.task import Outline
+    from psyrun.workdir import JournalFile, Plan
 
-__all__ = ["Merged", "date_receipt", "merge", "read_batch"]
 
 FORMAT = 1
 _CHUNK_ROWS = 10_000
@@ -93,21 +101,9 @@ def merge(outline: Outline, orders: Orders) -> Merged:
             "table": plan.table_digest,
         }
         # Without any receipt, the result would be taken for somebody else's.
-        _write_receipt(layout, {"format": FORMAT})
-    _write_receipt(layout, content)
+        write_receipt(layout, {"format": FORMAT})
+    write_receipt(layout, content)
     return Merged(written=True, filled=tuple(sorted(reader.find_lacking())))
-
-
-def date_receipt(layout: Layout) -> None:
-    """Note when a result that is current was touched or copied, so that its content is not read each time."""
-    receipt = read_receipt(layout.receipt) or {}
-    status = layout.result.stat()
-    if receipt.get("mtime") != status.st_mtime_ns and file_digest(layout.result) == receipt.get("sha256"):
-        _write_receipt(layout, {**receipt, "mtime": status.st_mtime_ns})
-
-
-def _write_receipt(layout: Layout, content: Mapping[str, Any]) -> None:
-    write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
 
 
 def _store(store: Store, path: Path, reader: _Reader) -> None:
@@ -234,3 +230,78 @@ class _Reader:
 
 def _count_rows(table: Mapping[str, Sequence[Any]]) -> int:
     return max(map(len, table.values()), default=0)
+
+
+def merge_partial(root: Path, folder: Path, filename: Path) -> int:
+    """Merge the finished rows below a task's folder ``out`` into a file.
+
+    Parameters
+    ----------
+    root
+        The project root.
+    folder
+        The folder ``out`` of a task. The plan beside it says which rows, in which order; without a plan,
+        these are all rows, and of equal ones those of the code that was planned last.
+    filename
+        The file to write; its extension says how it is stored.
+
+    Returns
+    -------
+    int
+        The number of rows.
+
+    Raises
+    ------
+    FormatError
+        If there are no journals, or a file is damaged.
+    StoreError
+        If the store can't hold a value.
+    """
+    store = AutodetectStore.get_concrete_store(filename)
+    folder = Path(folder).absolute()
+    home = folder.parent
+    layout = Layout(root=root, folder=home, result=home / "result")
+    if not list_journals(folder):
+        raise FormatError(
+            f"{folder}: there are no finished rows (no journals <batch>-<run>.rows);"
+            " name the folder `out` of a task, such as psy-work/example/out"
+        )
+    plan = read_plan(layout)
+    filename = Path(filename).absolute()
+    with _importable(layout, plan):
+        table = stack(_read_chunks(layout, folder, plan), () if plan is None else plan.names)
+    # Outside: objects of the task's own classes are then pickled by value, for readers that lack them.
+    with replacing(filename, filename.suffix) as temporary:
+        store.save(temporary, table)
+    return max((len(values) for values in table.values()), default=0)
+
+
+def _importable(layout: Layout, plan: Plan | None) -> AbstractContextManager[Any]:
+    """Keep the task's own modules importable: values may be objects of their classes."""
+    if plan is None or not layout.code(plan.code).exists():
+        return nullcontext()
+    return loaded(read_zip(layout.code(plan.code)), layout.root, part="code")
+
+
+def _read_chunks(layout: Layout, folder: Path, plan: Plan | None) -> Iterator[Mapping[str, Sequence[Any]]]:
+    journals = list_journals(folder)
+    read = cache(lambda number: read_batch(layout, number, journals.get(number, ())))
+    for number, rows in _find_newest(layout, sorted(journals)) if plan is None else plan.segments():
+        table, done = read(number)
+        chosen = [row for row in rows if done[row]]
+        if chosen:
+            yield {name: [values[row] for row in chosen] for name, values in table.items()}
+
+
+def _find_newest(layout: Layout, numbers: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
+    """Choose the rows to take where no plan says: of equal ones, those of the code that was planned last.
+
+    Equal rows of one code are replicates, which all count.
+    """
+    inputs = {number: read_inputs(layout.input(number)) for number in numbers}
+    keys = {number: row_keys(columns) for number, (_, columns) in inputs.items()}
+    newest = {key: inputs[number][0]["code"] for number in numbers for key in keys[number]}
+    return [
+        (number, [row for row, key in enumerate(keys[number]) if newest[key] == inputs[number][0]["code"]])
+        for number in numbers
+    ]

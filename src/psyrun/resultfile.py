@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import ExecuteError, StoreError
-from psyrun.rows import ABSENT, Table, identity, row_keys, stack, unbox, value_key
-from psyrun.store.table import count_rows
+from psyrun.pspace import ABSENT, Table, identity, row_keys, stack, unbox, value_key
+from psyrun.store import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from psyrun.pspace import ParameterSpace
     from psyrun.store import Store
 
-__all__ = ["ResultFile", "open_file", "read_names", "tabulate"]
 
 _PAUSE = 2.0  # Seconds between two writes of a result file, at least.
 _SHARE = 10  # A write is waited for this many times as long as it takes: linear, also where all is rewritten.

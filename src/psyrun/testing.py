@@ -26,21 +26,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from psyrun.scheduler import JobSpec, JobState, Scheduler
-from psyrun.submissions import new_token
+from psyrun.workdir import new_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = [
-    "GATED",
-    "REPORT",
-    "ArrayContract",
-    "DetachedContract",
-    "ExplainContract",
-    "QueueContract",
-    "SchedulerContract",
-    "Trial",
-]
 
 # Programs of jobs. A scheduler may append arguments of its own, so their number comes first.
 REPORT = """\

@@ -4,47 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psyrun.scheduler.local import ImmediateRun, Local
-from psyrun.scheduler.protocol import STOPPED, JobSpec, JobState, Scheduler
-from psyrun.scheduler.slurm import Slurm
-from psyrun.scheduler.sqsub import Sqsub
+from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = [
-    "STOPPED",
-    "ImmediateRun",
-    "JobSpec",
-    "JobState",
-    "Local",
-    "Scheduler",
-    "Slurm",
-    "Sqsub",
-    "scheduler_named",
-]
-
-
-def scheduler_named(name: str) -> Scheduler:
-    """Return a scheduler of this class name: one of ours, or of the entry points ``psyrun.schedulers``.
-
-    Raises
-    ------
-    LookupError
-        If nobody provides it.
-    """
-    ours: dict[str, Callable[[], Scheduler]] = {
-        "ImmediateRun": ImmediateRun,
-        "Local": Local,
-        "Slurm": Slurm,
-        "Sqsub": Sqsub,
-    }
-    if name in ours:
-        return ours[name]()
-    from importlib.metadata import entry_points
-
-    for entry in entry_points(group="psyrun.schedulers", name=name):
-        scheduler: Scheduler = entry.load()()
-        return scheduler
-    known = sorted({*ours, *(entry.name for entry in entry_points(group="psyrun.schedulers"))})
-    raise LookupError(f"no scheduler {name!r}; there are {', '.join(known)}")
+    from psyrun.scheduler.batchsystem import BatchSystem as BatchSystem
+    from psyrun.scheduler.batchsystem import Entry as Entry
+    from psyrun.scheduler.batchsystem import Option as Option
+    from psyrun.scheduler.batchsystem import job_script as job_script
+    from psyrun.scheduler.local import ImmediateRun as ImmediateRun
+    from psyrun.scheduler.local import Local as Local
+    from psyrun.scheduler.protocol import STOPPED as STOPPED
+    from psyrun.scheduler.protocol import JobSpec as JobSpec
+    from psyrun.scheduler.protocol import JobState as JobState
+    from psyrun.scheduler.protocol import Scheduler as Scheduler
+    from psyrun.scheduler.registry import scheduler_named as scheduler_named
+    from psyrun.scheduler.slurm import Slurm as Slurm
+    from psyrun.scheduler.sqsub import Sqsub as Sqsub
+else:
+    __getattr__, __dir__, __all__ = open_door(
+        __name__,
+        batchsystem="BatchSystem Entry Option job_script",
+        local="ImmediateRun Local",
+        protocol="JobSpec JobState STOPPED Scheduler",
+        registry="scheduler_named",
+        slurm="Slurm",
+        sqsub="Sqsub",
+    )

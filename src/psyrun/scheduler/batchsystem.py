@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from psyrun.scheduler.protocol import JobSpec, JobState
 
-__all__ = ["BatchSystem", "Entry", "Option", "job_script"]
 
 _ASK_SECONDS = 60.0  # a controller that is down answers after some seconds
 _SUBMIT_SECONDS = 300.0  # some sites make submitters wait on purpose

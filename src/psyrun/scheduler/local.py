@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from psyrun.scheduler.protocol import JobSpec
 
-__all__ = ["ImmediateRun", "Local"]
-
 
 class Local:
     """Runs a submission as one worker process on this machine; the worker has a child per core.

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["STOPPED", "JobSpec", "JobState", "Scheduler"]
 
 STOPPED = 75  # exit code of a worker that was asked to end
 

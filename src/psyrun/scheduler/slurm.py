@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from psyrun.scheduler.protocol import JobSpec
 
-__all__ = ["Slurm", "read_accounting", "read_queue", "read_seconds", "warning_seconds"]
 
 _TABLE = {
     "timelimit": Option(("--time={}",), "time limit: minutes, or [days-]hours:minutes:seconds"),

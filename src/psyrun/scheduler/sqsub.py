@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from psyrun.scheduler.protocol import JobSpec
 
-__all__ = ["Sqsub", "read_jobs"]
 
 _TABLE = {
     "timelimit": Option(("-r", "{}"), "time limit, required: minutes, or with a unit such as 2h"),

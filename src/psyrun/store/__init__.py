@@ -1,24 +1,26 @@
 """Stores: how a table is kept in a file."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from psyrun.store.pickle import PickleStore
-from psyrun.store.protocol import ChunkStore, Store
+from typing import TYPE_CHECKING
+
+from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.store.autodetect import AutodetectStore
-    from psyrun.store.h5 import H5Store
-    from psyrun.store.npz import NpzStore
-
-DefaultStore = PickleStore
-
-__all__ = ["AutodetectStore", "ChunkStore", "DefaultStore", "H5Store", "NpzStore", "PickleStore", "Store"]
-
-_LAZY = {"AutodetectStore": "autodetect", "H5Store": "h5", "NpzStore": "npz"}  # numpy takes its time.
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from psyrun.store.autodetect import AutodetectStore as AutodetectStore
+    from psyrun.store.h5 import H5Store as H5Store
+    from psyrun.store.npz import NpzStore as NpzStore
+    from psyrun.store.pickle import DefaultStore as DefaultStore
+    from psyrun.store.pickle import PickleStore as PickleStore
+    from psyrun.store.protocol import ChunkStore as ChunkStore
+    from psyrun.store.protocol import Store as Store
+    from psyrun.store.protocol import count_rows as count_rows
+else:
+    __getattr__, __dir__, __all__ = open_door(
+        __name__,
+        autodetect="AutodetectStore",
+        h5="H5Store",
+        npz="NpzStore",
+        pickle="DefaultStore PickleStore",
+        protocol="ChunkStore Store count_rows",
+    )

@@ -8,7 +8,7 @@ import numpy as np
 
 from psyrun.store import text
 from psyrun.store.columns import as_array, describe, survey
-from psyrun.store.table import count_rows
+from psyrun.store.protocol import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from psyrun.store.columns import Column
 
-__all__ = ["assemble", "build"]
 
 _OBJECT = np.dtype(object)
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from psyrun.store.protocol import Store
 
-__all__ = ["AutodetectStore"]
 
 _GROUP = "psyrun.stores"
 _BUILT_IN = {

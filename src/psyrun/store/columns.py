@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from psyrun.store import text
-from psyrun.store.table import count_rows
+from psyrun.store.protocol import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Column", "as_array", "describe", "join", "survey"]
 
 _OBJECT = np.dtype(object)
 _FLOAT = np.dtype(np.float64)

@@ -21,12 +21,10 @@ from psyrun.store.nodes import (
     read_row_count,
     write_row_count,
 )
-from psyrun.store.table import count_rows, locate_row
+from psyrun.store.protocol import count_rows, locate_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-__all__ = ["H5Store"]
 
 
 class H5Store:

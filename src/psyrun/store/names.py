@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["escape", "unescape"]
-
 _EMPTY = "%e"
 _CODE = re.compile(r"(?:%[0-9A-F]{2})+")
 _LOOKS_ESCAPED = re.compile(r"%(?=[0-9A-F]{2})|^%(?=e\Z)")

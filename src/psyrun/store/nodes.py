@@ -29,17 +29,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "create_node",
-    "extend_node",
-    "find_group",
-    "fit_node",
-    "join_node",
-    "list_nodes",
-    "read_node",
-    "read_row_count",
-    "write_row_count",
-]
 
 # What PyTables refuses, hides or loses: slashes, a dot at the end, and its own prefixes.
 _UNSAFE = r"/|\.\Z|^_(?=[a-z]?_)"

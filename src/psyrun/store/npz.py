@@ -15,7 +15,7 @@ from psyrun.store.arrays import assemble
 from psyrun.store.columns import describe
 from psyrun.store.names import escape, unescape
 from psyrun.store.pickle import dump
-from psyrun.store.table import count_rows, locate_row
+from psyrun.store.protocol import count_rows, locate_row
 
 if TYPE_CHECKING:
     import os
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["NpzStore"]
 
 _MEMBER = ".npy"
 _PICKLE_PROTOCOL = 4

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.table import count_rows, locate_row
+from psyrun.store.protocol import count_rows, locate_row
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
-
-__all__ = ["PickleStore", "dump"]
 
 
 class PickleStore:
@@ -102,3 +100,6 @@ def dump(value: Any, file: BinaryIO, protocol: int) -> None:
         file.seek(start)
         file.truncate()
         cloudpickle.dump(value, file, protocol)
+
+
+DefaultStore = PickleStore

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["compact", "decode", "encode"]
 
 _NONE = b"\xff"
 _END = b"\xfe"

@@ -1,0 +1,105 @@
+"""Text."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from psyrun.cli.status import Detail, Group, Status
+
+
+def count(number: int, noun: str) -> str:
+    """Return ``1 row``, ``2 rows``, ``10,000 batches``."""
+    plural = noun + ("es" if noun.endswith(("s", "ch")) else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in words, such as ``about 45 s``, ``about 12 min`` or ``about 412 h``."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 100:
+        return f"about {seconds:.0f} s"
+    if seconds < 6000:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:,.0f} h"
+
+
+def show_value(value: Any, limit: int = 60) -> str:
+    """Return a value as Python would write it, shortened."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        value = value.item()
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def show_assignment(assignment: Mapping[str, Any] | None) -> str:
+    """Return ``a=1, b=0.5``."""
+    if assignment is None:
+        return "(an assignment whose input file can't be read)"
+    return ", ".join(f"{name}={show_value(value)}" for name, value in assignment.items())
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def show_statuses(statuses: Sequence[Status]) -> str:
+    """Return statuses as a table of aligned columns."""
+    heads = ("task", "rows", "done", "failed", "running", "queued", "missing", "result")
+    lines: list[tuple[str, ...]] = [heads]
+    for status in statuses:
+        numbers = (status.total, status.done, status.failed, status.running, status.queued, status.missing)
+        lines.append((status.name, *(f"{number:,}" for number in numbers), _show_result(status)))
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in (0, len(heads) - 1) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _show_result(status: Status) -> str:
+    if status.result is None:
+        return "-"
+    return status.result if status.uptodate else f"{status.result} (not up to date)"
+
+
+def show_details(details: Iterable[Detail], most: int | None) -> list[str]:
+    """Return a line for each row without values, `most` of either kind."""
+    failed: list[str] = []
+    missing: list[str] = []
+    for detail in details:
+        words = show_assignment(detail.assignment)
+        if detail.failure is not None:
+            failed.append(f"  failed:  {words}  {detail.words}")
+        else:
+            missing.append(f"  missing: {words}" + (f"  {detail.reason}" if detail.reason else ""))
+    return [*_cut(failed, most, "failed"), *_cut(missing, most, "missing")]
+
+
+def show_kept(older: int, outside: int) -> list[str]:
+    """Return a line about rows that were kept with --continue, if there are any."""
+    words = [f"{count(older, 'row')} of older code"] if older else []
+    words += [f"{count(outside, 'row')} that the space does not name"] if outside else []
+    return [f"  kept with --continue: {', '.join(words)}"] if words else []
+
+
+def _cut(lines: list[str], most: int | None, kind: str) -> list[str]:
+    if most is None or len(lines) <= most:
+        return lines
+    return [*lines[:most], f"  and {len(lines) - most:,} more are {kind} (all of them: psy status -v --all)"]
+
+
+def show_group(group: Group) -> str:
+    """Return failures of one cause: how many, the traceback, examples."""
+    state = "failed" if group.failed else "not evaluated"
+    lines = [f"{count(group.count, 'row')} {state}: {group.reason}"]
+    lines += [f"    {line}" for line in group.traceback.rstrip().splitlines()]
+    lines += [f"  for example  {show_assignment(example)}" for example in group.examples]
+    return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""Preflight: one assignment evaluated as a job would, in a fresh process, leaving nothing behind."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+
+from psyrun.cli.text import count, duration, show_assignment
+from psyrun.errors import ExecuteError, TaskFileError
+from psyrun.source import write_zip
+from psyrun.split import encode_assignments
+from psyrun.task import naming, open_task
+from psyrun.workdir import read_blocks
+from psyrun.worker import Crew, Work, command, evaluate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from psyrun.task import Outline, Task
+
+
+def try_one(outline: Outline) -> Iterator[str]:
+    """Evaluate the first assignment of a task, put its values through the store, and yield what was found.
+
+    Raises
+    ------
+    TaskFileError
+        If the task file can't be run, or the space can't be evaluated.
+    ExecuteError
+        If the row fails.
+    StoreError
+        If the store can't hold its values.
+    """
+    with open_task(outline) as task, tempfile.TemporaryDirectory(prefix="psyrun-") as folder:
+        total = task.total
+        if total == 0:
+            yield "the space has no assignments: there is nothing to try"
+            return
+        assignment = _first_assignment(task)
+        yield f"execute({show_assignment(assignment)})"
+        began = time.perf_counter()
+        values, seconds = _evaluate(task, assignment, Path(folder))
+        yield f"returned {show_assignment(values)}"
+        overhead = max(0.0, time.perf_counter() - began - seconds)
+        yield f"{seconds:.3g} s, and {overhead:.2g} s to start a process"
+        row = assignment | values
+        kept = {name: value for name, value in row.items() if name not in outline.exclude}
+        first, more = _store(task, kept, Path(folder))
+        yield (
+            f"the whole space, {count(total, 'row')} like this: {duration(seconds * total)} of computing"
+            f" and {_show_bytes(first + more * (total - 1))} in {task.store.ext}"
+        )
+
+
+def _first_assignment(task: Task) -> dict[str, Any]:
+    try:
+        assignment: dict[str, Any] = task.pspace[0]
+    except Exception as error:
+        raise TaskFileError(f"{task.outline.path}: pspace can't be evaluated: {error}") from error
+    return assignment
+
+
+@dataclass(slots=True)
+class _Memory:
+    """Keeps what a child sends."""
+
+    data: bytearray = field(default_factory=bytearray)
+    reason: str = ""
+
+    def block(self, tag: int, rows: Sequence[int], data: bytes | bytearray, seconds: float) -> None:
+        """Keep a block."""
+        del tag, rows, seconds
+        self.data += data
+
+    def fail(self, tag: int, row: int, reason: str, seconds: float) -> None:
+        """Keep why the child died."""
+        del tag, row
+        self.reason = f"{reason} after {seconds:.3g} s"
+
+
+def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
+    outline, memory = task.outline, _Memory()
+    code, inputs = folder / "code.zip", folder / "in"
+    inputs.mkdir()
+    write_zip(outline.source, code)
+    columns = {name: [value] for name, value in assignment.items()}
+    (inputs / "0.pkl").write_bytes(encode_assignments(outline, {"batch": 0, "size": 1, "code": ""}, columns))
+    argv = command(root=outline.root, code=code, inputs=inputs, exclude=outline.exclude)
+    evaluate([Work(tag=0, rows=range(1))], memory, Crew(argv=argv, size=1, timeout=task.timeout))
+    journal = folder / "journal"
+    journal.write_bytes(memory.data)
+    for block in read_blocks(journal):
+        for failure in block.failures:
+            raise ExecuteError(f"{outline.path}: {failure.reason}\n{failure.traceback}".rstrip())
+        return {name: column[0] for name, column in block.columns().items()}, block.header.seconds
+    raise ExecuteError(f"{outline.path}: the process died: {memory.reason}")
+
+
+_TRIALS = 20
+
+
+def _store(task: Task, row: dict[str, Any], folder: Path) -> tuple[int, float]:
+    """Put a row through the store; return the bytes of a file of one, and those of each further row."""
+    sizes = []
+    for rows in (1, 1 + _TRIALS):
+        path = folder / f"result{task.store.ext}"
+        with naming(task.outline):
+            task.store.save(path, {name: _copies(value, rows) for name, value in row.items()})
+            task.store.load(path)
+        sizes.append(path.stat().st_size)
+        path.unlink()
+    return sizes[0], max(0, sizes[1] - sizes[0]) / _TRIALS
+
+
+def _copies(value: Any, number: int) -> list[Any]:
+    """Return equal values that are objects of their own, as rows have them: pickle writes one object once."""
+    data = cloudpickle.dumps(value)
+    return [pickle.loads(data) for _ in range(number)]
+
+
+def _show_bytes(number: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:,.3g} TB"

@@ -1,0 +1,79 @@
+"""``python -m psyrun.jobs.finalize TASK_FILE``: merges in a job of its own, when the others have ended.
+
+Where rows are missing, it writes down why jobs ended. It submits nothing, keeps no database, and leaves alone
+what was edited since it was submitted: psy run has the say then.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psyrun.errors import OK, UNFINISHED, PsyrunError, explain
+from psyrun.jobs.queue import Queues
+from psyrun.jobs.step import collect
+from psyrun.jobs.tracker import note_ends
+from psyrun.merge import merge
+from psyrun.options import Orders
+from psyrun.source import SourceCache
+from psyrun.split import take_digests
+from psyrun.task import read_outline
+from psyrun.workdir import hold, read_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psyrun.task import Outline
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Merge the rows of a task if they are all there.
+
+    Parameters
+    ----------
+    argv
+        The task file, relative to the project root, which is the working directory.
+
+    Returns
+    -------
+    int
+        0, unless it was not possible; whether it was necessary is told in words.
+    """
+    (path,) = sys.argv[1:] if argv is None else argv
+    root = Path.cwd()
+    try:
+        outline = read_outline(root, root / path)
+        with hold(outline.layout.lock, _say):
+            _say(f"{outline.name}: {_finish(outline)}")
+    except (PsyrunError, OSError) as error:
+        sys.stderr.write(f"psyrun: error: {explain(error)}\n")
+        return UNFINISHED
+    return OK
+
+
+def _finish(outline: Outline) -> str:
+    plan = read_plan(outline.layout)
+    if plan is None:
+        return "there is no plan any more"
+    edited = not take_digests(outline, SourceCache()).match(plan) or plan.settings != outline.settings
+    if edited:
+        return f"it was edited meanwhile; psy run {outline.name} has the say"
+    survey = collect(plan, outline.layout).survey
+    rows = f"{survey.total:,} row" + "s" * (survey.total != 1)
+    if not survey.complete:
+        with suppress(PsyrunError):  # What batch systems tell on this host is welcome, and no more.
+            note_ends(outline, Queues(), survey)
+        return f"{survey.done:,} of {rows} are done; psy run {outline.name} goes on"
+    merged = merge(outline, Orders())
+    return f"{rows} in {outline.result}" if merged.written else "up to date"
+
+
+def _say(message: str) -> None:
+    sys.stdout.write(f"psyrun: {message}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

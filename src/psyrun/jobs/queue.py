@@ -1,0 +1,133 @@
+"""Queues: what batch systems say of the jobs of a project's tasks, each asked once for all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psyrun.errors import FormatError, TaskFileError
+from psyrun.scheduler import JobState, scheduler_named
+from psyrun.task import open_task
+from psyrun.workdir import list_submissions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from psyrun.scheduler import Scheduler
+    from psyrun.task import Outline
+    from psyrun.workdir import Submission
+
+
+States = Mapping[int, JobState] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    time: float
+    asked: frozenset[str]
+    states: Mapping[str, Mapping[int, JobState]] | None
+
+
+class Queues:
+    """What batch systems say of open submissions.
+
+    Parameters
+    ----------
+    outlines
+        The tasks whose jobs to ask for.
+    """
+
+    def __init__(self, outlines: Iterable[Outline] = ()) -> None:
+        self._outlines = list(outlines)
+        self._answers: dict[str, _Answer] = {}
+
+    def states(self, submission: Submission, scheduler: Scheduler) -> States:
+        """Return element -> state of a submission's job; None where nobody knows.
+
+        The scheduler is asked once for the open submissions of all tasks; its answer holds for as long as
+        it wants to be left alone.
+        """
+        if submission.job is None:
+            return None
+        answer = self._answers.get(submission.scheduler)
+        if answer is None or time.monotonic() - answer.time > scheduler.poll[0]:
+            answer = self._ask(submission, scheduler)
+        if answer.states is None:
+            return None
+        if submission.job not in answer.asked:  # It was submitted a moment ago.
+            return dict.fromkeys(range(len(submission.batches)), JobState.QUEUED)
+        return answer.states.get(submission.job, {})
+
+    def refresh(self) -> None:
+        """Forget the answers: the next look asks."""
+        self._answers.clear()
+
+    def look(self, outline: Outline) -> dict[int, JobState]:
+        """Return batch -> state of what is in flight of a task.
+
+        Raises
+        ------
+        FormatError
+            If a submission can't be read.
+        TaskFileError
+            If nobody provides the scheduler of a submission.
+        """
+        found: dict[int, JobState] = {}
+        for submission in open_submissions(outline):
+            scheduler = scheduler_of(outline, submission.scheduler)
+            found |= batch_states(submission, self.states(submission, scheduler))
+        return found
+
+    def _ask(self, submission: Submission, scheduler: Scheduler) -> _Answer:
+        jobs = {submission.job} if submission.job is not None else set()
+        for outline in self._outlines:
+            try:
+                there = open_submissions(outline)
+            except FormatError:  # Its own task says so.
+                continue
+            jobs |= {each.job for each in there if each.job and each.scheduler == submission.scheduler}
+        answer = _Answer(time.monotonic(), frozenset(jobs), scheduler.query(jobs))
+        self._answers[submission.scheduler] = answer
+        return answer
+
+
+def open_submissions(outline: Outline) -> list[Submission]:
+    """Return the submissions of a task that are not over, as far as its files tell."""
+    return [each for each in list_submissions(outline.layout.jobs) if not each.over]
+
+
+def batch_states(submission: Submission, states: States) -> dict[int, JobState]:
+    """Return batch -> state of those that are in the queue, or may be.
+
+    Parameters
+    ----------
+    submission
+        The submission.
+    states
+        Element -> state, -1 standing for all of them; None where nobody knows.
+    """
+    numbers = submission.numbers
+    if states is None:
+        return dict.fromkeys(numbers, JobState.UNKNOWN)
+    if -1 in states:
+        return dict.fromkeys(numbers, states[-1])
+    return {number: states[element] for element, number in enumerate(numbers) if element in states}
+
+
+def scheduler_of(outline: Outline, name: str) -> Scheduler:
+    """Return a scheduler by the class name that a submission of a task names.
+
+    Raises
+    ------
+    TaskFileError
+        If nobody provides it any more, not even the task file.
+    """
+    try:
+        return scheduler_named(name)
+    except LookupError as error:
+        with open_task(outline) as task:
+            if type(task.scheduler).__name__ == name:
+                return task.scheduler
+        raise TaskFileError(f"{outline.path}: there are jobs of the scheduler {name}, but {error}") from error

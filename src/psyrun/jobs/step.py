@@ -1,0 +1,433 @@
+"""The process step of one task: what is missing, submit or adopt, wait, collect."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import write_atomic
+from psyrun.errors import FormatError, NoAnswerError, SchedulerError, SubmitLimitError
+from psyrun.jobs.queue import open_submissions, scheduler_of
+from psyrun.jobs.tracker import Flights
+from psyrun.options import Load
+from psyrun.scheduler import JobSpec, JobState
+from psyrun.split import attend, furnish, restore_journals
+from psyrun.task import naming, open_task
+from psyrun.workdir import (
+    Submission,
+    Tallies,
+    forget_submissions,
+    hold,
+    inspect_plan,
+    is_current,
+    list_journals,
+    make_receipt,
+    new_token,
+    read_input_header,
+    read_inputs,
+    read_plan,
+    read_values,
+    survey_plan,
+    write_submission,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from psyrun.jobs.queue import Queues
+    from psyrun.options import Orders, Watcher
+    from psyrun.task import Outline, Task
+    from psyrun.workdir import Layout, Plan, Survey
+
+
+# What an enclosing job says of itself is not true of the jobs that it submits.
+_FOREIGN = re.compile(
+    r"SLURM_(?!CONF$)|SLURMD_|SBATCH_(CPU|MEM)_BIND|SGE_(?!ROOT$|CELL$|\w+_PORT$|CLUSTER_NAME$)|PBS_"
+    r"|(NSLOTS|NHOSTS|NQUEUES|JOB_ID|TASK_ID)$"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a process step ended.
+
+    Parameters
+    ----------
+    survey
+        How far the task is.
+    in_flight
+        Batches in the hands of jobs: one each.
+    messages
+        What the user should know.
+    """
+
+    survey: Survey
+    in_flight: frozenset[int] = frozenset()
+    messages: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rows have values."""
+        return self.survey.complete
+
+
+def process(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) -> Outcome:
+    """Have the missing rows of a task evaluated, and write process.json when none is missing.
+
+    Parameters
+    ----------
+    outline
+        The task.
+    orders
+        What the user asked for.
+    watcher
+        Told how it goes.
+    queues
+        What batch systems say.
+
+    Returns
+    -------
+    Outcome
+        How far the task is then.
+
+    Raises
+    ------
+    FormatError
+        If there is no plan, or a file of the task is damaged.
+    SchedulerError
+        If the scheduler refuses a submission.
+    """
+    layout = outline.layout
+    plan = _read_plan(layout)
+    done = survey_plan(plan, layout).complete or is_current(layout, plan)
+    if done and not open_submissions(outline):
+        outcome = collect(plan, layout)
+        if outcome.finished or (is_current(layout, plan) and layout.process.exists()):
+            return outcome
+    with hold(layout.lock, lambda owner: attend(outline, watcher, owner)):
+        plan = _read_plan(layout)  # Whoever held the lock may have planned anew.
+        with open_task(outline) as task:
+            if is_current(layout, plan) and not layout.process.exists():
+                restore_journals(task, plan)
+            step = _Step(task, plan, orders, watcher, queues)
+            try:
+                step.run()
+            finally:
+                watcher.end(outline.name)
+        outcome = collect(plan, layout)
+        return replace(
+            outcome,
+            in_flight=frozenset(step.flying),
+            messages=tuple(step.messages),
+        )
+
+
+def finish(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) -> Outcome:
+    """Do what `process` does, and wait for the jobs of a batch system until none is in flight."""
+    outcome = process(outline, orders, watcher, queues)
+    tried: frozenset[int] = frozenset()
+    while outcome.in_flight:
+        for message in outcome.messages:
+            watcher.note(outline.name, message)
+        wait_for_jobs([outline], watcher, queues)
+        tried |= outcome.in_flight
+        outcome = process(outline, orders.again_for({outline.name: tried}), watcher, queues)
+    return outcome
+
+
+def _read_plan(layout: Layout) -> Plan:
+    plan = read_plan(layout)
+    if plan is None:
+        raise FormatError(f"{layout.relative(layout.plan)}: missing; psy run plans anew")
+    return plan
+
+
+def collect(plan: Plan, layout: Layout) -> Outcome:
+    """Write process.json where all rows have values."""
+    survey, records = inspect_plan(plan, layout)
+    if survey.complete:
+        receipt = make_receipt(plan, records)
+        if not layout.process.exists() or layout.process.read_bytes() != receipt:
+            write_atomic(layout.process, receipt)
+        forget_submissions(layout.jobs, {batch.number for batch in plan.batches})
+    return Outcome(survey=survey)
+
+
+class _Step:
+    """One process step: the task's open submissions, and what is to be submitted."""
+
+    def __init__(self, task: Task, plan: Plan, orders: Orders, watcher: Watcher, queues: Queues) -> None:
+        self.task, self.plan, self.orders, self.watcher = task, plan, orders, watcher
+        self.layout = task.outline.layout
+        self.scheduler = task.scheduler
+        self.messages: list[str] = []
+        self.flights = Flights(task.outline, self.scheduler, queues, self.messages)
+        self.flying: dict[int, JobState] = {}
+        self._tallies = Tallies()
+        self._checked = False
+        self._cores: int | None = None
+
+    def run(self) -> None:
+        """Submit what is missing and in nobody's hands; wait for jobs that end with us."""
+        self.flights.forget_others()
+        adopted = self.flights.cancel_outdated(self.flights.find(), self.plan)
+        states = self.flights.look(adopted)
+        if self.scheduler.attended and any(states.values()):
+            # We hold the lock, so their psy is gone: they end, and what they leave is ours to do.
+            self._follow(adopted)
+        else:
+            self.flying = self.flights.settle(adopted, states, self._survey())
+        survey = self._survey()
+        if survey.complete:  # The headers count rows whose blocks are damaged.
+            survey, _ = inspect_plan(self.plan, self.layout)
+        self._check_store(survey)
+        todo = self._todo(survey)
+        complete = [each.batch.number for each in survey.batches if each.done == each.batch.wanted]
+        self.flights.forget({*complete, *todo})
+        if todo:
+            furnish(self.task.outline, self.plan)
+            self._submit_all(todo, survey)
+
+    def _submit_all(self, todo: Sequence[int], survey: Survey) -> None:
+        self._cores = self._count_cores()
+        processes = self._processes()
+        self.watcher.start(self.task.name, survey, self._weigh(todo, survey, processes))
+        submissions = []
+        for submission in self._submit(todo, processes):
+            submissions.append(submission)
+            self.flying |= dict.fromkeys(submission.numbers, JobState.QUEUED)
+        if self.scheduler.attended:
+            self._follow(submissions)
+        elif submissions:
+            self._submit_merge(submissions)
+
+    # ------------------------------------------------------------------ what there is
+
+    def _survey(self) -> Survey:
+        return survey_plan(self.plan, self.layout, self._tallies)
+
+    def _todo(self, survey: Survey) -> list[int]:
+        tried = self.orders.tried.get(self.task.name, frozenset())
+        return [
+            progress.batch.number
+            for progress in survey.batches
+            if progress.batch.number not in self.flying
+            and progress.batch.number not in tried
+            and (progress.missing > 0 or (progress.failed > 0 and self.orders.retry))
+        ]
+
+    def _weigh(self, todo: Sequence[int], survey: Survey, processes: int | None) -> Load:
+        numbers = set(todo)
+        rows = sum(
+            progress.missing + (progress.failed if self.orders.retry else 0)
+            for progress in survey.batches
+            if progress.batch.number in numbers
+        )
+        return Load(rows=rows, batches=len(numbers), processes=processes)
+
+    def _processes(self) -> int | None:
+        if not self.scheduler.attended:  # A job employs as many as it was granted cores.
+            return self.task.pool_size
+        return self.orders.processes or self.task.pool_size or self._cores
+
+    def _count_cores(self) -> int | None:
+        """Return the cores that this machine grants, or None where jobs run elsewhere."""
+        if not self.scheduler.attended:
+            return None
+        import joblib
+
+        return int(joblib.cpu_count())
+
+    # ------------------------------------------------------------------ submitting
+
+    def _submit(self, todo: Sequence[int], processes: int | None) -> Iterator[Submission]:
+        """Yield submissions as they are accepted; where the site takes no more, the rest has to wait."""
+        limit = self.scheduler.array_limit()
+        left = len(todo)
+        for code, numbers in self._by_code(todo):
+            while numbers:
+                part = numbers[:limit]
+                try:
+                    yield self._submit_one(code, part, processes)
+                except SubmitLimitError as error:
+                    limit = len(part) // 2
+                    if limit == 0:
+                        self.messages.append(
+                            f"the site takes no more jobs now: {len(todo) - left:,} of {len(todo):,} are"
+                            f" submitted, the others go with the next psy run"
+                            f" ({error.output.strip().splitlines()[0]})"
+                        )
+                        return
+                    continue
+                numbers = numbers[len(part) :]
+                left -= len(part)
+
+    def _by_code(self, todo: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
+        codes = {number: read_input_header(self.layout.input(number))["code"] for number in todo}
+        ordered = sorted(todo, key=lambda number: (codes[number], number))
+        for code, numbers in itertools.groupby(ordered, key=codes.__getitem__):
+            yield code, list(numbers)
+
+    def _submit_one(self, code: str, numbers: Sequence[int], processes: int | None) -> Submission:
+        wanted = self.plan.wanted_rows()
+        submission = Submission(
+            token=new_token(),
+            task=self.task.name,
+            code=code,
+            scheduler=type(self.scheduler).__name__,
+            batches=tuple((number, _ranges(wanted.get(number))) for number in numbers),
+            retry=self.orders.retry,
+            processes=processes,
+            cores=self._cores,
+            timeout=self.task.timeout,
+            exclude=self.task.outline.exclude,
+        )
+        path = write_submission(self.layout.jobs, submission)
+        spec = self._spec(
+            "process",
+            ["psyrun.worker", self.layout.relative(path)],
+            self.task.scheduler_args,
+            token=submission.token,
+            indices=range(len(numbers)),
+            throttle=self.task.backend.throttle(self.task.max_jobs),
+        )
+        try:
+            job = self.scheduler.submit(spec)
+        except NoAnswerError:  # It may have been accepted: whoever comes next looks its name up.
+            raise
+        except SchedulerError:
+            path.unlink()
+            raise
+        submission = submission.with_job(job)
+        write_submission(self.layout.jobs, submission)
+        return submission
+
+    def _submit_merge(self, submissions: Sequence[Submission]) -> None:
+        """Submit the job that merges when the others have ended, so that the result appears by itself."""
+        task = self.task
+        inherited = {k: v for k, v in task.scheduler_args.items() if k in self.scheduler.inherited}
+        spec = self._spec(
+            "merge",
+            ["psyrun.jobs.finalize", task.outline.path],
+            task.merge_args or inherited,
+            token=new_token(),
+            indices=(),
+            after=[each.job for each in submissions if each.job is not None],
+        )
+        try:
+            job = self.scheduler.submit(spec)
+        except SchedulerError as error:
+            self.messages.append(
+                f"the job that merges was not accepted: psy run {task.name} merges later ({error})"
+            )
+            return
+        write_submission(self.layout.jobs, replace(submissions[-1], merge=job))
+
+    def _spec(
+        self, step: str, module: Sequence[str], options: Mapping[str, Any], *, token: str, **more: Any
+    ) -> JobSpec:
+        root, name = self.layout.root, f"{self.task.name}:{step}"
+        prologue = self.task.prologue
+        return JobSpec(
+            argv=[self.task.python, "-P", "-m", *module],
+            name=name,
+            token=token,
+            log=self.layout.log / f"{token}.log",
+            folder=root,
+            env={key: value for key, value in os.environ.items() if not _FOREIGN.match(key)},
+            options={key: value(name) if callable(value) else value for key, value in options.items()},
+            prologue=None if prologue is None else (root / self.task.outline.path).parent / prologue,
+            **more,
+        )
+
+    # ------------------------------------------------------------------ waiting
+
+    def _follow(self, submissions: Sequence[Submission]) -> None:
+        """Attend jobs that end with us, until they have ended."""
+        interval, most = self.scheduler.poll
+        try:
+            while True:
+                states = self.flights.look(submissions)
+                began = time.monotonic()
+                survey = self._survey()
+                self.watcher.progress(self.task.name, survey)
+                self._check_store(survey)
+                if not any(states.values()):
+                    break
+                time.sleep(max(interval, 20 * (time.monotonic() - began)))
+                interval = min(most, 1.2 * interval)
+        except BaseException:
+            self.scheduler.cancel([submission.job for submission in submissions if submission.job])
+            raise
+        self.flying = self.flights.settle(submissions, states, survey)
+
+    def _check_store(self, survey: Survey) -> None:
+        """Find with the first finished row, not with the last, that the store can't hold the values."""
+        if self._checked or survey.done == 0:
+            return
+        self._checked = True
+        number = next(progress.batch.number for progress in survey.batches if progress.done)
+        header, assignments = read_inputs(self.layout.input(number))
+        journals = list_journals(self.layout.out).get(number, ())
+        for rows, columns in read_values(journals, rows=header["size"]):
+            first = {name: [values[rows[0]]] for name, values in assignments.items()}
+            first |= {name: [values[0]] for name, values in columns.items()}
+            exclude = self.task.outline.exclude
+            with naming(self.task.outline):
+                self.task.store.check({name: value for name, value in first.items() if name not in exclude})
+            return
+
+
+def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: Queues) -> None:
+    """Wait until rows of some task are all there, or fewer of its jobs are in flight, if only by one.
+
+    Looks at files first, and asks each batch system once for all tasks, ever more rarely.
+
+    Parameters
+    ----------
+    outlines
+        Tasks with jobs in flight.
+    watcher
+        Told how it goes.
+    queues
+        What batch systems say.
+    """
+    tallies = {outline.name: Tallies() for outline in outlines}
+    before = {outline.name: len(queues.look(outline)) for outline in outlines}
+    polls = [scheduler_of(o, each.scheduler).poll for o in outlines for each in open_submissions(o)]
+    interval, most = min(polls, default=(1.0, 1.0))
+    due = time.monotonic() + interval
+    while True:
+        for outline in outlines:
+            survey = survey_plan(_read_plan(outline.layout), outline.layout, tallies[outline.name])
+            watcher.progress(outline.name, survey)
+            if survey.complete:
+                return
+        if time.monotonic() >= due:
+            queues.refresh()
+            now = {outline.name: queues.look(outline) for outline in outlines}
+            if any(len(now[name]) < count or not count for name, count in before.items()):
+                return
+            for name, states in now.items():
+                if JobState.UNKNOWN in states.values():
+                    watcher.note(name, "the batch system does not answer; waiting")
+            interval = min(most, 1.5 * interval)
+            due = time.monotonic() + interval
+        time.sleep(min(1.0, interval / 10))
+
+
+def _ranges(rows: frozenset[int] | None) -> tuple[tuple[int, int], ...] | None:
+    """Return the rows as (first, end) pairs."""
+    if rows is None:
+        return None
+    found: list[tuple[int, int]] = []
+    for row in sorted(rows):
+        if found and found[-1][1] == row:
+            found[-1] = (found[-1][0], row + 1)
+        else:
+            found.append((row, row + 1))
+    return tuple(found)

@@ -1,0 +1,28 @@
+"""Parameter spaces: what to try, and when two rows are the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psyrun._door import open_door
+
+if TYPE_CHECKING:
+    from psyrun.errors import AmbiguousOperationError as AmbiguousOperationError
+    from psyrun.pspace.algebra import Param as Param
+    from psyrun.pspace.algebra import ParameterSpace as ParameterSpace
+    from psyrun.pspace.algebra import check_space as check_space
+    from psyrun.pspace.algebra import missing as missing
+    from psyrun.pspace.keys import identity as identity
+    from psyrun.pspace.keys import row_keys as row_keys
+    from psyrun.pspace.keys import unbox as unbox
+    from psyrun.pspace.keys import value_key as value_key
+    from psyrun.pspace.table import ABSENT as ABSENT
+    from psyrun.pspace.table import Table as Table
+    from psyrun.pspace.table import stack as stack
+else:
+    __getattr__, __dir__, __all__ = open_door(
+        __name__,
+        algebra="AmbiguousOperationError Param ParameterSpace check_space missing",
+        keys="identity row_keys unbox value_key",
+        table="ABSENT Table stack",
+    )

@@ -1,0 +1,428 @@
+"""Parameter spaces: what to try.
+
+A parameter space is an ordered, finite sequence of assignments of values to parameter names. Small spaces are
+written down as `Param`, large ones are made from small ones::
+
+    a * b    every assignment of a with every assignment of b; a varies slowest
+    a + b    the assignments of a, then those of b; a name that one of them lacks is NaN
+    a - b    the assignments of a that agree with none of b on the names of b
+    a[i:j]   some of the assignments of a
+
+Spaces never change, and nothing is worked out before somebody asks for rows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import operator
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, MappingView, Set
+from functools import cached_property, partial, reduce
+from itertools import accumulate, groupby, repeat
+from typing import TYPE_CHECKING, Any, overload
+
+from psyrun.errors import AmbiguousOperationError
+from psyrun.pspace.keys import row_keys, unbox, value_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from typing import SupportsIndex
+
+    from psyrun.pspace.table import Table
+
+
+_BLOCK = 10_000  # Rows made at a time where all are gone through.
+_SHOWN = 10
+
+
+class ParameterSpace(ABC):
+    """An ordered, finite sequence of assignments; see `Param` for how to make one."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = tuple(names)
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """The number of assignments, also where it is too large for `len`."""
+
+    @abstractmethod
+    def take(self, rows: Sequence[int]) -> Table:
+        """Return the assignments at some positions, as columns.
+
+        Parameters
+        ----------
+        rows
+            Positions from 0 to `size` - 1, in any order, as often as wanted.
+
+        Returns
+        -------
+        dict of lists
+            Name -> as many values as there are rows.
+
+        Examples
+        --------
+        >>> (Param(a=[1, 2]) * Param(b=[3, 4])).take([3, 0])
+        {'a': [2, 1], 'b': [4, 3]}
+        """
+
+    def keys(self) -> list[str]:
+        """Return the parameter names, in the order in which they first appeared.
+
+        Examples
+        --------
+        >>> (Param(b=0) * Param(a=0)).keys()
+        ['b', 'a']
+        """
+        return list(self._names)
+
+    def build(self) -> Table:
+        """Return all assignments as columns: name -> list of length n.
+
+        Examples
+        --------
+        >>> (Param(a=[1, 2]) + Param(a=[3])).build()
+        {'a': [1, 2, 3]}
+        """
+        return self.take(range(self.size))
+
+    def iterate(self) -> Iterator[dict[str, Any]]:
+        """Go through the assignments, each a dict.
+
+        Examples
+        --------
+        >>> for assignment in Param(a=[1, 2], b=3).iterate():
+        ...     print(assignment)
+        {'a': 1, 'b': 3}
+        {'a': 2, 'b': 3}
+        """
+        for table in self.blocks():
+            for row in zip(*table.values()):
+                yield dict(zip(self._names, row))
+
+    def blocks(self) -> Iterator[Table]:
+        """Go through the assignments, as tables of a few thousand rows."""
+        rows = range(self.size)
+        return (self.take(rows[start : start + _BLOCK]) for start in rows[::_BLOCK])
+
+    __iter__ = iterate
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bool__(self) -> bool:
+        return self.size > 0
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ParameterSpace: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> dict[str, Any] | ParameterSpace:
+        if isinstance(index, slice):
+            return self._select(index)
+        try:
+            row = range(self.size)[index]
+        except IndexError:
+            raise IndexError(f"there is no assignment {index}; the space has {self.size}") from None
+        except TypeError:
+            raise TypeError(
+                f"assignments are told by number, not by {index!r}; all values of a parameter: build()[name]"
+            ) from None
+        return {name: column[0] for name, column in self.take([row]).items()}
+
+    def _select(self, index: slice) -> ParameterSpace:
+        return _Selection(self, partial(operator.getitem, range(self.size), index))
+
+    def __mul__(self, other: ParameterSpace) -> ParameterSpace:
+        return self._join(other, _Product)
+
+    def __add__(self, other: ParameterSpace) -> ParameterSpace:
+        return self._join(other, _Sum)
+
+    def _join(self, other: ParameterSpace, chain: type[_Chain]) -> ParameterSpace:
+        if not isinstance(other, ParameterSpace):
+            return NotImplemented
+        if not self.keys() or not other.keys():
+            return self if self.keys() else other
+        return chain(self, other)
+
+    def __sub__(self, other: ParameterSpace) -> ParameterSpace:
+        if not isinstance(other, ParameterSpace):
+            return NotImplemented
+        if not self.keys() or not other.keys():
+            return self
+        return _Difference(self, other)
+
+    def __str__(self) -> str:
+        more = ["..."] if self.size > _SHOWN else []
+        columns = [
+            f"{name}=[{', '.join([*(repr(unbox(value)) for value in column), *more])}]"
+            for name, column in self.take(range(min(self.size, _SHOWN))).items()
+        ]
+        return f"Param({', '.join(columns)})"
+
+    def __repr__(self) -> str:
+        return f"<{self.size:,} assignments of {', '.join(self._names) or 'no parameters'}>"
+
+
+class Param(ParameterSpace):
+    """Make a parameter space from columns: row i assigns the i-th value of each.
+
+    Sequences, arrays and pandas columns give their items, iterators are read to their end. Anything else,
+    also a string, a mapping and an array of no dimension, is one value and the same in all rows; if there is
+    nothing else, the space has one assignment. `Param()` has none, and leaves what it is combined with as it
+    is.
+
+    Parameters
+    ----------
+    **columns
+        Name -> n values, the same n for all, or one value. Names that are no identifiers are passed as
+        ``Param(**{"net.rate": [1, 2]})``. Columns are copied, their values are not.
+
+    Raises
+    ------
+    TypeError
+        If a column is a set, which has no order.
+    ValueError
+        If columns differ in length.
+
+    Examples
+    --------
+    >>> print(Param(a=[1, 2], b="x"))
+    Param(a=[1, 2], b=['x', 'x'])
+    >>> grid = Param(a=range(1000)) * Param(b=range(1000)) * Param(c=range(1000))
+    >>> len(grid), grid[-1]
+    (1000000000, {'a': 999, 'b': 999, 'c': 999})
+    """
+
+    def __init__(self, /, **columns: Any) -> None:
+        super().__init__(columns)
+        read = {name: _read(name, value) for name, value in columns.items() if not _is_scalar(value)}
+        self._size = _common_length(read) if read else min(1, len(columns))
+        self._columns = {name: read.get(name, (value,) * self._size) for name, value in columns.items()}
+
+    @property
+    def size(self) -> int:
+        """The number of assignments."""
+        return self._size
+
+    def take(self, rows: Sequence[int]) -> Table:
+        """Return the assignments at some positions, as columns."""
+        return {name: list(map(column.__getitem__, rows)) for name, column in self._columns.items()}
+
+
+def missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> ParameterSpace:
+    """Return the assignments of one space that do not occur in another, or not as often.
+
+    Unlike `-`, this counts: of three equal assignments less one, two are left. Values are equal as
+    `psyrun.pspace.value_key` says; names that only the subtrahend has do not count.
+
+    Parameters
+    ----------
+    minuend
+        What is wanted.
+    subtrahend
+        What there is, for example the rows of a result.
+
+    Returns
+    -------
+    ParameterSpace
+        Assignments of the minuend in their order; of equal ones, the last.
+
+    Raises
+    ------
+    AmbiguousOperationError
+        If the subtrahend lacks a name of the minuend.
+    IdentityError
+        If a value can't be pickled.
+
+    Examples
+    --------
+    >>> wanted = Param(a=[1, 2]) * Param(b=[3, 4])
+    >>> print(missing(wanted, Param(a=[1, 2], b=[3, 4], result=[0.1, 0.2])))
+    Param(a=[1, 2], b=[4, 3])
+    """
+    check_space(minuend)
+    check_space(subtrahend)
+    if not minuend.keys() or not subtrahend.keys():
+        return minuend
+    lacking = set(minuend.keys()) - set(subtrahend.keys())
+    _refuse(lacking, "are unknown to the subtrahend, whose rows can't be told apart; add them to it")
+    return _Selection(minuend, partial(_find_missing, minuend, subtrahend))
+
+
+class _Chain(ParameterSpace):
+    """Operands of an associative operation: a tree, flattened when something is asked of it."""
+
+    def __init__(self, left: ParameterSpace, right: ParameterSpace) -> None:
+        super().__init__(dict.fromkeys([*left.keys(), *right.keys()]))
+        self.left = left
+        self.right = right
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduce, (type(self), self.operands)  # Pickles of the tree would be recursive.
+
+    @cached_property
+    def operands(self) -> list[ParameterSpace]:
+        """Leaves of the tree from left to right, found without recursion: trees may be deep."""
+        flat: list[ParameterSpace] = []
+        todo: list[ParameterSpace] = [self]
+        while todo:
+            space = todo.pop()
+            if isinstance(space, _Chain) and type(space) is type(self):
+                todo += [space.right, space.left]
+            else:
+                flat.append(space)
+        return flat
+
+
+class _Product(_Chain):
+    """Every row of every operand with every row of the others; the leftmost varies slowest."""
+
+    def __init__(self, left: ParameterSpace, right: ParameterSpace) -> None:
+        shared = set(left.keys()) & set(right.keys())
+        _refuse(shared, "appear on both sides of *; a product needs distinct names")
+        super().__init__(left, right)
+
+    @cached_property
+    def size(self) -> int:
+        return math.prod(factor.size for factor in self.operands)
+
+    def take(self, rows: Sequence[int]) -> Table:
+        tables = []
+        for factor in reversed(self.operands):
+            size = factor.size
+            tables.append(_take_often(factor, [row % size for row in rows]))
+            rows = [row // size for row in rows]
+        return {name: column for table in reversed(tables) for name, column in table.items()}
+
+
+class _Sum(_Chain):
+    """The rows of one operand after the other; NaN where an operand lacks a name."""
+
+    @cached_property
+    def starts(self) -> list[int]:
+        return list(accumulate((part.size for part in self.operands), initial=0))
+
+    @property
+    def size(self) -> int:
+        return self.starts[-1]
+
+    def take(self, rows: Sequence[int]) -> Table:
+        table: Table = {name: [] for name in self._names}
+        for part, group in groupby(rows, lambda row: bisect_right(self.starts, row) - 1):
+            start = self.starts[part]
+            inner = [row - start for row in group]
+            columns = self.operands[part].take(inner)
+            for name, column in table.items():
+                column.extend(columns[name] if name in columns else repeat(math.nan, len(inner)))
+        return table
+
+
+class _Selection(ParameterSpace):
+    """Some rows of a space, found when they are asked for."""
+
+    def __init__(self, space: ParameterSpace, find: Callable[[], Sequence[int]]) -> None:
+        super().__init__(space.keys())
+        self.space = space
+        self._find = find
+
+    @cached_property
+    def rows(self) -> Sequence[int]:
+        return self._find()
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    def take(self, rows: Sequence[int]) -> Table:
+        return self.space.take(list(map(self.rows.__getitem__, rows)))
+
+    def _select(self, index: slice) -> ParameterSpace:
+        return _Selection(self.space, partial(operator.getitem, self.rows, index))
+
+
+class _Difference(_Selection):
+    """The rows of a space that agree with no row of another on the names of the other."""
+
+    def __init__(self, space: ParameterSpace, other: ParameterSpace) -> None:
+        unknown = set(other.keys()) - set(space.keys())
+        _refuse(unknown, "are on the right of -, but not on its left; leave them out")
+        super().__init__(space, partial(_find_unlike, space, other))
+        self.other = other
+
+    def __sub__(self, other: ParameterSpace) -> ParameterSpace:
+        if isinstance(other, ParameterSpace) and set(other.keys()) == set(self.other.keys()):
+            # A chain of differences is one difference: one pass over the rows, and no recursion.
+            return _Difference(self.space, self.other + other)
+        return super().__sub__(other)
+
+
+def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:
+    names = minuend.keys()
+    left_over = Counter(_keys(subtrahend, names))
+    found = []
+    for row, key in enumerate(_keys(minuend, names)):
+        if left_over[key] > 0:
+            left_over[key] -= 1
+        else:
+            found.append(row)
+    return found
+
+
+def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:
+    names = other.keys()
+    unwanted = set(_keys(other, names))
+    return [row for row, key in enumerate(_keys(space, names)) if key not in unwanted]
+
+
+def _take_often(space: ParameterSpace, rows: Sequence[int]) -> Table:
+    """Take rows many of which are the same; each row of a small space is made once."""
+    if space.size > len(rows):
+        return space.take(rows)
+    return {name: list(map(column.__getitem__, rows)) for name, column in space.build().items()}
+
+
+def _keys(space: ParameterSpace, names: Sequence[str]) -> Iterator[Hashable]:
+    """Go through the keys of all rows, by value."""
+    for table in space.blocks():
+        yield from row_keys({name: table[name] for name in names}, value_key)
+
+
+def check_space(value: Any) -> None:
+    """Raise TypeError unless a value is a parameter space."""
+    if not isinstance(value, ParameterSpace):
+        raise TypeError(
+            f"expected a parameter space, not a {type(value).__name__}; Param(a=[...], b=[...]) makes one,"
+            " and so does Param(**table) of a result"
+        )
+
+
+def _refuse(names: set[str], reason: str) -> None:
+    if names:
+        raise AmbiguousOperationError(f"parameters {sorted(names)} {reason}")
+
+
+def _is_scalar(value: Any) -> bool:
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | bytearray | Mapping):
+        return True
+    return getattr(value, "ndim", None) == 0  # NumPy's scalars, and arrays that hold one value.
+
+
+def _read(name: str, column: Iterable[Any]) -> tuple[Any, ...]:
+    if isinstance(column, Set) and not isinstance(column, MappingView):
+        raise TypeError(f"parameter {name!r} is a set, which has no order; pass a list or sorted(...)")
+    # The rows of a 2-d array are views: of a copy, so that they stay as they are.
+    return tuple(copy.copy(column) if hasattr(column, "ndim") else column)
+
+
+def _common_length(columns: Mapping[str, tuple[Any, ...]]) -> int:
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"parameters differ in length: {lengths}; give equally many values, or use *")
+    return max(lengths.values())

@@ -1,0 +1,147 @@
+"""What was worked out from files before: it saves time, and never decides anything by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import write_atomic
+from psyrun.errors import TaskFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+
+CACHE_PATH = "psy-work/.sources.json"  # relative to the project root
+
+_FORMAT = "psyrun source cache 1"
+_MOST_FACTS = 2000
+_RACY = 2_000_000_000  # ns: some file systems keep times to the two seconds
+
+
+@dataclass(slots=True, kw_only=True)
+class SourceCache:
+    """Facts by key, and digests of data files by path.
+
+    A key holds a digest of everything that its fact depends on, so that no edit can be missed. Facts are JSON
+    values. The oldest go when there are more than 2,000.
+    """
+
+    _facts: dict[str, Any] = field(default_factory=dict)
+    _data: dict[str, list[Any]] = field(default_factory=dict)
+    _changed: bool = False
+
+    @classmethod
+    def load(cls, path: Path) -> SourceCache:
+        """Read a cache; one that is missing, damaged or not ours is empty."""
+        try:
+            head, _, body = path.read_bytes().partition(b"\n")
+            if head == _head(body):
+                saved = json.loads(body)
+                return cls(_facts=saved["facts"], _data=saved["data"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return cls()
+
+    def save(self, path: Path) -> None:
+        """Write the cache if it changed; not being able to is no error."""
+        if not self._changed:
+            return
+        facts = dict(list(self._facts.items())[-_MOST_FACTS:])
+        body = json.dumps({"facts": facts, "data": self._data}, separators=(",", ":")).encode()
+        with suppress(OSError):
+            write_atomic(path, _head(body) + b"\n" + body)
+            self._changed = False
+
+    def get(self, key: str) -> Any:
+        """Return the fact of this key, or None."""
+        fact = self._facts.pop(key, None)
+        if fact is not None:
+            self._facts[key] = fact  # the last one used is the last one to go
+        return fact
+
+    def put(self, key: str, fact: Any) -> None:
+        """Keep a fact; one that JSON can't express is not kept."""
+        with suppress(TypeError, ValueError):
+            json.dumps(fact)
+            self._facts[key] = fact
+            self._changed = True
+
+    def recall(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the facts of this key, made now if they were not known."""
+        known: dict[str, Any] | None = self.get(key)
+        if known is None:
+            known = make()
+            self.put(key, known)
+        return known
+
+    def digest_file(self, name: str, path: Path) -> str:
+        """Digest the content of a file; it is read again only when its size, times or inode changed.
+
+        A digest taken within two seconds of the file's last change is not trusted: another change may have
+        left no trace in the times.
+        """
+        before = _stamp(path)
+        known = self._data.get(name)
+        if known is not None and known[0] == before and max(before[1:3]) + _RACY < known[1]:
+            return str(known[2])
+        now = time.time_ns()
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        if _stamp(path) == before:
+            self._data[name] = [before, now, content]
+            self._changed = True
+        return content
+
+
+def _head(body: bytes) -> bytes:
+    return f"{_FORMAT} {hashlib.sha256(body).hexdigest()}".encode()
+
+
+def _stamp(path: Path) -> list[int]:
+    """Size, times of the last change of content and of anything (ns), inode."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def digest_data(root: Path, paths: Iterable[str], cache: SourceCache | None = None) -> dict[str, str]:
+    """Digest the content of data files.
+
+    Parameters
+    ----------
+    root
+        The project root.
+    paths
+        Files, relative to the root.
+    cache
+        Where digests of unchanged files are found.
+
+    Returns
+    -------
+    dict
+        Path -> digest, sorted by path.
+
+    Raises
+    ------
+    TaskFileError
+        If one is missing, a folder, or can't be read.
+    """
+    cache = SourceCache() if cache is None else cache
+    digests = {}
+    for name in sorted(set(paths)):
+        path = root / name
+        if path.is_dir():
+            raise TaskFileError(f"file_dep: {name} is a folder; name the files in it")
+        try:
+            digests[name] = cache.digest_file(os.path.normpath(name), path)
+        except FileNotFoundError:
+            raise TaskFileError(f"file_dep: {name} does not exist; create it, or correct its name") from None
+        except OSError as error:
+            raise TaskFileError(f"file_dep: {name} can't be read: {error.strerror}") from error
+    return digests

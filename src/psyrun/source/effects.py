@@ -1,0 +1,238 @@
+"""What code changes besides the names that it binds, as far as its text tells."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+
+# fmt: off
+_MESSAGES = frozenset({"print", "pprint", "exit", "quit"})
+_MESSAGE_METHODS = frozenset({
+    "debug", "info", "warning", "warn", "error", "critical", "exception", "log", "exit",
+})
+_CONTAINER_METHODS = frozenset({
+    "append", "extend", "add", "insert", "update", "remove", "discard", "pop", "popitem", "clear", "sort",
+    "reverse", "setdefault", "appendleft", "extendleft", "popleft",
+})
+# What these return may be, or hold, the very object that they were asked about.
+_PASSING_METHODS = frozenset({"asarray", "get", "items", "ravel", "reshape", "setdefault", "values", "view"})
+# Their functions change nothing, unless the name says so: `set_printoptions`, `seed`.
+_CALM_MODULES = frozenset({
+    "collections", "copy", "dataclasses", "decimal", "fractions", "functools", "itertools", "math", "numpy",
+    "operator", "pandas", "pathlib", "psyrun", "scipy", "statistics",
+})
+# fmt: on
+_IMMUTABLE = (
+    ast.Constant,
+    ast.Tuple,
+    ast.UnaryOp,
+    ast.BinOp,
+    ast.operator,
+    ast.unaryop,
+    ast.JoinedStr,
+    ast.FormattedValue,
+    ast.expr_context,
+)
+_SET = re.compile(r"(?:^|_)(?:set|seed)|seed$")
+
+_Manner: TypeAlias = Literal["called", "changed", "updated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A place where an object changes.
+
+    Attributes
+    ----------
+    root
+        The name at its root; None where it has none, so that nobody knows what changes.
+    how
+        ``called``: the root itself is called. ``changed``: the object at the root changes, whatever it is.
+        ``updated``: it changes if it is a variable of the file; a module or function does not.
+    arguments
+        Names passed along, which may change too.
+    """
+
+    root: str | None
+    how: _Manner
+    arguments: frozenset[str] = frozenset()
+
+
+def changes_of(own: Iterable[ast.AST], variables: Collection[str]) -> Iterator[Change]:
+    """Give the changes that nodes of one scope make."""
+    for node in own:
+        match node:
+            case ast.Expr(value=ast.Call() as call):
+                yield from _bare_call(call, variables)
+            case ast.Expr(value=value) if any(_is_deed(part) for part in ast.walk(value)):
+                yield Change(root=None, how="changed")
+            case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
+                yield Change(root=root_of(node), how="changed")
+            case ast.AugAssign(target=ast.Name(id=name)) | ast.Name(id=name, ctx=ast.Del()):
+                yield Change(root=name, how="updated")
+            case ast.Call(func=ast.Attribute(attr=method) as func) if method in _CONTAINER_METHODS:
+                yield Change(root=root_of(func), how="updated")
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield from (Change(root=root_of(used), how="updated") for used in node.decorator_list)
+
+
+def _bare_call(call: ast.Call, variables: Collection[str]) -> Iterator[Change]:
+    if not _is_deed(call):
+        return
+    values = [*call.args, *(keyword.value for keyword in call.keywords)]
+    passed = frozenset(name for value in values for name in _aliases_of(value, variables))
+    match call.func:
+        case ast.Name(id=name):
+            yield Change(root=name, how="called", arguments=passed)
+        case ast.Attribute(attr=method) if method in _CONTAINER_METHODS:
+            yield Change(root=root_of(call), how="changed")
+        case _:
+            yield Change(root=root_of(call), how="changed", arguments=passed)
+
+
+def _is_deed(node: ast.AST) -> bool:
+    """Tell a call that may change something from a message to the user."""
+    match node:
+        case ast.Call(func=ast.Name(id=name)):
+            return name not in _MESSAGES
+        case ast.Call(func=ast.Attribute(attr=method)):
+            return method not in _MESSAGE_METHODS
+    return isinstance(node, ast.Call | ast.Await)
+
+
+def is_calm(function: ast.expr, module: str) -> bool:
+    """Tell whether a function of an imported module only returns something, by what is known of modules."""
+    words = [part.attr for part in ast.walk(function) if isinstance(part, ast.Attribute)]
+    words += [part.id for part in ast.walk(function) if isinstance(part, ast.Name)]
+    return module.partition(".")[0] in _CALM_MODULES and not any(_SET.search(word) for word in words)
+
+
+def root_of(node: ast.AST) -> str | None:
+    """Name the variable at the root of an expression: `xs` in ``xs[0].f(1).y``.
+
+    Examples
+    --------
+    >>> root_of(ast.parse("np.random.seed(0)", mode="eval").body)
+    'np'
+    """
+    while True:
+        match node:
+            case ast.Attribute(value=inside) | ast.Subscript(value=inside) | ast.Starred(value=inside):
+                node = inside
+            case ast.Call(func=inside) | ast.Await(value=inside):
+                node = inside
+            case ast.Name(id=name):
+                return name
+            case _:
+                return None
+
+
+# -- aliases
+
+
+def alias_map(own: Iterable[ast.AST], variables: Collection[str]) -> dict[str, set[str]]:
+    """Map the names that nodes of a scope bind to the names whose objects they may share.
+
+    An assignment shares through names, attributes, items, displays and conditions, not through calls: `f(xs)`
+    may well be new. A loop and a `with` share through calls too: ``zip(xs, ys)`` gives elements of `xs`.
+    """
+    shared: dict[str, set[str]] = {}
+    for node in own:
+        for target, value, through_calls in _bindings(node):
+            names = set(_aliases_of(value, variables, through_calls=through_calls))
+            for part in ast.walk(target):
+                if (name := _bound_here(part)) is not None:
+                    shared.setdefault(name, set()).update(names - {name})
+    return shared
+
+
+def _bindings(node: ast.AST) -> Iterator[tuple[ast.AST, ast.expr, bool]]:
+    """Give target, value, and whether the target may be an element of what calls in the value are passed."""
+    match node:
+        case ast.Assign(targets=targets, value=value):
+            yield from ((target, value, False) for target in targets)
+        case (
+            ast.AnnAssign(target=target, value=ast.expr() as value)
+            | ast.NamedExpr(target=target, value=value)
+        ):
+            yield target, value, False
+        case ast.For() | ast.AsyncFor() | ast.comprehension():
+            yield node.target, node.iter, True
+        case ast.withitem(context_expr=value, optional_vars=ast.expr() as target):
+            yield target, value, True
+        case ast.Match(subject=value, cases=cases):
+            yield from ((case.pattern, value, True) for case in cases)
+
+
+def _bound_here(part: ast.AST) -> str | None:
+    match part:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return name
+    return None
+
+
+def _aliases_of(value: ast.expr, variables: Collection[str], *, through_calls: bool = False) -> Iterator[str]:
+    """Give the names whose objects, or parts of them, an expression may be or hold."""
+    stack: list[ast.AST] = [value]
+    while stack:
+        node = stack.pop()
+        match node:
+            case ast.Name(id=name):
+                yield name
+            case ast.Subscript(value=inside):
+                stack.append(inside)
+            case ast.Compare() | ast.BinOp() | ast.UnaryOp() | ast.Lambda() | ast.JoinedStr():
+                pass
+            case ast.IfExp(body=body, orelse=orelse):
+                stack += [body, orelse]
+            case ast.Call():
+                yield from _through_call(node, variables)
+                if through_calls or _passes(node):
+                    stack += [*node.args, *(keyword.value for keyword in node.keywords)]
+            case _:
+                stack.extend(ast.iter_child_nodes(node))
+
+
+def _through_call(call: ast.Call, variables: Collection[str]) -> Iterator[str]:
+    root = root_of(call.func)
+    if _passes(call) and root is not None and root in variables:
+        yield root
+
+
+def _passes(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr in _PASSING_METHODS
+
+
+def close_over(names: Iterable[str], shared: Mapping[str, Iterable[str]]) -> set[str]:
+    """Add to names those that they may be an alias of, and so on."""
+    found: set[str] = set()
+    todo = set(names)
+    while todo:
+        found.add(name := todo.pop())
+        todo.update(set(shared.get(name, ())) - found)
+    return found
+
+
+def constants_of(own: Iterable[ast.AST]) -> set[str]:
+    """Name the variables of a scope that are only ever bound to numbers, strings and tuples of them."""
+    stored: dict[str, list[ast.AST]] = {}
+    plain: set[int] = set()
+    for node in own:
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()):
+                stored.setdefault(name, []).append(node)
+            case ast.Assign(targets=targets, value=value) if _is_immutable(value):
+                plain.update(id(target) for target in targets)
+            case ast.AnnAssign(target=target, value=ast.expr() as value) if _is_immutable(value):
+                plain.add(id(target))
+    return {name for name, places in stored.items() if all(id(place) in plain for place in places)}
+
+
+def _is_immutable(value: ast.expr) -> bool:
+    return all(isinstance(part, _IMMUTABLE) for part in ast.walk(value))

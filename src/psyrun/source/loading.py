@@ -1,0 +1,180 @@
+"""Captured sources, running as a module."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from psyrun.errors import PsyrunError, TaskFileError
+from psyrun.source.modules import CapturedLoader, captured_imports, captured_lines
+from psyrun.source.slices import slice_statements
+from psyrun.source.syntax import parse
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from types import ModuleType
+
+    from psyrun.source.capture import Source
+
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole") -> Iterator[ModuleType]:
+    """Run a task file as it was captured, and give its module while the context lasts.
+
+    Inside, the task folder is the working directory and first on `sys.path`, the project root is last; local
+    modules are imported as they were captured, also later on; the module is in `sys.modules` under the stem
+    of the file, so that its classes pickle by reference. On leaving, all of that is as before.
+
+    Parameters
+    ----------
+    source
+        The captured sources.
+    root
+        The project root on this machine.
+    part
+        ``code`` runs only the statements that `execute` and `setup` depend on.
+
+    Raises
+    ------
+    TaskFileError
+        If the file raises, be it ``SystemExit``; the original exception is its cause.
+    """
+    home = os.path.normpath(root.absolute())
+    folder = os.path.normpath(Path(home, source.task).parent)
+    name = _module_name(source)
+    with (
+        _working_in(folder, home),
+        captured_lines(home, source.files),
+        captured_imports(home, source.files, source.modules),
+        _registered(name, os.path.normpath(Path(home, source.task)), source.files[source.task]) as module,
+    ):
+        try:
+            _run(source, home, part, module)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise TaskFileError(_explain(error, source, home, part)) from error
+        yield module
+
+
+@contextmanager
+def hidden(source: Source) -> Iterator[None]:
+    """Keep the task's module and its local modules from being imported, inside `loaded`.
+
+    Objects of their classes are pickled by value then: whoever reads the pickle need not have them.
+    """
+    names = (_module_name(source), *source.modules)
+    taken = {name: sys.modules[name] for name in names if sys.modules.get(name) is not None}
+    sys.modules.update(dict.fromkeys(taken))  # type: ignore[arg-type]  # None: can't be imported.
+    try:
+        yield
+    finally:
+        sys.modules.update(taken)
+
+
+def shown(source: Source, function: Callable[..., _T]) -> Callable[..., _T]:
+    """Return `function` such that it finds the modules which are `hidden` around its calls.
+
+    Call this where they are not hidden yet.
+    """
+    names = (_module_name(source), *source.modules)
+    modules = {name: sys.modules[name] for name in names if sys.modules.get(name) is not None}
+
+    def call(*arguments: Any) -> _T:
+        before = {name: sys.modules.get(name) for name in modules}
+        sys.modules.update(modules)
+        try:
+            return function(*arguments)
+        finally:
+            sys.modules.update(before)  # type: ignore[arg-type]
+
+    return call
+
+
+def _module_name(source: Source) -> str:
+    return Path(source.task).stem.replace(".", "_")
+
+
+@contextmanager
+def _working_in(folder: str, root: str) -> Iterator[None]:
+    path = list(sys.path)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(contextlib.chdir(folder))
+        except OSError as error:
+            raise TaskFileError(
+                f"{folder}: {error.strerror}; a task runs in the folder of its file"
+            ) from error
+        stack.callback(sys.path.__setitem__, slice(None), path)
+        sys.path[:] = [folder, *path, root]
+        yield
+
+
+@contextmanager
+def _registered(name: str, path: str, data: bytes) -> Iterator[ModuleType]:
+    """Make the task's module, empty, and let it be imported."""
+    spec = importlib.machinery.ModuleSpec(name, CapturedLoader(name, path, data), origin=path)
+    spec.has_location = True
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        yield module
+    finally:
+        sys.modules.pop(name, None)
+        if before is not None:
+            sys.modules[name] = before
+
+
+def _run(source: Source, root: str, part: str, module: ModuleType) -> None:
+    """Execute psy-conf.py and the task file in one namespace."""
+    trees = {path: parse(source.files[path], path) for path in source.scripts}
+    kept = _kept_statements(trees.values(), part)
+    for path, tree in trees.items():
+        module.__file__ = os.path.normpath(Path(root, path))
+        tree.body = [statement for statement in tree.body if id(statement) in kept]
+        exec(compile(tree, module.__file__, "exec", dont_inherit=True), vars(module))  # noqa: S102 - what it is for
+
+
+def _kept_statements(trees: Collection[ast.Module], part: str) -> set[int]:
+    statements = [statement for tree in trees for statement in tree.body]
+    if part == "whole":
+        return set(map(id, statements))
+    return {id(statements[index]) for index in slice_statements(statements).code}
+
+
+def _explain(error: BaseException, source: Source, root: str, part: str) -> str:
+    """Say where in the user's files an exception comes from, and what to do."""
+    place = _place(error, {os.path.normpath(Path(root, path)): path for path in source.files}) or source.task
+    said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    cure = "correct it"
+    if isinstance(error, PsyrunError):
+        said = str(error)
+    if isinstance(error, ImportError):
+        cure = "install it for this Python, or correct the import"
+    if part == "code" and isinstance(error, NameError):
+        cure = (
+            "children run only the statements that execute and setup depend on, and psyrun found none that"
+            " binds this name for them; bind it by an assignment at the top level"
+        )
+    return f"{place}: {said}; {cure}"
+
+
+def _place(error: BaseException, paths: Mapping[str, str]) -> str | None:
+    """Give file and line of the innermost frame in the user's files."""
+    if isinstance(error, SyntaxError) and error.filename is not None and error.filename in paths:
+        return f"{paths[error.filename]}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{paths[frame.filename]}:{frame.lineno}" for frame in frames if frame.filename in paths]
+    return places[-1] if places else None

@@ -1,0 +1,90 @@
+"""The layout of a work folder: every path that a task owns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The paths of one task.
+
+    Parameters
+    ----------
+    root
+        The project root, absolute.
+    folder
+        The task's own folder, ``<workdir>/<task>``.
+    result
+        Its result file.
+    """
+
+    root: Path
+    folder: Path
+    result: Path
+
+    @property
+    def plan(self) -> Path:
+        """``plan.json``: target of split."""
+        return self.folder / "plan.json"
+
+    @property
+    def plan_copy(self) -> Path:
+        """What stands in where the plan was removed."""
+        return self.folder / "plan.json.bak"
+
+    @property
+    def process(self) -> Path:
+        """``process.json``: the receipt of process."""
+        return self.folder / "process.json"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of the work folder that every task has."""
+        return (self.plan, self.plan_copy, self.process, self.lock)
+
+    @property
+    def receipt(self) -> Path:
+        """The receipt of merge, beside the result."""
+        return self.result.with_name(self.result.name + ".receipt")
+
+    @property
+    def inputs(self) -> Path:
+        """Folder of the batches' assignments."""
+        return self.folder / "in"
+
+    @property
+    def out(self) -> Path:
+        """Folder of the journals."""
+        return self.folder / "out"
+
+    @property
+    def log(self) -> Path:
+        """Folder of what jobs print."""
+        return self.folder / "log"
+
+    @property
+    def jobs(self) -> Path:
+        """Folder of the submissions."""
+        return self.folder / "jobs"
+
+    @property
+    def lock(self) -> Path:
+        """Who is at work."""
+        return self.folder / "lock"
+
+    def input(self, batch: int) -> Path:
+        """Return where the assignments of one batch are."""
+        return self.inputs / f"{batch}.pkl"
+
+    def code(self, digest: str) -> Path:
+        """Return where the captured sources of one code digest are."""
+        return self.folder / "code" / f"{digest}.zip"
+
+    def relative(self, path: Path) -> str:
+        """Return a path of ours in the one form in which the graph compares them."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)

@@ -1,0 +1,181 @@
+"""Plan."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import sys
+import zlib
+from array import array
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import write_atomic
+from psyrun.errors import FormatError, NewerFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from psyrun.workdir.layout import Layout
+
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as the plan sees it.
+
+    Parameters
+    ----------
+    number
+        Its number, never reused.
+    size
+        How many assignments its input file holds.
+    wanted
+        How many of them the current space asks for.
+    """
+
+    number: int
+    size: int
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The batches of the current space, and which of their rows are wanted.
+
+    Parameters
+    ----------
+    code, space
+        The digests that it was made for.
+    definitions
+        Definition -> digest, to name what changed.
+    settings
+        What the graph needs to know of the task file.
+    names
+        The parameters.
+    batches
+        The batches that hold wanted rows.
+    order
+        Wanted rows in the order of the space: segments (batch index, first row, length), packed.
+    rows
+        How many of them the space asks for; rows kept by ``--continue`` follow.
+    next_batch
+        The lowest number that was never used.
+    adopted
+        Digests of older code whose rows count as current.
+    since
+        The lowest number that counts: ``--force`` gave up the batches before.
+    """
+
+    code: str
+    space: str
+    definitions: Mapping[str, str]
+    settings: Mapping[str, Any]
+    names: tuple[str, ...]
+    batches: tuple[Batch, ...]
+    order: str
+    rows: int
+    next_batch: int
+    adopted: tuple[str, ...] = ()
+    since: int = 0
+
+    @property
+    def total(self) -> int:
+        """How many rows the result has."""
+        return sum(batch.wanted for batch in self.batches)
+
+    @property
+    def table_digest(self) -> str:
+        """Digest of everything but the rows' values that the result depends on."""
+        parts = [[b.number for b in self.batches], self.order, list(self.names), self.settings.get("exclude")]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def segments(self) -> list[tuple[int, range]]:
+        """Return (batch number, its rows) in the order of the space."""
+        flat = array("q", zlib.decompress(base64.b64decode(self.order)))
+        if sys.byteorder == "big":
+            flat.byteswap()
+        numbers = [batch.number for batch in self.batches]
+        return [(numbers[b], range(row, row + n)) for b, row, n in zip(flat[::3], flat[1::3], flat[2::3])]
+
+    def wanted_rows(self) -> dict[int, frozenset[int]]:
+        """Return batch number -> wanted rows, for batches of which not all rows are wanted."""
+        partial = {batch.number for batch in self.batches if batch.wanted < batch.size}
+        found: dict[int, set[int]] = defaultdict(set)
+        if partial:
+            for number, rows in self.segments():
+                if number in partial:
+                    found[number].update(rows)
+        return {number: frozenset(rows) for number, rows in found.items()}
+
+    def to_json(self) -> bytes:
+        """Encode; equal plans give equal bytes."""
+        content = {"format": FORMAT, "checksum": self.checksum(), **self._fields()}
+        return json.dumps(content, indent=0, sort_keys=True).encode() + b"\n"
+
+    def checksum(self) -> int:
+        """Return the CRC-32 of the content."""
+        return zlib.crc32(json.dumps(self._fields(), sort_keys=True).encode())
+
+    def _fields(self) -> dict[str, Any]:
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return fields | {"batches": [[batch.number, batch.size, batch.wanted] for batch in self.batches]}
+
+
+def read_plan(layout: Layout) -> Plan | None:
+    """Read a plan, from its copy where it was removed; None where there is none.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged, or a newer psyrun wrote it.
+    """
+    plan = _read(layout.plan)
+    if plan is not None:
+        return plan
+    try:
+        return _read(layout.plan_copy)
+    except NewerFormatError:
+        raise
+    except FormatError:  # Without it, psy run plans anew.
+        return None
+
+
+def _read(path: Path) -> Plan | None:
+    try:
+        content = json.loads(path.read_bytes())
+        version = content.pop("format")
+        plan = _decode(content) if version == FORMAT else None
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{path}: damaged ({error}); delete it, psy run makes it anew") from error
+    if plan is None:
+        raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun")
+    return plan
+
+
+def _decode(content: dict[str, Any]) -> Plan:
+    checksum = content.pop("checksum")
+    content["batches"] = tuple(Batch(*numbers) for numbers in content["batches"])
+    content |= {name: tuple(content[name]) for name in ("names", "adopted")}
+    plan = Plan(**content)
+    if checksum != plan.checksum():
+        raise ValueError("its content does not match its checksum")
+    return plan
+
+
+def write_plan(layout: Layout, plan: Plan) -> None:
+    """Write a plan, all of it or nothing, and its copy.
+
+    A plan can't be made again from the task file alone: it knows which rows `--continue` kept and `--force`
+    gave up, and how a random space was drawn.
+    """
+    data = plan.to_json()
+    write_atomic(layout.plan_copy, data)
+    write_atomic(layout.plan, data)

@@ -1,0 +1,143 @@
+"""Surveys: how far the batches of a plan are, and the receipt of process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psyrun.workdir.receipts import make_receipt, read_ends
+from psyrun.workdir.records import Tallies, list_journals, read_records, vouched
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psyrun.workdir.layout import Layout
+    from psyrun.workdir.plan import Batch, Plan
+    from psyrun.workdir.records import JournalFile, Records, Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one batch is: of its wanted rows, how many are done and failed."""
+
+    batch: Batch
+    done: int
+    failed: int
+
+    @property
+    def missing(self) -> int:
+        """Wanted rows that have neither values nor a failure."""
+        return self.batch.wanted - self.done - self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """How far a plan is.
+
+    Parameters
+    ----------
+    batches
+        Progress per batch, in the order of the plan.
+    seconds
+        Time spent in `execute` for all of them.
+    """
+
+    batches: Sequence[Progress]
+    seconds: float
+
+    @property
+    def total(self) -> int:
+        """Wanted rows."""
+        return sum(progress.batch.wanted for progress in self.batches)
+
+    @property
+    def done(self) -> int:
+        """Rows that have values."""
+        return sum(progress.done for progress in self.batches)
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed."""
+        return sum(progress.failed for progress in self.batches)
+
+    @property
+    def missing(self) -> int:
+        """Rows that were not evaluated yet."""
+        return sum(progress.missing for progress in self.batches)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every wanted row has values."""
+        return all(progress.done == progress.batch.wanted for progress in self.batches)
+
+
+def survey_plan(plan: Plan, layout: Layout, tallies: Tallies | None = None) -> Survey:
+    """Count the rows on disk with one listing of the journals, from the headers of their blocks.
+
+    Parameters
+    ----------
+    plan, layout
+        The plan, and where its files are.
+    tallies
+        Remembers what was counted before.
+    """
+    journals = list_journals(layout.out)
+    wanted = plan.wanted_rows()
+    tallies = tallies or Tallies()
+    found = [
+        (batch, tallies.count(journals.get(batch.number, ()), wanted.get(batch.number), rows=batch.size))
+        for batch in plan.batches
+    ]
+    return _make_survey(found)
+
+
+def inspect_plan(plan: Plan, layout: Layout) -> tuple[Survey, dict[int, Records]]:
+    """Read which rows are on disk, verifying the checksum of every block.
+
+    What the receipt on disk vouches for comes first, in its order: of several records of one row the same one
+    counts for good, whatever orphans bring in.
+
+    Returns
+    -------
+    survey : Survey
+    records : dict
+        Batch number -> what its journals hold.
+    """
+    known = read_ends(layout.process)
+    journals = list_journals(layout.out)
+    wanted = plan.wanted_rows()
+    records = {
+        batch.number: read_records(
+            _rank(journals.get(batch.number, ()), known.get(batch.number, ())), rows=batch.size
+        )
+        for batch in plan.batches
+    }
+    found = [(batch, records[batch.number].tally(wanted.get(batch.number))) for batch in plan.batches]
+    return _make_survey(found), records
+
+
+def _rank(journals: Sequence[JournalFile], ends: Sequence[tuple[str, int]]) -> list[JournalFile]:
+    sizes = dict(ends)
+    return [
+        *vouched(journals, ends),
+        *(journal for journal in journals if journal.size != sizes.get(journal.path.stem)),
+    ]
+
+
+def _make_survey(found: Sequence[tuple[Batch, Tally]]) -> Survey:
+    return Survey(
+        [Progress(batch, tally.done, tally.failed) for batch, tally in found],
+        sum(tally.seconds for _, tally in found),
+    )
+
+
+def has_inputs(plan: Plan, layout: Layout) -> bool:
+    """Whether all input files that a plan names are there, by one listing."""
+    there = {path.name for path in layout.inputs.glob("*.pkl")} if plan.batches else set()
+    return all(f"{batch.number}.pkl" in there for batch in plan.batches)
+
+
+def is_receipt_true(plan: Plan, layout: Layout) -> bool:
+    """Whether process.json says what the journals hold, their checksums verified."""
+    survey, records = inspect_plan(plan, layout)
+    return survey.complete and layout.process.read_bytes() == make_receipt(plan, records)

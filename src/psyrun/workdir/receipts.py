@@ -1,0 +1,97 @@
+"""Receipts: what process and merge were finished from, and whether a result is current."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from psyrun.workdir.layout import Layout
+    from psyrun.workdir.plan import Plan
+    from psyrun.workdir.records import Records
+
+
+FORMAT = 1
+
+
+def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
+    """Name the journals that hold the rows of a plan: a function of their content alone."""
+    journals = [list(end) for batch in plan.batches for end in records[batch.number].ends]
+    content = {"format": FORMAT, "table": plan.table_digest, "journals": journals}
+    return json.dumps(content, indent=0, sort_keys=True).encode() + b"\n"
+
+
+def read_receipt(path: Path) -> dict[str, Any] | None:
+    """Read a receipt; None where there is none that can be used."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    known = isinstance(content, dict) and content.get("format") == FORMAT
+    return content if known and _are_ends(content.get("journals", [])) else None
+
+
+def _are_ends(value: Any) -> bool:
+    """Whether a value is what a receipt says of journals."""
+    return isinstance(value, list) and all(
+        isinstance(end, list)
+        and [type(part) for part in end] == [str, int, int]
+        and end[0].partition("-")[0].isdecimal()
+        for end in value
+    )
+
+
+def read_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
+    """Read what process.json vouches for: batch number -> (journal without its suffix, bytes that count)."""
+    ends: dict[int, list[tuple[str, int]]] = {}
+    for name, end, _ in (read_receipt(path) or {}).get("journals", ()):
+        ends.setdefault(int(name.partition("-")[0]), []).append((name, end))
+    return ends
+
+
+def file_digest(path: Path) -> str | None:
+    """Return the digest of a file's content; None where there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def is_current(layout: Layout, plan: Plan | None) -> bool:
+    """Whether the result file is there, whole, and made from what process.json says now."""
+    receipt = read_receipt(layout.receipt)
+    if receipt is None or plan is None or receipt.get("table") != plan.table_digest:
+        return False
+    process = file_digest(layout.process)
+    return process in (None, receipt.get("process")) and _is_whole(layout.result, receipt)
+
+
+def _is_whole(result: Path, receipt: Mapping[str, Any]) -> bool:
+    """Whether a result is what its receipt says; it is read only where it was touched or copied since."""
+    try:
+        status = result.stat()
+    except OSError:
+        return False
+    if status.st_size != receipt.get("size"):
+        return False
+    return status.st_mtime_ns == receipt.get("mtime") or file_digest(result) == receipt.get("sha256")
+
+
+def date_receipt(layout: Layout) -> None:
+    """Note when a result that is current was touched or copied, so that its content is not read each time."""
+    receipt = read_receipt(layout.receipt) or {}
+    status = layout.result.stat()
+    if receipt.get("mtime") != status.st_mtime_ns and file_digest(layout.result) == receipt.get("sha256"):
+        write_receipt(layout, {**receipt, "mtime": status.st_mtime_ns})
+
+
+def write_receipt(layout: Layout, content: Mapping[str, Any]) -> None:
+    """Write the receipt of a result."""
+    write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")

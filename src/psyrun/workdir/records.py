@@ -1,0 +1,258 @@
+"""Records: which rows of a batch its journals hold, counted cheaply or read exactly."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from psyrun.workdir.journal import read_blocks, read_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from psyrun.workdir.journal import Block, Failure
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFile:
+    """A journal as one listing of its folder shows it.
+
+    Parameters
+    ----------
+    path
+        ``out/<batch>-<run>.part`` or ``.rows``.
+    size
+        In bytes.
+    end
+        Read no further than this many bytes, where it is not None.
+    """
+
+    path: Path
+    size: int
+    end: int | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether nobody appends any more."""
+        return self.path.suffix == ".rows"
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the journals of one batch hold, exactly.
+
+    Parameters
+    ----------
+    done
+        Numbers of the rows that have values.
+    failures
+        Row -> why it has none, for rows that have none; the last one where it was tried repeatedly.
+    seconds
+        Time spent in `execute` for all of them.
+    ends
+        (journal without its suffix, end of its last good block in bytes, checksum of that block), in the
+        order in which their records count. A journal that went on stands there repeatedly.
+    """
+
+    done: frozenset[int] = frozenset()
+    failures: Mapping[int, Failure] = field(default_factory=dict)
+    seconds: float = 0.0
+    ends: tuple[tuple[str, int, int], ...] = ()
+
+    def tally(self, wanted: frozenset[int] | None) -> Tally:
+        """Count the rows, or the wanted ones of them."""
+        if wanted is None:
+            return Tally(len(self.done), len(self.failures), self.seconds)
+        failed = sum(row in wanted for row in self.failures)
+        return Tally(len(self.done & wanted), failed, self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many rows of a batch are done and failed, and the time that they took in seconds."""
+
+    done: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+
+def list_journals(folder: Path) -> dict[int, list[JournalFile]]:
+    """List the journals below `folder` by batch, with one look at the folder.
+
+    Returns
+    -------
+    dict
+        Batch number -> its journals, in the order of their names.
+    """
+    found: dict[int, list[JournalFile]] = {}
+    try:
+        entries = os.scandir(folder)
+    except FileNotFoundError:
+        return found
+    with entries:
+        for entry in entries:
+            number, _, rest = entry.name.partition("-")
+            if number.isdecimal() and rest.endswith((".part", ".rows")):
+                size = _size(entry)
+                if size is not None:
+                    found.setdefault(int(number), []).append(JournalFile(folder / entry.name, size))
+    return {number: _dedupe(journals) for number, journals in found.items()}
+
+
+def _dedupe(journals: list[JournalFile]) -> list[JournalFile]:
+    """Sort by name; a listing may show both names of a journal that is being closed, that is renamed."""
+    ordered = sorted(journals, key=lambda journal: (journal.path.stem, journal.closed))
+    return list({journal.path.stem: journal for journal in ordered}.values())
+
+
+def _size(entry: os.DirEntry[str]) -> int | None:
+    """Return the size of a file; None of what is none, such as a folder."""
+    try:
+        status = entry.stat()
+    except FileNotFoundError:  # It was closed, that is renamed, a moment ago.
+        return 0
+    except OSError:  # A link to itself.
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def vouched(journals: Iterable[JournalFile], ends: Iterable[tuple[str, int]]) -> list[JournalFile]:
+    """Return the journals as far as a receipt vouches for them.
+
+    Parameters
+    ----------
+    journals
+        What there is.
+    ends
+        (journal without its suffix, bytes of it that count), in the order in which their records count.
+    """
+    there = {journal.path.stem: journal for journal in journals}
+    return [replace(there[name], end=end) for name, end in ends if name in there]
+
+
+def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) -> Records:
+    """Read which rows the journals hold, without their values.
+
+    Parameters
+    ----------
+    journals
+        In the order in which their records count.
+    rows
+        How many rows the batch has: a block that names others is damaged.
+    """
+    done: set[int] = set()
+    failures: dict[int, Failure] = {}
+    seconds = 0.0
+    ends = []
+    read: dict[str, int] = {}
+    for journal in journals:
+        name, last = journal.path.stem, None
+        for block in _read_blocks(journal, rows):
+            if block.header.end > read.get(name, 0):
+                done.update(block.rows)
+                failures.update((failure.row, failure) for failure in block.failures)
+                seconds += block.header.seconds
+                last = block.header
+        if last is not None:
+            ends.append((name, last.end, last.checksum))
+            read[name] = last.end
+    left = {row: failure for row, failure in failures.items() if row not in done}
+    return Records(frozenset(done), left, seconds, tuple(ends))
+
+
+def read_values(
+    journals: Iterable[JournalFile],
+    *,
+    rows: int | None = None,
+) -> Iterator[tuple[Sequence[int], Mapping[str, Sequence[Any]]]]:
+    """Yield (rows, name -> values) per block; of several records of one row the first counts.
+
+    Parameters
+    ----------
+    journals
+        In the order in which their records count.
+    rows
+        How many rows the batch has: a block that names others is damaged.
+    """
+    seen: set[int] = set()
+    for journal in journals:
+        for block in _read_blocks(journal, rows):
+            fresh = [i for i, row in enumerate(block.rows) if row not in seen]
+            seen.update(block.rows)
+            if not fresh:
+                continue
+            columns = block.columns()
+            if len(fresh) == len(block.rows):
+                yield block.rows, columns
+            else:
+                left = [block.rows[i] for i in fresh]
+                yield left, {name: [values[i] for i in fresh] for name, values in columns.items()}
+
+
+def _read_blocks(journal: JournalFile, rows: int | None = None) -> Iterator[Block]:
+    return _follow(journal.path, lambda name: read_blocks(name, size=journal.end, limit=rows))
+
+
+def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:
+    """Read a journal, also one that was closed, that is renamed, or removed since it was listed."""
+    for name in dict.fromkeys((path, path.with_suffix(".rows"))):
+        try:
+            yield from read(name)
+        except FileNotFoundError:  # From opening it, before the first block.
+            continue
+        return
+
+
+class Tallies:
+    """Counts rows of batches from block headers, and reads on where it had stopped.
+
+    A batch with several journals, or with failures, is read exactly; so the counts are right, and a batch
+    that just goes on costs the new headers only.
+    """
+
+    def __init__(self) -> None:
+        self._counted: dict[str, tuple[int, Tally]] = {}
+
+    def count(
+        self,
+        journals: Sequence[JournalFile],
+        wanted: frozenset[int] | None = None,
+        *,
+        rows: int | None = None,
+    ) -> Tally:
+        """Count one batch.
+
+        Parameters
+        ----------
+        journals
+            The journals of the batch.
+        wanted
+            Count these rows only; all where it is None.
+        rows
+            How many rows the batch has.
+        """
+        tallies = [self._count_headers(journal) for journal in journals]
+        many = len(journals) > 1 or any(
+            tally.failed or (rows is not None and tally.done > rows) for tally in tallies
+        )
+        if wanted is None and not many:
+            return tallies[0] if tallies else Tally()
+        return read_records(journals, rows=rows).tally(wanted)
+
+    def _count_headers(self, journal: JournalFile) -> Tally:
+        start, tally = self._counted.get(journal.path.stem, (0, Tally()))
+        if start < journal.size:
+            tally_start = start
+            done, failed, seconds = tally.done, tally.failed, tally.seconds
+            for header in _follow(journal.path, lambda name: read_headers(name, tally_start)):
+                start = header.end
+                done, failed, seconds = done + header.rows, failed + header.failures, seconds + header.seconds
+            tally = Tally(done, failed, seconds)
+            self._counted[journal.path.stem] = (start, tally)
+        return tally
