@@ -177,8 +177,8 @@ MUTATIONS = [
     Mutation(
         "--force gives up nothing but the space",
         "split/draft.py",
-        "since = number if orders.again else old.since",
-        "since = number if orders.again else 0 if old.since",
+        "since = number if options.force else old.since",
+        "since = number if options.force else 0 if old.since",
         "test_run.py -k gave_up",
     ),
 ]

@@ -14,7 +14,7 @@ from psyrun.workdir.inputs import encode_inputs
 from psyrun.workdir.journal import read_blocks
 from psyrun.worker.child import command
 from psyrun.worker.pool import Wish, evaluate
-from psyrun.worker.process import Crew
+from psyrun.worker.process import PoolConfig
 from psyrun.worker.queue import Work
 
 np = pytest.importorskip("numpy")
@@ -74,7 +74,7 @@ class Project:
             (self.inputs / f"{tag}.pkl").write_bytes(encode_inputs(header(len(rows)), columns))
             work.append(Work(tag=tag, rows=rows))
         journal = Journal(self.root / "journal")
-        assert evaluate(work, journal, Crew(argv=self.argv, size=size, **settings))
+        assert evaluate(work, journal, PoolConfig(argv=self.argv, size=size, **settings))
         journal.read()
         ended = [*journal.rows, *journal.failures, *journal.deaths]
         assert len(ended) == len(set(ended))
@@ -187,7 +187,7 @@ def test_a_child_evaluates_batches_in_any_order(project):
         )
     work = [Work(tag=tag, rows=[row]) for row in (2, 0, 1) for tag in range(4)]
     journal = Journal(project.root / "journal")
-    assert evaluate(work, journal, Crew(argv=project.argv, size=1))
+    assert evaluate(work, journal, PoolConfig(argv=project.argv, size=1))
     values = [block.columns()["y"] for block in read_blocks(journal.path)]
     assert values == [[tag + 10 * row] for row in (2, 0, 1) for tag in range(4)]
 
@@ -241,7 +241,9 @@ def test_a_task_that_can_not_be_evaluated_says_why(project, text, words):
 def test_missing_assignments_are_named(project):
     project = project("def execute(x): return {}")
     with pytest.raises(ExecuteError, match=r"in/7\.pkl"):
-        evaluate([Work(tag=7, rows=[0])], Journal(project.root / "journal"), Crew(argv=project.argv, size=1))
+        evaluate(
+            [Work(tag=7, rows=[0])], Journal(project.root / "journal"), PoolConfig(argv=project.argv, size=1)
+        )
 
 
 # ---------------------------------------------------------------------- failures
@@ -346,7 +348,7 @@ def test_stop_keeps_what_was_sent(project):
     (project.inputs / "0.pkl").write_bytes(encode_inputs(header(10_000), {"x": list(range(10_000))}))
     journal = Journal(project.root / "journal")
     began = time.monotonic()
-    crew = Crew(argv=project.argv, size=2)
+    crew = PoolConfig(argv=project.argv, size=2)
     stop = lambda: Wish.STOP if journal.messages > 3 else Wish.GO_ON  # noqa: E731
     assert not evaluate([Work(tag=0, rows=range(10_000))], journal, crew, stop)
     assert time.monotonic() - began < 10

@@ -21,12 +21,12 @@ from psyrun.workdir.journal import Failure, JournalWriter, encode_block, read_bl
 from psyrun.workdir.records import (
     JournalFile,
     Records,
-    Tallies,
-    Tally,
+    RowCounter,
+    RowCounts,
     list_journals,
     read_records,
     read_values,
-    vouched,
+    up_to_receipt,
 )
 
 PLAIN = settings(deadline=None, max_examples=60)
@@ -528,7 +528,7 @@ def test_of_several_records_of_a_row_the_first_counts(tmp_path_factory, journals
 def test_counts_that_go_on_are_those_of_a_fresh_count(tmp_path_factory, journals, wanted, order):
     folder = tmp_path_factory.mktemp("out")
     left = [list(enumerate(blocks)) for blocks in journals]
-    going_on = Tallies()
+    going_on = RowCounter()
     while any(left):
         j = order.choice([j for j, blocks in enumerate(left) if blocks])
         number, block = left[j].pop(0)
@@ -540,7 +540,7 @@ def test_counts_that_go_on_are_those_of_a_fresh_count(tmp_path_factory, journals
         listed = list_journals(folder)[0]
         exact = read_records(listed).tally(wanted)
         assert going_on.count(listed, wanted) == exact
-        assert Tallies().count(listed, wanted) == exact
+        assert RowCounter().count(listed, wanted) == exact
 
 
 def test_values_are_read_no_further_than_the_receipt_says(tmp_path):
@@ -548,7 +548,7 @@ def test_values_are_read_no_further_than_the_receipt_says(tmp_path):
     listed = list_journals(tmp_path)[0]
     size = len(make_block(0, 0, [0], []))
     ends = [("0-00000000", size), ("0-00000001", size)]
-    read = [(list(rows), columns["origin"]) for rows, columns in read_values(vouched(listed, ends))]
+    read = [(list(rows), columns["origin"]) for rows, columns in read_values(up_to_receipt(listed, ends))]
     assert read == [([0], ["0.0"]), ([1], ["1.0"])]
 
 
@@ -556,7 +556,7 @@ def test_records_that_a_receipt_vouches_for_count_before_those_of_a_journal_that
     write_journals(tmp_path, [[([0], []), ([1], [])], [([1], [])]])
     listed = list_journals(tmp_path)[0]
     size = len(make_block(0, 0, [0], []))
-    journals = [*vouched(listed, [("0-00000000", size), ("0-00000001", size)]), *listed]
+    journals = [*up_to_receipt(listed, [("0-00000000", size), ("0-00000001", size)]), *listed]
     read = {
         row: value for rows, columns in read_values(journals) for row, value in zip(rows, columns["origin"])
     }
@@ -602,7 +602,7 @@ def test_journal_that_is_closed_after_it_was_listed_is_read(tmp_path):
     before = read_records(listed)
     listed[0].path.rename(listed[0].path.with_suffix(".rows"))
     assert read_records(listed) == before
-    assert Tallies().count(listed) == Tally(2, 1, 0.5)
+    assert RowCounter().count(listed) == RowCounts(2, 1, 0.5)
     assert [list(rows) for rows, _ in read_values(listed)] == [[0, 1]]
 
 
@@ -613,7 +613,7 @@ def test_journal_that_vanished_after_it_was_listed_has_no_rows(tmp_path):
     ]
     assert read_records(vanished) == Records()
     assert list(read_values(vanished)) == []
-    assert Tallies().count(vanished) == Tallies().count(vanished[:1]) == Tally()
+    assert RowCounter().count(vanished) == RowCounter().count(vanished[:1]) == RowCounts()
 
 
 def test_journal_that_is_listed_under_both_names_is_read_once(tmp_path):
@@ -624,4 +624,4 @@ def test_journal_that_is_listed_under_both_names_is_read_once(tmp_path):
     closed.with_suffix(".part").hardlink_to(closed)
     listed = list_journals(tmp_path)[0]
     assert read_records(listed) == once
-    assert Tallies().count(listed) == once.tally(None)
+    assert RowCounter().count(listed) == once.tally(None)

@@ -19,7 +19,7 @@ import pytest
 from psyrun.errors import ExecuteError
 from psyrun.worker import pool
 from psyrun.worker.pool import Wish, evaluate
-from psyrun.worker.process import Crew
+from psyrun.worker.process import PoolConfig
 from psyrun.worker.queue import Work
 
 CHILD = """
@@ -80,7 +80,7 @@ def toy(tmp_path):
 
     def make(acts=None, size=2, **settings):
         argv = [sys.executable, "-P", str(script), json.dumps(acts or {})]
-        return Crew(argv=argv, size=size, **settings)
+        return PoolConfig(argv=argv, size=size, **settings)
 
     return make
 
@@ -383,7 +383,7 @@ def test_three_deaths_before_a_child_was_ready_are_an_error_of_setup(toy, starte
 
 def test_a_command_that_does_not_exist_is_an_error(toy):
     with pytest.raises(FileNotFoundError):
-        evaluate(rows(1), Ledger(), Crew(argv=["/nonexistent/python"], size=1))
+        evaluate(rows(1), Ledger(), PoolConfig(argv=["/nonexistent/python"], size=1))
 
 
 # ---------------------------------------------------------------------- the end
@@ -486,11 +486,11 @@ def test_an_error_of_the_sink_stops_everything(toy):
 
 PARENT = """
 import json, sys
-from psyrun.worker.process import Crew
+from psyrun.worker.process import PoolConfig
 from psyrun.worker.queue import Work
 from psyrun.worker.pool import evaluate
 argv, act = sys.argv[1:-1], sys.argv[-1]
-evaluate([Work(tag=0, rows=range(8))], None, Crew(argv=argv, size=2))
+evaluate([Work(tag=0, rows=range(8))], None, PoolConfig(argv=argv, size=2))
 """
 
 

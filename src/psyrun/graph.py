@@ -18,13 +18,13 @@ from doit.exceptions import BaseFail, InvalidTask, TaskFailed
 from doit.loader import generate_tasks
 
 from psyrun.errors import PsyrunError, TaskFileError, explain
-from psyrun.jobs import Queues, finish, process
+from psyrun.jobs import QueueCache, finish, process
 from psyrun.merge import merge
-from psyrun.options import Orders, Silence, Watcher
+from psyrun.options import RunOptions, Silence, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.split import is_foreign, split, take_digests
+from psyrun.split import compute_digests, is_unmanaged_result, split
 from psyrun.task import read_outlines
-from psyrun.workdir import date_receipt, has_inputs, is_current, is_receipt_true, read_plan, read_receipt
+from psyrun.workdir import has_inputs, is_current, is_receipt_true, read_plan, read_receipt, refresh_receipt
 
 if TYPE_CHECKING:
     from psyrun.task import Outline
@@ -53,7 +53,7 @@ class Run:
         The project root.
     taskdir
         Folder of the task files, relative to the root.
-    orders
+    options
         What the user asked for.
     watcher
         Told how it goes.
@@ -68,9 +68,9 @@ class Run:
 
     root: Path
     taskdir: str = "psy-tasks"
-    orders: Orders = field(default_factory=Orders)
+    options: RunOptions = field(default_factory=RunOptions)
     watcher: Watcher = field(default_factory=Silence)
-    queues: Queues | None = None
+    queues: QueueCache | None = None
     errors: dict[str, Exception] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     pending: dict[str, frozenset[int]] = field(default_factory=dict)
@@ -113,7 +113,7 @@ def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterato
             return {"file_dep": ["psy-work/example/result.pkl"], "actions": ["python plot.py"]}
     """
     if run is None:
-        run = Run(root=Path.cwd(), taskdir=taskdir, orders=Orders(wait=True))
+        run = Run(root=Path.cwd(), taskdir=taskdir, options=RunOptions(wait=True))
     run.cache = SourceCache.load(run.cache_path)
     try:
         outlines, broken = read_outlines(run.root, run.taskdir, run.cache)
@@ -123,7 +123,7 @@ def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterato
     for name, error in broken.items():
         run.errors[name] = error
         yield _broken_node(name, error, taken)
-    queues = run.queues or Queues(outlines.values())
+    queues = run.queues or QueueCache(outlines.values())
     for outline in outlines.values():
         yield from _Nodes(outline, run, queues).nodes()
 
@@ -145,7 +145,7 @@ class _Nodes:
 
     outline: Outline
     run: Run
-    queues: Queues
+    queues: QueueCache
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         outline, layout = self.outline, self.outline.layout
@@ -179,15 +179,15 @@ class _Nodes:
             node["params"] = _PARAMS
         return node
 
-    def _guard(self, action: Callable[[Orders], Any]) -> Callable[..., Any]:
+    def _guard(self, action: Callable[[RunOptions], Any]) -> Callable[..., Any]:
         """Turn our errors into outcomes of a node."""
 
         def act(keep_rows: bool = False, again: bool = False) -> Any:
-            orders = self.run.orders.of(self.outline.name)
+            options = self.run.options.for_task(self.outline.name)
             if keep_rows or again:
-                orders = replace(orders, keep_rows=keep_rows, again=again)
+                options = replace(options, keep=keep_rows, force=again)
             try:
-                return action(orders)
+                return action(options)
             except PsyrunError as error:
                 self.run.errors[self.outline.name] = error
                 return TaskFailed(str(error))
@@ -199,28 +199,28 @@ class _Nodes:
 
     # ------------------------------------------------------------------ split
 
-    def _split(self, orders: Orders) -> None:
-        split(self.outline, orders, self.run.cache, self.run.watcher)
+    def _split(self, options: RunOptions) -> None:
+        split(self.outline, options, self.run.cache, self.run.watcher)
 
     def _is_split(self, task: Any) -> bool:
         layout = self.outline.layout
-        options = task.options or {}
-        orders = self.run.orders.of(self.outline.name)
-        if orders.again or orders.keep_rows or options.get("again") or options.get("keep_rows"):
+        given = task.options or {}
+        options = self.run.options.for_task(self.outline.name)
+        if options.force or options.keep or given.get("again") or given.get("keep_rows"):
             return False
         plan = read_plan(layout)
-        if plan is None or is_foreign(layout, plan):
+        if plan is None or is_unmanaged_result(layout, plan):
             return False
-        if not take_digests(self.outline, self.run.cache).match(plan):
+        if not compute_digests(self.outline, self.run.cache).match(plan):
             return False
         return has_inputs(plan, layout) or is_current(layout, plan)
 
     # ------------------------------------------------------------------ process
 
-    def _process(self, orders: Orders) -> TaskFailed | None:
+    def _process(self, options: RunOptions) -> TaskFailed | None:
         name = self.outline.name
-        act = finish if orders.wait else process
-        outcome = act(self.outline, orders, self.run.watcher, self.queues)
+        act = finish if options.wait else process
+        outcome = act(self.outline, options, self.run.watcher, self.queues)
         for message in outcome.messages:
             self.run.watcher.note(name, message)
         if outcome.finished or is_current(self.outline.layout, read_plan(self.outline.layout)):
@@ -245,8 +245,8 @@ class _Nodes:
 
     # ------------------------------------------------------------------ merge
 
-    def _merge(self, orders: Orders) -> None:
-        merged = merge(self.outline, orders)
+    def _merge(self, options: RunOptions) -> None:
+        merged = merge(self.outline, options)
         name = self.outline.name
         if merged.filled:
             names = ", ".join(map(repr, merged.filled))
@@ -260,7 +260,7 @@ class _Nodes:
         current = is_current(layout, read_plan(layout))
         with contextlib.suppress(OSError):  # Where nothing can be written, its content is read each time.
             if current:
-                date_receipt(layout)
+                refresh_receipt(layout)
         return current
 
 

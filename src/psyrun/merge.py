@@ -14,20 +14,20 @@ from psyrun.disk import replacing
 from psyrun.errors import FormatError
 from psyrun.pspace import ABSENT, row_keys, stack
 from psyrun.source import hidden, loaded, read_zip, shown
-from psyrun.split import refuse_folder, refuse_foreign
+from psyrun.split import refuse_folder, refuse_unmanaged_result
 from psyrun.store import AutodetectStore, ChunkStore
-from psyrun.task import naming, open_task
+from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
     Layout,
     file_digest,
     is_current,
     list_journals,
-    read_ends,
     read_inputs,
+    read_journal_ends,
     read_plan,
     read_receipt,
     read_values,
-    vouched,
+    up_to_receipt,
     write_receipt,
 )
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from psyrun.options import Orders
+    from psyrun.options import RunOptions
     from psyrun.store import Store
     from psyrun.task import Outline
     from psyrun.workdir import JournalFile, Plan
@@ -62,7 +62,7 @@ class Merged:
     filled: tuple[str, ...] = ()
 
 
-def merge(outline: Outline, orders: Orders) -> Merged:
+def merge(outline: Outline, options: RunOptions) -> Merged:
     """Write the result file of a task whose rows are all there, unless it is current.
 
     Raises
@@ -82,13 +82,13 @@ def merge(outline: Outline, orders: Orders) -> Merged:
         raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")
     if is_current(layout, plan):
         return Merged(written=False)
-    refuse_foreign(outline, plan, orders)
+    refuse_unmanaged_result(outline, plan, options)
     layout.result.parent.mkdir(parents=True, exist_ok=True)
-    ends = read_ends(layout.process)
+    ends = read_journal_ends(layout.process)
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
         read = shown(outline.source, read_batch)
         reader = _Reader(layout, plan, ends, set(outline.exclude), read)
-        with hidden(outline.source), naming(outline):
+        with hidden(outline.source), prefix_store_errors(outline):
             _store(task.store, temporary, reader)
         status = temporary.stat()
         content = {
@@ -199,7 +199,7 @@ class _Reader:
         for number, rows in self.plan.segments():
             if number not in cache:
                 cache[number] = self._read(
-                    number, vouched(journals.get(number, ()), self.ends.get(number, ()))
+                    number, up_to_receipt(journals.get(number, ()), self.ends.get(number, ()))
                 )
                 cached += _count_rows(cache[number])
                 while cached > most and len(cache) > 2:

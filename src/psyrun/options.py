@@ -1,4 +1,4 @@
-"""Orders: what a user asked a run to do, and who watches it."""
+"""Options: what a user asked a run to do, and who watches it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from psyrun.workdir import Survey
+    from psyrun.workdir import PlanProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
+class RunOptions:
     """What a user asked a run to do.
 
     Parameters
     ----------
-    keep_rows
+    keep
         Count rows of older code as current, and keep rows that the space no longer names.
-    again
+    force
         Evaluate everything again, and overwrite results that psyrun did not write.
     retry
         Try rows that failed before once more.
@@ -30,30 +30,30 @@ class Orders:
     tried
         Task -> batches that were in the hands of jobs before, in this same run: not to be submitted again.
     named
-        The tasks that `keep_rows` and `again` are about, not others that these need; None: all.
+        The tasks that `keep` and `force` are about, not others that these need; None: all.
     """
 
-    keep_rows: bool = False
-    again: bool = False
+    keep: bool = False
+    force: bool = False
     retry: bool = True
     wait: bool = False
     processes: int | None = None
     tried: Mapping[str, frozenset[int]] = field(default_factory=dict)
     named: frozenset[str] | None = None
 
-    def of(self, task: str) -> Orders:
-        """Return the orders as one task is to understand them."""
+    def for_task(self, task: str) -> RunOptions:
+        """Return the options as one task is to understand them."""
         if self.named is None or task in self.named:
             return self
-        return replace(self, keep_rows=False, again=False)
+        return replace(self, keep=False, force=False)
 
-    def again_for(self, tried: Mapping[str, frozenset[int]]) -> Orders:
-        """Return the orders for another pass of the same run: what was tried is not tried again."""
-        return replace(self, again=False, retry=False, tried=tried)
+    def for_next_pass(self, tried: Mapping[str, frozenset[int]]) -> RunOptions:
+        """Return the options for another pass of the same run: what was tried is not tried again."""
+        return replace(self, force=False, retry=False, tried=tried)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class RunSize:
     """What is begun.
 
     Parameters
@@ -75,10 +75,10 @@ class Watcher(Protocol):
     def note(self, task: str, message: str) -> None:
         """Take a message for the user."""
 
-    def start(self, task: str, survey: Survey, load: Load) -> None:
+    def start(self, task: str, survey: PlanProgress, load: RunSize) -> None:
         """Take note that rows of a task are being evaluated."""
 
-    def progress(self, task: str, survey: Survey) -> None:
+    def progress(self, task: str, survey: PlanProgress) -> None:
         """Take note of how far a task is."""
 
     def end(self, task: str) -> None:
@@ -91,10 +91,10 @@ class Silence:
     def note(self, task: str, message: str) -> None:
         """Say nothing."""
 
-    def start(self, task: str, survey: Survey, load: Load) -> None:
+    def start(self, task: str, survey: PlanProgress, load: RunSize) -> None:
         """Say nothing."""
 
-    def progress(self, task: str, survey: Survey) -> None:
+    def progress(self, task: str, survey: PlanProgress) -> None:
         """Say nothing."""
 
     def end(self, task: str) -> None:

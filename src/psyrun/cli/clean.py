@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from psyrun.disk import find_temporaries
 from psyrun.errors import DirtyError
-from psyrun.jobs import count_flying
-from psyrun.workdir import find_claims, hold, is_input, read_plan
+from psyrun.jobs import count_active
+from psyrun.workdir import find_stale_claims, is_input, read_plan, task_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from psyrun.jobs import Queues
+    from psyrun.jobs import QueueCache
     from psyrun.task import Outline
     from psyrun.workdir import Layout, Plan
 
@@ -53,7 +53,7 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
 
 def _left_behind(layout: Layout) -> Iterator[Path]:
     """Give the temporary files and the claims to the lock of a psy that was killed."""
-    yield from find_claims(layout.lock)
+    yield from find_stale_claims(layout.lock)
     folders = [layout.folder, *(layout.folder / name for name in _FOLDERS)]
     found = [path for folder in folders for path in find_temporaries(folder)]
     for target in (layout.result, layout.receipt):
@@ -95,7 +95,7 @@ def _stale_files(layout: Layout, plan: Plan) -> Iterator[Path]:
             yield path
 
 
-def remove_files(outline: Outline, files: Sequence[Path], queues: Queues) -> None:
+def remove_files(outline: Outline, files: Sequence[Path], queues: QueueCache) -> None:
     """Remove files of a task, and its folders that are empty then.
 
     Raises
@@ -107,8 +107,8 @@ def remove_files(outline: Outline, files: Sequence[Path], queues: Queues) -> Non
     if not layout.folder.is_dir():  # There is no more than a result, elsewhere.
         _unlink(files, layout)
         return
-    with hold(layout.lock, lambda owner: _refuse(outline, f"{owner} is at work on it")):
-        flying = count_flying(outline, queues)
+    with task_lock(layout.lock, lambda owner: _refuse(outline, f"{owner} is at work on it")):
+        flying = count_active(outline, queues)
         if flying:
             _refuse(outline, f"{flying} batches may be in flight")
         _unlink([path for path in files if path != layout.lock], layout)

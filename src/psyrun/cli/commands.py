@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from psyrun.cli.status import Status
-    from psyrun.options import Orders
+    from psyrun.options import RunOptions
     from psyrun.task import Outline, Project
 
 
@@ -95,12 +95,12 @@ _FORCE = click.option(
 _NO_RETRY = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
 
 
-def _read_orders(tasks: Sequence[str], *, keep: bool, force: bool, **more: Any) -> Orders:
-    from psyrun.options import Orders
+def _read_options(tasks: Sequence[str], *, keep: bool, force: bool, **more: Any) -> RunOptions:
+    from psyrun.options import RunOptions
 
     if keep and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
-    return Orders(keep_rows=keep, again=force, named=frozenset(tasks) if tasks else None, **more)
+    return RunOptions(keep=keep, force=force, named=frozenset(tasks) if tasks else None, **more)
 
 
 def _open_project(taskdir: str) -> Project:
@@ -202,9 +202,9 @@ def run(
     Exit codes: 0 finished, 1 rows failed or missing, 2 usage or task file, 75 jobs in flight,
     130 interrupted.
     """
-    from psyrun.cli.run import Talk, run_passes, settle_stakes, worst
+    from psyrun.cli.run import Talk, confirm_rerun, run_passes, worst
 
-    orders = _read_orders(tasks, keep=keep, force=force, retry=not no_retry, processes=jobs)
+    options = _read_options(tasks, keep=keep, force=force, retry=not no_retry, processes=jobs)
     selection = project.select(tasks)
     code = _complain_of(selection.broken)
     if not selection.outlines:
@@ -212,9 +212,9 @@ def run(
             _say(f"there are no task files in {project.taskdir}; begin with psy new-task NAME")
         return code
     talk = Talk(say=_say, complain=_complain, confirm=click.confirm)
-    if not settle_stakes(selection.chain, orders, selection.cache, talk, yes=yes):
+    if not confirm_rerun(selection.chain, options, selection.cache, talk, yes=yes):
         return worst([code, UNFINISHED])
-    return worst([code, run_passes(project.taskdir, selection, orders, talk, wait=wait)])
+    return worst([code, run_passes(project.taskdir, selection, options, talk, wait=wait)])
 
 
 @cli.command()
@@ -233,10 +233,10 @@ def plan(project: Project, tasks: tuple[str, ...], keep: bool, force: bool, no_r
     """
     from psyrun.cli.forecast import Preview
 
-    orders = _read_orders(tasks, keep=keep, force=force, retry=not no_retry)
+    options = _read_options(tasks, keep=keep, force=force, retry=not no_retry)
     selection = project.select(tasks)
     _complain_of(selection.broken)
-    preview = Preview(selection.cache, orders)
+    preview = Preview(selection.cache, options)
     _complain_of(_say_each(selection.chain, preview.tell))
     return OK
 
@@ -279,12 +279,12 @@ def status(project: Project, tasks: tuple[str, ...], verbose: bool, everything: 
     """
     from psyrun.cli.status import list_details, read_status
     from psyrun.cli.text import show_details, show_kept, show_statuses
-    from psyrun.jobs import Queues
+    from psyrun.jobs import QueueCache
     from psyrun.split import count_kept
     from psyrun.workdir import read_plan
 
     selection = project.select(tasks)
-    queues = Queues(selection.outlines)
+    queues = QueueCache(selection.outlines)
     found: dict[str, Status] = {}
 
     def look(outline: Outline) -> None:
@@ -328,11 +328,11 @@ def errors(project: Project, tasks: tuple[str, ...]) -> int:
     """
     from psyrun.cli.status import group_failures, list_details
     from psyrun.cli.text import show_group
-    from psyrun.jobs import Queues
+    from psyrun.jobs import QueueCache
 
     selection = project.select(tasks)
     _complain_of(selection.broken)
-    queues = Queues(selection.outlines)
+    queues = QueueCache(selection.outlines)
     failed: list[str] = []
 
     def tell(outline: Outline) -> None:
@@ -415,12 +415,12 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
     from psyrun.cli.clean import find_files, remove_files, remove_forgotten
     from psyrun.cli.run import code_of, worst
     from psyrun.cli.text import count
-    from psyrun.jobs import Queues
+    from psyrun.jobs import QueueCache
 
     if not (tasks or everything or stale):
         raise click.UsageError("name the tasks to clean, or use --all")
     selection = project.select_folders(tasks)
-    queues = Queues(selection.outlines)
+    queues = QueueCache(selection.outlines)
     ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
 
     def remove(outline: Outline) -> None:
@@ -455,12 +455,12 @@ def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
     """
     from psyrun.cli.run import code_of, worst
     from psyrun.cli.text import count
-    from psyrun.jobs import Queues, cancel_jobs
+    from psyrun.jobs import QueueCache, cancel_jobs
 
     if not tasks and not everything:
         raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
     selection = project.select_folders(tasks)
-    queues = Queues(selection.outlines)
+    queues = QueueCache(selection.outlines)
 
     def cancel(outline: Outline) -> None:
         jobs = cancel_jobs(outline, queues)
@@ -532,10 +532,10 @@ def doit(project: Project, arguments: tuple[str, ...]) -> int:
       psy doit info fig1:process
     """
     from psyrun.graph import Run, run_doit
-    from psyrun.options import Orders
+    from psyrun.options import RunOptions
 
     return run_doit(
-        Run(root=project.root, taskdir=project.taskdir, orders=Orders(wait=True)), list(arguments)
+        Run(root=project.root, taskdir=project.taskdir, options=RunOptions(wait=True)), list(arguments)
     )
 
 

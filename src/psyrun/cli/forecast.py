@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 
 from psyrun.cli.text import count
 from psyrun.jobs import open_submissions, scheduler_of
-from psyrun.options import Orders
-from psyrun.split import count_again, draft_plan, name_changes, refuse_foreign, take_digests
+from psyrun.options import RunOptions
+from psyrun.split import (
+    changed_definitions,
+    compute_digests,
+    count_reevaluated,
+    draft_plan,
+    refuse_unmanaged_result,
+)
 from psyrun.task import open_task
-from psyrun.workdir import is_current, read_plan, survey_plan
+from psyrun.workdir import is_current, read_plan, read_progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +34,12 @@ class Preview:
     ----------
     cache
         What is remembered of unchanged sources.
-    orders
+    options
         What the run would be told.
     """
 
-    def __init__(self, cache: SourceCache, orders: Orders) -> None:
-        self._cache, self._orders = cache, orders
+    def __init__(self, cache: SourceCache, options: RunOptions) -> None:
+        self._cache, self._options = cache, options
         self._changing: dict[str, str] = {}  # result -> the task that will write it anew
 
     def tell(self, outline: Outline) -> Iterator[str]:
@@ -53,46 +59,46 @@ class Preview:
             self._changing[outline.result] = outline.name
             yield f"after {', '.join(awaited)}, as it then turns out"
             return
-        old, orders = read_plan(outline.layout), self._orders.of(outline.name)
-        refuse_foreign(outline, old, orders)
-        digests = take_digests(outline, self._cache)
-        if old is not None and digests.match(old) and not orders.again:
+        old, options = read_plan(outline.layout), self._options.for_task(outline.name)
+        refuse_unmanaged_result(outline, old, options)
+        digests = compute_digests(outline, self._cache)
+        if old is not None and digests.match(old) and not options.force:
             plan = old
             if is_current(outline.layout, old):
                 yield f"up to date ({count(old.total, 'row')})"
                 return
         else:
             with open_task(outline) as task:
-                plan = draft_plan(task, digests, old, orders).plan
+                plan = draft_plan(task, digests, old, options).plan
             yield from _explain(outline, old, plan)
         self._changing[outline.result] = outline.name
-        yield _count(outline, plan, orders)
+        yield _count(outline, plan, options)
 
 
 def _explain(outline: Outline, old: Plan | None, plan: Plan) -> Iterator[str]:
     if old is None:
         yield "was never run"
     elif old.code != plan.code:
-        yield f"{', '.join(name_changes(outline, old))} changed"
+        yield f"{', '.join(changed_definitions(outline, old))} changed"
     elif old.space != plan.space:
         yield "the parameter space changed"
 
 
-def _count(outline: Outline, plan: Plan, orders: Orders) -> str:
-    survey = survey_plan(plan, outline.layout)
+def _count(outline: Outline, plan: Plan, options: RunOptions) -> str:
+    survey = read_progress(plan, outline.layout)
     if survey.complete:
         return f"write {outline.result} from {count(survey.done, 'finished row')}"
     words = [f"evaluate {count(survey.missing, 'row')}"] if survey.missing else []
     if survey.failed:
         failed = count(survey.failed, "failed row")
-        words.append(f"try {failed} again" if orders.retry else f"leave {failed}")
+        words.append(f"try {failed} again" if options.retry else f"leave {failed}")
     if survey.done:
         words.append(f"keep {count(survey.done, 'finished row')}")
     return ", ".join(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stake:
+class StaleRows:
     """Finished rows that the code as it is now does not vouch for, and that are wanted.
 
     Parameters
@@ -116,7 +122,7 @@ class Stake:
     sure: bool = True
 
 
-class Stakes:
+class StaleRowsFinder:
     """Finds what is at stake in one task after the other; in those that others need before these.
 
     Parameters
@@ -129,7 +135,7 @@ class Stakes:
         self._cache = cache
         self._changing: set[str] = set()  # results that may be written anew
 
-    def find(self, outline: Outline, orders: Orders) -> Stake | None:
+    def find(self, outline: Outline, options: RunOptions) -> StaleRows | None:
         """Return what would be evaluated again; None where nothing would, or where the user knows.
 
         Raises
@@ -142,8 +148,8 @@ class Stakes:
         awaited = tuple(path for path in outline.file_dep if path in self._changing)
         self._changing.add(outline.result)
         old = read_plan(outline.layout)
-        digests = take_digests(outline, self._cache)
-        if old is None or orders.keep_rows or orders.again:
+        digests = compute_digests(outline, self._cache)
+        if old is None or options.keep or options.force:
             return None
         if digests.code != old.code:
             return self._weigh(outline, old, digests)
@@ -153,18 +159,18 @@ class Stakes:
             self._changing.discard(outline.result)
         return None
 
-    def _weigh(self, outline: Outline, old: Plan, digests: Digests) -> Stake | None:
+    def _weigh(self, outline: Outline, old: Plan, digests: Digests) -> StaleRows | None:
         """Return the rows that are stale already."""
-        survey = survey_plan(old, outline.layout)
+        survey = read_progress(old, outline.layout)
         if survey.done == 0:
             return None
         with open_task(outline) as task:
-            again = count_again(outline, old, draft_plan(task, digests, old, Orders()))
+            again = count_reevaluated(outline, old, draft_plan(task, digests, old, RunOptions()))
         if again == 0:
             return None
-        return Stake(
+        return StaleRows(
             task=outline.name,
-            changed=tuple(name_changes(outline, old)),
+            changed=tuple(changed_definitions(outline, old)),
             rows=again,
             seconds=survey.seconds * again / survey.done,
         )
@@ -175,9 +181,9 @@ def _is_away(outline: Outline) -> bool:
     return any(not scheduler_of(outline, each.scheduler).attended for each in open_submissions(outline))
 
 
-def _foresee(outline: Outline, old: Plan, awaited: tuple[str, ...]) -> Stake | None:
+def _foresee(outline: Outline, old: Plan, awaited: tuple[str, ...]) -> StaleRows | None:
     """Return the rows that will be stale if a task before this one comes to another result."""
-    survey = survey_plan(old, outline.layout)
+    survey = read_progress(old, outline.layout)
     if survey.done == 0:
         return None
-    return Stake(task=outline.name, changed=awaited, rows=survey.done, seconds=survey.seconds, sure=False)
+    return StaleRows(task=outline.name, changed=awaited, rows=survey.done, seconds=survey.seconds, sure=False)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TextIO
 
-    from psyrun.options import Load
-    from psyrun.workdir import Survey
+    from psyrun.options import RunSize
+    from psyrun.workdir import PlanProgress
 
 
 _LOG_SECONDS = 10.0
@@ -38,7 +38,7 @@ class _Pace:
         return (ended - self.first) / elapsed if elapsed > 0 else 0.0
 
 
-def _opening(task: str, survey: Survey, load: Load) -> str:
+def _opening(task: str, survey: PlanProgress, load: RunSize) -> str:
     total = count(survey.total, "row")
     what = total if load.rows == survey.total else f"{load.rows:,} of {total}"
     by = "" if load.processes is None else f", {count(load.processes, 'process')}"
@@ -72,14 +72,14 @@ class LogWatcher:
             self._notes.add((task, message))
             self._write(f"{task}: {message}")
 
-    def start(self, task: str, survey: Survey, load: Load) -> None:
+    def start(self, task: str, survey: PlanProgress, load: RunSize) -> None:
         """Write what is to be done."""
         self._pace = _Pace()
         self._said = time.monotonic()
         self._pace.rate(survey.done + survey.failed)
         self._write(_opening(task, survey, load))
 
-    def progress(self, task: str, survey: Survey) -> None:
+    def progress(self, task: str, survey: PlanProgress) -> None:
         """Write how far it is, every ten seconds at most."""
         if time.monotonic() - self._said < _LOG_SECONDS:
             return
@@ -135,12 +135,12 @@ class TerminalWatcher:
             self._notes.add((task, message))
             self._console.print(f"{task}: {message}", markup=False)
 
-    def start(self, task: str, survey: Survey, load: Load) -> None:
+    def start(self, task: str, survey: PlanProgress, load: RunSize) -> None:
         """Show what is to be done, and a bar."""
         self._console.print(_opening(task, survey, load), markup=False)
         self.progress(task, survey)
 
-    def progress(self, task: str, survey: Survey) -> None:
+    def progress(self, task: str, survey: PlanProgress) -> None:
         """Move the bar."""
         if task not in self._ids:
             self._ids[task] = self._bar.add_task(task, total=survey.total, pace="")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from psyrun.cli.forecast import Stakes
+from psyrun.cli.forecast import StaleRowsFinder
 from psyrun.cli.progress import make_watcher
 from psyrun.cli.status import read_status
 from psyrun.cli.text import count, duration
@@ -26,9 +26,9 @@ from psyrun.errors import (
     explain,
 )
 from psyrun.graph import Run, run_pass
-from psyrun.jobs import Queues, wait_for_jobs
+from psyrun.jobs import QueueCache, wait_for_jobs
 from psyrun.source import read_source
-from psyrun.task import find_needs
+from psyrun.task import find_dependencies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from psyrun.cli.progress import LogWatcher, TerminalWatcher
     from psyrun.cli.status import Status
-    from psyrun.options import Orders
+    from psyrun.options import RunOptions
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Selection
 
@@ -64,8 +64,8 @@ def code_of(error: Exception) -> int:
     return USAGE if isinstance(error, (TaskFileError, DirtyError, FormatError)) else UNFINISHED
 
 
-def settle_stakes(
-    chain: Sequence[Outline], orders: Orders, cache: SourceCache, talk: Talk, *, yes: bool
+def confirm_rerun(
+    chain: Sequence[Outline], options: RunOptions, cache: SourceCache, talk: Talk, *, yes: bool
 ) -> bool:
     """Say which finished rows an edit makes stale; ask where they are costly. Return whether to go on.
 
@@ -73,7 +73,7 @@ def settle_stakes(
     ----------
     chain
         The tasks, each behind those whose results it needs.
-    orders
+    options
         What the user asked for: `--continue` and `--force` need no question.
     cache
         What is remembered of unchanged sources.
@@ -83,10 +83,10 @@ def settle_stakes(
         Whether the answer is known.
     """
     costly = False
-    stakes = Stakes(cache)
+    stakes = StaleRowsFinder(cache)
     for outline in chain:
         try:
-            stake = stakes.find(outline, orders.of(outline.name))
+            stake = stakes.find(outline, options.for_task(outline.name))
         except (PsyrunError, OSError):
             continue  # The run finds the same fault, and says so.
         if stake is None or not outline.overwrite_dirty:  # That is refused, in words of its own.
@@ -103,7 +103,9 @@ def settle_stakes(
     return True
 
 
-def run_passes(taskdir: str, selection: Selection, orders: Orders, talk: Talk, *, wait: bool = False) -> int:
+def run_passes(
+    taskdir: str, selection: Selection, options: RunOptions, talk: Talk, *, wait: bool = False
+) -> int:
     """Let doit make passes over the graph, say what came of it, and return the exit code.
 
     Parameters
@@ -112,7 +114,7 @@ def run_passes(taskdir: str, selection: Selection, orders: Orders, talk: Talk, *
         Folder of the task files, relative to the project root.
     selection
         The tasks to run.
-    orders
+    options
         What the user asked for.
     talk
         How to say it.
@@ -120,11 +122,11 @@ def run_passes(taskdir: str, selection: Selection, orders: Orders, talk: Talk, *
         Whether to wait for the jobs of a batch system and make another pass, until nothing is in flight.
     """
     outlines, chain = selection.outlines, selection.chain
-    queues = Queues(chain)
+    queues = QueueCache(chain)
     interrupted = False
     with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
         first = run = Run(
-            root=outlines[0].root, taskdir=taskdir, orders=orders, watcher=watcher, queues=queues
+            root=outlines[0].root, taskdir=taskdir, options=options, watcher=watcher, queues=queues
         )
         try:
             for run in _make_passes(first, [outline.name for outline in outlines]):
@@ -157,12 +159,12 @@ def _make_passes(run: Run, names: Sequence[str]) -> Iterator[Run]:
     while True:
         run_pass(run, names)
         yield run
-        tried = dict(run.orders.tried)
+        tried = dict(run.options.tried)
         for name, batches in run.pending.items():
             tried[name] = tried.get(name, frozenset()) | batches
         run = replace(
             run,
-            orders=run.orders.again_for(tried),
+            options=run.options.for_next_pass(tried),
             errors={},
             failures={},
             pending={},
@@ -203,7 +205,7 @@ def _signals_interrupt() -> Iterator[None]:
 def _summarise(
     outlines: Sequence[Outline], waiting: Mapping[str, Outline], run: Run, talk: Talk, *, interrupted: bool
 ) -> int:
-    queues = run.queues or Queues(outlines)
+    queues = run.queues or QueueCache(outlines)
     codes = []
     for outline in outlines:
         error = run.errors.get(outline.name)
@@ -231,7 +233,7 @@ def _summarise(
 def _find_waiting(chain: Sequence[Outline], run: Run) -> dict[str, Outline]:
     """Return task -> the task before it in the chain for whose result it waits."""
     unfinished = {*run.pending, *run.failures, *run.errors}
-    needs, there = find_needs(chain), {outline.name: outline for outline in chain}
+    needs, there = find_dependencies(chain), {outline.name: outline for outline in chain}
     waiting: dict[str, Outline] = {}
     for name in there:
         upstream = next((each for each in needs[name] if each in unfinished or each in waiting), None)

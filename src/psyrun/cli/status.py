@@ -10,26 +10,26 @@ from psyrun.errors import FormatError, TaskFileError
 from psyrun.jobs import explain_ends
 from psyrun.scheduler import JobState
 from psyrun.source import loaded, read_zip
-from psyrun.split import take_digests
+from psyrun.split import compute_digests
 from psyrun.task import open_task
 from psyrun.workdir import (
     Failure,
-    Tallies,
+    RowCounter,
     is_current,
     list_journals,
     read_inputs,
     read_plan,
+    read_progress,
     read_records,
-    survey_plan,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from psyrun.jobs import Queues
+    from psyrun.jobs import QueueCache
     from psyrun.source import SourceCache
     from psyrun.task import Outline
-    from psyrun.workdir import Layout, Plan, Progress
+    from psyrun.workdir import BatchProgress, Layout, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Status:
     result: str | None = None
 
 
-def read_status(outline: Outline, cache: SourceCache, queues: Queues) -> Status:
+def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Status:
     """Tell how far a task is, without writing anything.
 
     A task that was never planned is run for the length of its space.
@@ -83,7 +83,7 @@ def read_status(outline: Outline, cache: SourceCache, queues: Queues) -> Status:
     current = is_current(layout, plan)
     uptodate = current and _is_planned(outline, plan, cache)
     states = {} if current else queues.look(outline)  # Before the files: what ends meanwhile is seen there.
-    survey = survey_plan(plan, layout, Tallies())
+    survey = read_progress(plan, layout, RowCounter())
     if current and not survey.complete:  # Its journals were removed; the result has the rows.
         return Status(name=outline.name, total=plan.total, done=plan.total, uptodate=uptodate, result=result)
     running, queued = _count_in_flight(states, survey.batches)
@@ -102,12 +102,12 @@ def read_status(outline: Outline, cache: SourceCache, queues: Queues) -> Status:
 
 def _is_planned(outline: Outline, plan: Plan, cache: SourceCache) -> bool:
     try:
-        return take_digests(outline, cache).match(plan)
+        return compute_digests(outline, cache).match(plan)
     except TaskFileError:  # A data file is missing.
         return False
 
 
-def _count_in_flight(states: Mapping[int, JobState], batches: Sequence[Progress]) -> tuple[int, int]:
+def _count_in_flight(states: Mapping[int, JobState], batches: Sequence[BatchProgress]) -> tuple[int, int]:
     """Count rows that are neither done nor failed and whose batch is running, and queued."""
     counts = dict.fromkeys(JobState, 0)
     for progress in batches:
@@ -148,7 +148,7 @@ class Detail:
         return f"{self.failure.reason}; its job: {self.reason}"
 
 
-def list_details(outline: Outline, queues: Queues) -> Iterator[Detail]:
+def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
     """Yield the wanted rows that failed or are missing, in the order of their batches.
 
     Raises
@@ -163,7 +163,7 @@ def list_details(outline: Outline, queues: Queues) -> Iterator[Detail]:
     flying = queues.look(outline)  # Before the files: what ends meanwhile is seen there.
     wanted = plan.wanted_rows()
     journals = list_journals(layout.out)
-    survey = survey_plan(plan, layout, Tallies())
+    survey = read_progress(plan, layout, RowCounter())
     reasons = explain_ends(outline, queues, survey)
     for progress in survey.batches:
         batch = progress.batch

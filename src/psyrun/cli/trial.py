@@ -15,9 +15,9 @@ from psyrun.cli.text import count, duration, show_assignment
 from psyrun.errors import ExecuteError, TaskFileError
 from psyrun.source import write_zip
 from psyrun.split import encode_assignments
-from psyrun.task import naming, open_task
+from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import read_blocks
-from psyrun.worker import Crew, Work, command, evaluate
+from psyrun.worker import PoolConfig, Work, command, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +92,7 @@ def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dic
     columns = {name: [value] for name, value in assignment.items()}
     (inputs / "0.pkl").write_bytes(encode_assignments(outline, {"batch": 0, "size": 1, "code": ""}, columns))
     argv = command(root=outline.root, code=code, inputs=inputs, exclude=outline.exclude)
-    evaluate([Work(tag=0, rows=range(1))], memory, Crew(argv=argv, size=1, timeout=task.timeout))
+    evaluate([Work(tag=0, rows=range(1))], memory, PoolConfig(argv=argv, size=1, timeout=task.timeout))
     journal = folder / "journal"
     journal.write_bytes(memory.data)
     for block in read_blocks(journal):
@@ -110,7 +110,7 @@ def _store(task: Task, row: dict[str, Any], folder: Path) -> tuple[int, float]:
     sizes = []
     for rows in (1, 1 + _TRIALS):
         path = folder / f"result{task.store.ext}"
-        with naming(task.outline):
+        with prefix_store_errors(task.outline):
             task.store.save(path, {name: _copies(value, rows) for name, value in row.items()})
             task.store.load(path)
         sizes.append(path.stat().st_size)

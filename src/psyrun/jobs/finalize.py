@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psyrun.errors import OK, UNFINISHED, PsyrunError, explain
-from psyrun.jobs.queue import Queues
+from psyrun.jobs.queue import QueueCache
 from psyrun.jobs.step import collect
 from psyrun.jobs.tracker import note_ends
 from psyrun.merge import merge
-from psyrun.options import Orders
+from psyrun.options import RunOptions
 from psyrun.source import SourceCache
-from psyrun.split import take_digests
+from psyrun.split import compute_digests
 from psyrun.task import read_outline
-from psyrun.workdir import hold, read_plan
+from psyrun.workdir import read_plan, task_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path.cwd()
     try:
         outline = read_outline(root, root / path)
-        with hold(outline.layout.lock, _say):
+        with task_lock(outline.layout.lock, _say):
             _say(f"{outline.name}: {_finish(outline)}")
     except (PsyrunError, OSError) as error:
         sys.stderr.write(f"psyrun: error: {explain(error)}\n")
@@ -57,16 +57,16 @@ def _finish(outline: Outline) -> str:
     plan = read_plan(outline.layout)
     if plan is None:
         return "there is no plan any more"
-    edited = not take_digests(outline, SourceCache()).match(plan) or plan.settings != outline.settings
+    edited = not compute_digests(outline, SourceCache()).match(plan) or plan.settings != outline.settings
     if edited:
         return f"it was edited meanwhile; psy run {outline.name} has the say"
     survey = collect(plan, outline.layout).survey
     rows = f"{survey.total:,} row" + "s" * (survey.total != 1)
     if not survey.complete:
         with suppress(PsyrunError):  # What batch systems tell on this host is welcome, and no more.
-            note_ends(outline, Queues(), survey)
+            note_ends(outline, QueueCache(), survey)
         return f"{survey.done:,} of {rows} are done; psy run {outline.name} goes on"
-    merged = merge(outline, Orders())
+    merged = merge(outline, RunOptions())
     return f"{rows} in {outline.result}" if merged.written else "up to date"
 
 

@@ -1,4 +1,4 @@
-"""Queues: what batch systems say of the jobs of a project's tasks, each asked once for all of them."""
+"""QueueCache: what batch systems say of the jobs of a project's tasks, each asked once for all of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Answer:
     states: Mapping[str, Mapping[int, JobState]] | None
 
 
-class Queues:
+class QueueCache:
     """What batch systems say of open submissions.
 
     Parameters

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, NoAnswerError, SchedulerError, SubmitLimitError
 from psyrun.jobs.queue import open_submissions, scheduler_of
-from psyrun.jobs.tracker import Flights
-from psyrun.options import Load
+from psyrun.jobs.tracker import JobTracker
+from psyrun.options import RunSize
 from psyrun.scheduler import JobSpec, JobState
-from psyrun.split import attend, furnish, restore_journals
-from psyrun.task import naming, open_task
+from psyrun.split import ensure_work_folder, report_lock_owner, restore_journals
+from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
+    RowCounter,
     Submission,
-    Tallies,
     forget_submissions,
-    hold,
-    inspect_plan,
     is_current,
     list_journals,
     make_receipt,
@@ -30,18 +28,20 @@ from psyrun.workdir import (
     read_input_header,
     read_inputs,
     read_plan,
+    read_progress,
     read_values,
-    survey_plan,
+    task_lock,
+    verify_progress,
     write_submission,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from psyrun.jobs.queue import Queues
-    from psyrun.options import Orders, Watcher
+    from psyrun.jobs.queue import QueueCache
+    from psyrun.options import RunOptions, Watcher
     from psyrun.task import Outline, Task
-    from psyrun.workdir import Layout, Plan, Survey
+    from psyrun.workdir import Layout, Plan, PlanProgress
 
 
 # What an enclosing job says of itself is not true of the jobs that it submits.
@@ -65,7 +65,7 @@ class Outcome:
         What the user should know.
     """
 
-    survey: Survey
+    survey: PlanProgress
     in_flight: frozenset[int] = frozenset()
     messages: tuple[str, ...] = ()
 
@@ -75,14 +75,14 @@ class Outcome:
         return self.survey.complete
 
 
-def process(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) -> Outcome:
+def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: QueueCache) -> Outcome:
     """Have the missing rows of a task evaluated, and write process.json when none is missing.
 
     Parameters
     ----------
     outline
         The task.
-    orders
+    options
         What the user asked for.
     watcher
         Told how it goes.
@@ -103,17 +103,17 @@ def process(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) 
     """
     layout = outline.layout
     plan = _read_plan(layout)
-    done = survey_plan(plan, layout).complete or is_current(layout, plan)
+    done = read_progress(plan, layout).complete or is_current(layout, plan)
     if done and not open_submissions(outline):
         outcome = collect(plan, layout)
         if outcome.finished or (is_current(layout, plan) and layout.process.exists()):
             return outcome
-    with hold(layout.lock, lambda owner: attend(outline, watcher, owner)):
+    with task_lock(layout.lock, lambda owner: report_lock_owner(outline, watcher, owner)):
         plan = _read_plan(layout)  # Whoever held the lock may have planned anew.
         with open_task(outline) as task:
             if is_current(layout, plan) and not layout.process.exists():
                 restore_journals(task, plan)
-            step = _Step(task, plan, orders, watcher, queues)
+            step = _Step(task, plan, options, watcher, queues)
             try:
                 step.run()
             finally:
@@ -126,16 +126,16 @@ def process(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) 
         )
 
 
-def finish(outline: Outline, orders: Orders, watcher: Watcher, queues: Queues) -> Outcome:
+def finish(outline: Outline, options: RunOptions, watcher: Watcher, queues: QueueCache) -> Outcome:
     """Do what `process` does, and wait for the jobs of a batch system until none is in flight."""
-    outcome = process(outline, orders, watcher, queues)
+    outcome = process(outline, options, watcher, queues)
     tried: frozenset[int] = frozenset()
     while outcome.in_flight:
         for message in outcome.messages:
             watcher.note(outline.name, message)
         wait_for_jobs([outline], watcher, queues)
         tried |= outcome.in_flight
-        outcome = process(outline, orders.again_for({outline.name: tried}), watcher, queues)
+        outcome = process(outline, options.for_next_pass({outline.name: tried}), watcher, queues)
     return outcome
 
 
@@ -148,7 +148,7 @@ def _read_plan(layout: Layout) -> Plan:
 
 def collect(plan: Plan, layout: Layout) -> Outcome:
     """Write process.json where all rows have values."""
-    survey, records = inspect_plan(plan, layout)
+    survey, records = verify_progress(plan, layout)
     if survey.complete:
         receipt = make_receipt(plan, records)
         if not layout.process.exists() or layout.process.read_bytes() != receipt:
@@ -160,14 +160,16 @@ def collect(plan: Plan, layout: Layout) -> Outcome:
 class _Step:
     """One process step: the task's open submissions, and what is to be submitted."""
 
-    def __init__(self, task: Task, plan: Plan, orders: Orders, watcher: Watcher, queues: Queues) -> None:
-        self.task, self.plan, self.orders, self.watcher = task, plan, orders, watcher
+    def __init__(
+        self, task: Task, plan: Plan, options: RunOptions, watcher: Watcher, queues: QueueCache
+    ) -> None:
+        self.task, self.plan, self.options, self.watcher = task, plan, options, watcher
         self.layout = task.outline.layout
         self.scheduler = task.scheduler
         self.messages: list[str] = []
-        self.flights = Flights(task.outline, self.scheduler, queues, self.messages)
+        self.flights = JobTracker(task.outline, self.scheduler, queues, self.messages)
         self.flying: dict[int, JobState] = {}
-        self._tallies = Tallies()
+        self._tallies = RowCounter()
         self._checked = False
         self._cores: int | None = None
 
@@ -183,16 +185,16 @@ class _Step:
             self.flying = self.flights.settle(adopted, states, self._survey())
         survey = self._survey()
         if survey.complete:  # The headers count rows whose blocks are damaged.
-            survey, _ = inspect_plan(self.plan, self.layout)
+            survey, _ = verify_progress(self.plan, self.layout)
         self._check_store(survey)
         todo = self._todo(survey)
         complete = [each.batch.number for each in survey.batches if each.done == each.batch.wanted]
         self.flights.forget({*complete, *todo})
         if todo:
-            furnish(self.task.outline, self.plan)
+            ensure_work_folder(self.task.outline, self.plan)
             self._submit_all(todo, survey)
 
-    def _submit_all(self, todo: Sequence[int], survey: Survey) -> None:
+    def _submit_all(self, todo: Sequence[int], survey: PlanProgress) -> None:
         self._cores = self._count_cores()
         processes = self._processes()
         self.watcher.start(self.task.name, survey, self._weigh(todo, survey, processes))
@@ -207,32 +209,32 @@ class _Step:
 
     # ------------------------------------------------------------------ what there is
 
-    def _survey(self) -> Survey:
-        return survey_plan(self.plan, self.layout, self._tallies)
+    def _survey(self) -> PlanProgress:
+        return read_progress(self.plan, self.layout, self._tallies)
 
-    def _todo(self, survey: Survey) -> list[int]:
-        tried = self.orders.tried.get(self.task.name, frozenset())
+    def _todo(self, survey: PlanProgress) -> list[int]:
+        tried = self.options.tried.get(self.task.name, frozenset())
         return [
             progress.batch.number
             for progress in survey.batches
             if progress.batch.number not in self.flying
             and progress.batch.number not in tried
-            and (progress.missing > 0 or (progress.failed > 0 and self.orders.retry))
+            and (progress.missing > 0 or (progress.failed > 0 and self.options.retry))
         ]
 
-    def _weigh(self, todo: Sequence[int], survey: Survey, processes: int | None) -> Load:
+    def _weigh(self, todo: Sequence[int], survey: PlanProgress, processes: int | None) -> RunSize:
         numbers = set(todo)
         rows = sum(
-            progress.missing + (progress.failed if self.orders.retry else 0)
+            progress.missing + (progress.failed if self.options.retry else 0)
             for progress in survey.batches
             if progress.batch.number in numbers
         )
-        return Load(rows=rows, batches=len(numbers), processes=processes)
+        return RunSize(rows=rows, batches=len(numbers), processes=processes)
 
     def _processes(self) -> int | None:
         if not self.scheduler.attended:  # A job employs as many as it was granted cores.
             return self.task.pool_size
-        return self.orders.processes or self.task.pool_size or self._cores
+        return self.options.processes or self.task.pool_size or self._cores
 
     def _count_cores(self) -> int | None:
         """Return the cores that this machine grants, or None where jobs run elsewhere."""
@@ -280,7 +282,7 @@ class _Step:
             code=code,
             scheduler=type(self.scheduler).__name__,
             batches=tuple((number, _ranges(wanted.get(number))) for number in numbers),
-            retry=self.orders.retry,
+            retry=self.options.retry,
             processes=processes,
             cores=self._cores,
             timeout=self.task.timeout,
@@ -365,7 +367,7 @@ class _Step:
             raise
         self.flying = self.flights.settle(submissions, states, survey)
 
-    def _check_store(self, survey: Survey) -> None:
+    def _check_store(self, survey: PlanProgress) -> None:
         """Find with the first finished row, not with the last, that the store can't hold the values."""
         if self._checked or survey.done == 0:
             return
@@ -377,12 +379,12 @@ class _Step:
             first = {name: [values[rows[0]]] for name, values in assignments.items()}
             first |= {name: [values[0]] for name, values in columns.items()}
             exclude = self.task.outline.exclude
-            with naming(self.task.outline):
+            with prefix_store_errors(self.task.outline):
                 self.task.store.check({name: value for name, value in first.items() if name not in exclude})
             return
 
 
-def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: Queues) -> None:
+def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCache) -> None:
     """Wait until rows of some task are all there, or fewer of its jobs are in flight, if only by one.
 
     Looks at files first, and asks each batch system once for all tasks, ever more rarely.
@@ -396,14 +398,14 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: Queues)
     queues
         What batch systems say.
     """
-    tallies = {outline.name: Tallies() for outline in outlines}
+    counter = {outline.name: RowCounter() for outline in outlines}
     before = {outline.name: len(queues.look(outline)) for outline in outlines}
     polls = [scheduler_of(o, each.scheduler).poll for o in outlines for each in open_submissions(o)]
     interval, most = min(polls, default=(1.0, 1.0))
     due = time.monotonic() + interval
     while True:
         for outline in outlines:
-            survey = survey_plan(_read_plan(outline.layout), outline.layout, tallies[outline.name])
+            survey = read_progress(_read_plan(outline.layout), outline.layout, counter[outline.name])
             watcher.progress(outline.name, survey)
             if survey.complete:
                 return

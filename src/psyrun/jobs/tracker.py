@@ -1,4 +1,4 @@
-"""Flights: the open submissions of one task, which of their batches are in flight, and why others are not."""
+"""The open submissions of a task: which of their batches are in flight, and why others ended."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from psyrun.jobs.queue import Queues
+    from psyrun.jobs.queue import QueueCache
     from psyrun.scheduler import Scheduler
     from psyrun.task import Outline
-    from psyrun.workdir import Plan, Submission, Survey
+    from psyrun.workdir import Plan, PlanProgress, Submission
 
 
 _ERROR = "psyrun: error: "
@@ -28,7 +28,7 @@ _TAIL = 20_000  # bytes of a log that may hold the last error
 
 
 @dataclass(slots=True)
-class Flights:
+class JobTracker:
     """The open submissions of a task, looked after by whoever holds its lock.
 
     Parameters
@@ -45,7 +45,7 @@ class Flights:
 
     outline: Outline
     scheduler: Scheduler
-    queues: Queues
+    queues: QueueCache
     messages: list[str]
 
     # ------------------------------------------------------------------ looking
@@ -140,7 +140,10 @@ class Flights:
         return [each for each in submissions if each not in outdated]
 
     def settle(
-        self, submissions: Sequence[Submission], flying: Mapping[str, Mapping[int, JobState]], survey: Survey
+        self,
+        submissions: Sequence[Submission],
+        flying: Mapping[str, Mapping[int, JobState]],
+        survey: PlanProgress,
     ) -> dict[int, JobState]:
         """Keep why jobs ended before their rows were there, and forget those that did their work.
 
@@ -296,7 +299,7 @@ def _read_tail(log: Path) -> str:
         return ""
 
 
-def count_flying(outline: Outline, queues: Queues) -> int:
+def count_active(outline: Outline, queues: QueueCache) -> int:
     """Count the batches of a task that are, or may be, in flight; its lock is to be held.
 
     Raises
@@ -306,7 +309,7 @@ def count_flying(outline: Outline, queues: Queues) -> int:
     """
     flying = 0
     for name in {each.scheduler for each in open_submissions(outline)}:
-        flights = Flights(outline, scheduler_of(outline, name), queues, [])
+        flights = JobTracker(outline, scheduler_of(outline, name), queues, [])
         flying += sum(map(len, flights.look(flights.find()).values()))
     return flying
 
@@ -322,15 +325,15 @@ def _find_gone(
     ]
 
 
-def _open_flights(outline: Outline, queues: Queues) -> Iterator[tuple[Flights, list[Submission]]]:
+def _open_flights(outline: Outline, queues: QueueCache) -> Iterator[tuple[JobTracker, list[Submission]]]:
     """Yield the open submissions of a task whose ids are known, by scheduler."""
     there = open_submissions(outline)
     for name in sorted({each.scheduler for each in there}):
-        flights = Flights(outline, scheduler_of(outline, name), queues, [])
+        flights = JobTracker(outline, scheduler_of(outline, name), queues, [])
         yield flights, [each for each in there if each.scheduler == name and each.job]
 
 
-def explain_ends(outline: Outline, queues: Queues, survey: Survey) -> dict[int, str]:
+def explain_ends(outline: Outline, queues: QueueCache, survey: PlanProgress) -> dict[int, str]:
     """Return batch -> why its job ended early: what is noted, and what batch systems tell now.
 
     Nothing is written.
@@ -353,7 +356,7 @@ def explain_ends(outline: Outline, queues: Queues, survey: Survey) -> dict[int, 
     return found
 
 
-def note_ends(outline: Outline, queues: Queues, survey: Survey) -> None:
+def note_ends(outline: Outline, queues: QueueCache, survey: PlanProgress) -> None:
     """Write down why jobs of a task ended early, which batch systems soon forget."""
     unfinished = {progress.batch.number for progress in survey.batches if progress.missing or progress.failed}
     for flights, ours in _open_flights(outline, queues):
@@ -361,7 +364,7 @@ def note_ends(outline: Outline, queues: Queues, survey: Survey) -> None:
             flights.note_ends(ours, flights.look(ours), unfinished)
 
 
-def cancel_jobs(outline: Outline, queues: Queues) -> int:
+def cancel_jobs(outline: Outline, queues: QueueCache) -> int:
     """Cancel the jobs in a task's own submission files, and no others; return how many were in flight.
 
     Finished rows are kept; the next run goes on there.
@@ -374,7 +377,7 @@ def cancel_jobs(outline: Outline, queues: Queues) -> int:
     cancelled = 0
     for name in {each.scheduler for each in open_submissions(outline)}:
         scheduler = scheduler_of(outline, name)
-        flights = Flights(outline, scheduler, queues, [])
+        flights = JobTracker(outline, scheduler, queues, [])
         ours = [each for each in flights.find() if each.job]
         states = {each.token: queues.states(each, scheduler) for each in ours}
         scheduler.cancel([job for each in ours for job in (each.job, each.merge) if job])

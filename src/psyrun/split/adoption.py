@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import DirtyError, StoreError
 from psyrun.split.matching import Existing
-from psyrun.workdir import file_digest, has_inputs, is_current, read_input_header, survey_plan
+from psyrun.workdir import file_digest, has_inputs, is_current, read_input_header, read_progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from psyrun.options import Orders
+    from psyrun.options import RunOptions
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout, Plan
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class AdoptedRows:
     """The rows of a result that psyrun did not write: a batch, its values, and the digest of the file."""
 
     batch: Existing
@@ -26,7 +26,7 @@ class Found:
     origin: str | None
 
 
-def is_foreign(layout: Layout, plan: Plan | None) -> bool:
+def is_unmanaged_result(layout: Layout, plan: Plan | None) -> bool:
     """Whether there is a result file that psyrun did not write, or of which the work folder knows nothing."""
     if not layout.result.exists():
         return False
@@ -34,15 +34,15 @@ def is_foreign(layout: Layout, plan: Plan | None) -> bool:
         return True
     if plan is None:
         return not any(layout.inputs.glob("*.pkl"))
-    if layout.process.exists() or has_inputs(plan, layout) or survey_plan(plan, layout).complete:
+    if layout.process.exists() or has_inputs(plan, layout) or read_progress(plan, layout).complete:
         return False
     return is_current(layout, plan)  # An older one is written anew.
 
 
-def refuse_foreign(outline: Outline, plan: Plan | None, orders: Orders) -> None:
+def refuse_unmanaged_result(outline: Outline, plan: Plan | None, options: RunOptions) -> None:
     """Raise DirtyError where there is a foreign result, and nobody said what is to become of it."""
     layout = outline.layout
-    if orders.again or orders.keep_rows or not is_foreign(layout, plan):
+    if options.force or options.keep or not is_unmanaged_result(layout, plan):
         return
     why = "psyrun did not write this file"
     if layout.receipt.exists():
@@ -72,7 +72,7 @@ def find_adopted(layout: Layout, existing: Sequence[Existing]) -> Existing | Non
     return None
 
 
-def read_foreign(task: Task, number: int, code: str, names: Sequence[str]) -> Found:
+def read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[str]) -> AdoptedRows:
     """Read the rows of a foreign result as a batch of this number and code.
 
     Raises
@@ -97,4 +97,4 @@ def read_foreign(task: Task, number: int, code: str, names: Sequence[str]) -> Fo
     columns = {name: list(table[name]) for name in names}
     values = {name: list(column) for name, column in table.items() if name not in columns}
     batch = Existing(number=number, size=size, code=code, columns=columns, done=frozenset(range(size)))
-    return Found(batch, values, file_digest(task.outline.layout.result))
+    return AdoptedRows(batch, values, file_digest(task.outline.layout.result))

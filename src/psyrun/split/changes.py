@@ -14,8 +14,8 @@ from psyrun.workdir import (
     list_journals,
     read_input_header,
     read_inputs,
+    read_progress,
     read_records,
-    survey_plan,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from psyrun.workdir import Layout, Plan
 
 
-def name_changes(outline: Outline, old: Plan) -> list[str]:
+def changed_definitions(outline: Outline, old: Plan) -> list[str]:
     """Name the definitions that changed since a plan was made, or else the data files, one of which has."""
     before, after = old.definitions, outline.source.definitions
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
@@ -91,10 +91,10 @@ def _row_keys(columns: Mapping[str, Sequence[Any]], rows: int) -> Sequence[Any]:
     return row_keys(columns) if columns else [()] * rows
 
 
-def count_again(outline: Outline, old: Plan, draft: Draft) -> int:
+def count_reevaluated(outline: Outline, old: Plan, draft: Draft) -> int:
     """Count the finished rows that a new plan evaluates again because the code changed."""
     if draft.plan.code == old.code:
         return 0
     if not has_inputs(old, outline.layout):  # Then nobody can tell which they are.
-        return survey_plan(old, outline.layout).done
+        return read_progress(old, outline.layout).done
     return count_repeats(outline.layout, old, draft.plan, draft.space, draft.new)

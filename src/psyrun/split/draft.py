@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import FormatError, IdentityError, NewerFormatError, TaskFileError
 from psyrun.source import digest_data, digest_with_data
-from psyrun.split.adoption import find_adopted, is_foreign, read_foreign
+from psyrun.split.adoption import find_adopted, is_unmanaged_result, read_unmanaged_result
 from psyrun.split.matching import Existing, Space, make_plan
 from psyrun.workdir import (
     Plan,
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from psyrun.options import Orders
+    from psyrun.options import RunOptions
     from psyrun.source import SourceCache
-    from psyrun.split.adoption import Found
+    from psyrun.split.adoption import AdoptedRows
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout
 
@@ -49,7 +49,7 @@ class Digests:
         return self.code == plan.code and self.space == plan.space
 
 
-def take_digests(outline: Outline, cache: SourceCache) -> Digests:
+def compute_digests(outline: Outline, cache: SourceCache) -> Digests:
     """Take both digests of a task, now.
 
     Raises
@@ -84,10 +84,10 @@ class Draft:
     plan: Plan
     space: Space
     new: Mapping[int, Sequence[int]]
-    found: Found | None
+    found: AdoptedRows | None
 
 
-def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -> Draft:
+def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptions) -> Draft:
     """Evaluate the space and find what exists of it already; write nothing.
 
     Raises
@@ -98,16 +98,16 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, orders: Orders) -
     layout = task.outline.layout
     space = _old_space(layout, old, digests) or _evaluate_space(task)
     number = _next_number(layout, old)
-    adopted = _adopted(old, digests, orders)
-    codes = None if orders.keep_rows else {digests.code, *adopted}
-    since = number if orders.again else old.since if old is not None else 0
+    adopted = _adopted(old, digests, options)
+    codes = None if options.keep else {digests.code, *adopted}
+    since = number if options.force else old.since if old is not None else 0
     existing = _read_existing(layout, codes, since)
-    keep: list[list[tuple[int, range]]] = [old.segments()] if old is not None and orders.keep_rows else []
+    keep: list[list[tuple[int, range]]] = [old.segments()] if old is not None and options.keep else []
     found = None
-    if orders.keep_rows and is_foreign(layout, old):
+    if options.keep and is_unmanaged_result(layout, old):
         batch = find_adopted(layout, existing)
         if batch is None:
-            found = read_foreign(task, number, digests.code, list(space.columns))
+            found = read_unmanaged_result(task, number, digests.code, list(space.columns))
             number += 1
             batch = found.batch
             existing.append(batch)
@@ -160,9 +160,9 @@ def _old_space(layout: Layout, old: Plan | None, digests: Digests) -> Space | No
     return Space(columns=columns, rows=old.rows)
 
 
-def _adopted(old: Plan | None, digests: Digests, orders: Orders) -> tuple[str, ...]:
+def _adopted(old: Plan | None, digests: Digests, options: RunOptions) -> tuple[str, ...]:
     """Return the digests of older code whose rows count as current since an earlier `--continue`."""
-    goes_on = old is not None and old.code == digests.code and not orders.again
+    goes_on = old is not None and old.code == digests.code and not options.force
     return old.adopted if old is not None and goes_on else ()
 
 

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import write_all, write_atomic
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, TaskFileError
 from psyrun.source import read_zip, write_zip
-from psyrun.split.adoption import is_foreign, refuse_folder, refuse_foreign
-from psyrun.split.changes import count_again, name_changes
-from psyrun.split.draft import draft_plan, take_digests
+from psyrun.split.adoption import is_unmanaged_result, refuse_folder, refuse_unmanaged_result
+from psyrun.split.changes import changed_definitions, count_reevaluated
+from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.task import open_task
 from psyrun.workdir import (
     Plan,
     encode_block,
     encode_inputs,
     has_inputs,
-    hold,
     is_current,
     list_journals,
     read_plan,
+    read_progress,
     read_records,
-    survey_plan,
+    task_lock,
     write_plan,
 )
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from psyrun.options import Orders, Watcher
+    from psyrun.options import RunOptions, Watcher
     from psyrun.source import SourceCache
     from psyrun.split.draft import Digests, Draft
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout
 
 
-def split(outline: Outline, orders: Orders, cache: SourceCache, watcher: Watcher) -> None:
+def split(outline: Outline, options: RunOptions, cache: SourceCache, watcher: Watcher) -> None:
     """Bring the plan of a task up to date; does nothing where it is.
 
     Raises
@@ -50,29 +50,29 @@ def split(outline: Outline, orders: Orders, cache: SourceCache, watcher: Watcher
         If there is a result file that psyrun did not write.
     """
     layout = outline.layout
-    digests = take_digests(outline, cache)
-    if _is_settled(outline, orders, digests):
+    digests = compute_digests(outline, cache)
+    if _is_settled(outline, options, digests):
         return
     layout.folder.mkdir(parents=True, exist_ok=True)
     try:
         # Two that plan at once would give the same numbers to different batches.
-        with hold(layout.lock, lambda owner: attend(outline, watcher, owner)):
-            _plan_anew(outline, orders, digests)
+        with task_lock(layout.lock, lambda owner: report_lock_owner(outline, watcher, owner)):
+            _plan_anew(outline, options, digests)
     except BaseException:
         with suppress(OSError):  # It holds something.
             layout.folder.rmdir()
         raise
 
 
-def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
+def _is_settled(outline: Outline, options: RunOptions, digests: Digests) -> bool:
     """Whether the plan stands as it is; bring the settings that it records up to date."""
     layout = outline.layout
     refuse_folder(outline)
     old = read_plan(layout)
-    refuse_foreign(outline, old, orders)
+    refuse_unmanaged_result(outline, old, options)
     if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
         return False
-    if orders.again or is_foreign(layout, old) or (orders.keep_rows and not _is_finished(layout, old)):
+    if options.force or is_unmanaged_result(layout, old) or (options.keep and not _is_finished(layout, old)):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
     if current != old or not layout.plan.exists():
@@ -81,27 +81,27 @@ def _is_settled(outline: Outline, orders: Orders, digests: Digests) -> bool:
 
 
 def _is_finished(layout: Layout, plan: Plan) -> bool:
-    return is_current(layout, plan) or survey_plan(plan, layout).complete
+    return is_current(layout, plan) or read_progress(plan, layout).complete
 
 
-def _plan_anew(outline: Outline, orders: Orders, digests: Digests) -> None:
+def _plan_anew(outline: Outline, options: RunOptions, digests: Digests) -> None:
     layout = outline.layout
-    if _is_settled(outline, orders, digests):  # Somebody else planned meanwhile.
+    if _is_settled(outline, options, digests):  # Somebody else planned meanwhile.
         return
     old = read_plan(layout)
     with open_task(outline) as task:
         if old is not None and is_current(layout, old) and has_inputs(old, layout):
             restore_journals(task, old)
-        draft = draft_plan(task, digests, old, orders)
-        if old is not None and not (outline.overwrite_dirty or orders.again or orders.keep_rows):
+        draft = draft_plan(task, digests, old, options)
+        if old is not None and not (outline.overwrite_dirty or options.force or options.keep):
             _refuse_dirty(outline, old, draft)
         _write(draft, layout, outline)
 
 
 def _refuse_dirty(outline: Outline, old: Plan, draft: Draft) -> None:
-    again = count_again(outline, old, draft)
+    again = count_reevaluated(outline, old, draft)
     if again:
-        changed = ", ".join(name_changes(outline, old))
+        changed = ", ".join(changed_definitions(outline, old))
         raise DirtyError(
             f"{outline.path} says overwrite_dirty = False; {changed} changed, and"
             f" {again:,} finished rows would be evaluated again; keep them: psy run --continue"
@@ -112,7 +112,7 @@ def _refuse_dirty(outline: Outline, old: Plan, draft: Draft) -> None:
 def restore_journals(task: Task, old: Plan) -> None:
     """Write rows that only the result holds, for journals were removed, to journals again."""
     layout = task.outline.layout
-    if survey_plan(old, layout).complete:
+    if read_progress(old, layout).complete:
         return
     journals = list_journals(layout.out)
     layout.out.mkdir(exist_ok=True)
@@ -128,12 +128,12 @@ def restore_journals(task: Task, old: Plan) -> None:
         place += len(rows)
 
 
-def attend(outline: Outline, watcher: Watcher, owner: str) -> None:
+def report_lock_owner(outline: Outline, watcher: Watcher, owner: str) -> None:
     """Show how far a task is at which somebody else is at work."""
     plan = read_plan(outline.layout)
     if plan is not None:
         watcher.note(outline.name, f"{owner} is at work on it; waiting")
-        watcher.progress(outline.name, survey_plan(plan, outline.layout))
+        watcher.progress(outline.name, read_progress(plan, outline.layout))
 
 
 # ---------------------------------------------------------------------- writing
@@ -147,7 +147,7 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     for number, rows in draft.new.items():
         part = {name: _pick(values, rows) for name, values in columns.items()}
         inputs[number] = _encode(outline, plan, number, part)
-    furnish(outline, plan)
+    ensure_work_folder(outline, plan)
     if draft.found is not None:
         found = draft.found.batch
         data = _encode(outline, plan, found.number, found.columns, draft.found.origin)
@@ -158,7 +158,7 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     write_plan(layout, plan)
 
 
-def furnish(outline: Outline, plan: Plan) -> None:
+def ensure_work_folder(outline: Outline, plan: Plan) -> None:
     """Make the folders of a task, and keep the sources that it was planned from, where they are missing."""
     layout, code = outline.layout, outline.layout.code(plan.code)
     for folder in (layout.inputs, layout.out, layout.log, layout.jobs, code.parent):

@@ -91,7 +91,7 @@ def _fixed_paths(outline: Outline) -> Iterable[str]:
 
 
 def _find_circles(outlines: Mapping[str, Outline]) -> dict[str, TaskFileError]:
-    needs = find_needs(outlines.values())
+    needs = find_dependencies(outlines.values())
     found = {}
     for name, outline in outlines.items():
         if name in _ancestors(name, needs):
@@ -113,7 +113,7 @@ def _ancestors(name: str, needs: Mapping[str, Sequence[str]]) -> set[str]:
     return seen
 
 
-def find_needs(outlines: Collection[Outline]) -> dict[str, list[str]]:
+def find_dependencies(outlines: Collection[Outline]) -> dict[str, list[str]]:
     """Return task -> those of these tasks whose results it names in file_dep."""
     makers = {outline.result: outline.name for outline in outlines}
     return {
@@ -123,7 +123,7 @@ def find_needs(outlines: Collection[Outline]) -> dict[str, list[str]]:
 
 def find_upstream(outlines: Collection[Outline], known: Collection[Outline]) -> list[Outline]:
     """Return the known tasks, besides these, whose results these need, directly or through others."""
-    needs, given = find_needs(known), {outline.name for outline in outlines}
+    needs, given = find_dependencies(known), {outline.name for outline in outlines}
     found = {name for each in given for name in _ancestors(each, needs)} - given
     return [outline for outline in known if outline.name in found]
 
@@ -153,7 +153,7 @@ class Selection:
     def chain(self) -> Sequence[Outline]:
         """All tasks that have to be finished for these to be, each behind those whose results it needs."""
         there = {outline.name: outline for outline in (*self.upstream, *self.outlines)}
-        return [there[name] for name in TopologicalSorter(find_needs(there.values())).static_order()]
+        return [there[name] for name in TopologicalSorter(find_dependencies(there.values())).static_order()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ def outline_folder(root: Path, taskdir: str, name: str) -> Outline:
 
 
 @contextmanager
-def naming(outline: Outline) -> Iterator[None]:
+def prefix_store_errors(outline: Outline) -> Iterator[None]:
     """Let a store's refusal name the task file."""
     try:
         yield

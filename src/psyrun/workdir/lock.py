@@ -25,7 +25,7 @@ _CUT_OFF = 5.0
 
 
 @contextmanager
-def hold(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+def task_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """Hold a lock, refreshed while it is held.
 
     Parameters
@@ -67,7 +67,7 @@ def _check_path(path: Path) -> None:
         raise OSError(errno.EILSEQ, why, str(path.parent)) from error
 
 
-def find_claims(path: Path) -> list[Path]:
+def find_stale_claims(path: Path) -> list[Path]:
     """List what processes that are no more left behind of their claims to a lock."""
     return [claim for claim in path.parent.glob(f"{path.name}|*|*|*") if _is_stale(claim)]
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psyrun.workdir.receipts import make_receipt, read_ends
-from psyrun.workdir.records import Tallies, list_journals, read_records, vouched
+from psyrun.workdir.receipts import make_receipt, read_journal_ends
+from psyrun.workdir.records import RowCounter, list_journals, read_records, up_to_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psyrun.workdir.layout import Layout
     from psyrun.workdir.plan import Batch, Plan
-    from psyrun.workdir.records import JournalFile, Records, Tally
+    from psyrun.workdir.records import JournalFile, Records, RowCounts
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class BatchProgress:
     """How far one batch is: of its wanted rows, how many are done and failed."""
 
     batch: Batch
@@ -31,7 +31,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class PlanProgress:
     """How far a plan is.
 
     Parameters
@@ -42,7 +42,7 @@ class Survey:
         Time spent in `execute` for all of them.
     """
 
-    batches: Sequence[Progress]
+    batches: Sequence[BatchProgress]
     seconds: float
 
     @property
@@ -71,27 +71,27 @@ class Survey:
         return all(progress.done == progress.batch.wanted for progress in self.batches)
 
 
-def survey_plan(plan: Plan, layout: Layout, tallies: Tallies | None = None) -> Survey:
+def read_progress(plan: Plan, layout: Layout, counter: RowCounter | None = None) -> PlanProgress:
     """Count the rows on disk with one listing of the journals, from the headers of their blocks.
 
     Parameters
     ----------
     plan, layout
         The plan, and where its files are.
-    tallies
+    counter
         Remembers what was counted before.
     """
     journals = list_journals(layout.out)
     wanted = plan.wanted_rows()
-    tallies = tallies or Tallies()
+    counter = counter or RowCounter()
     found = [
-        (batch, tallies.count(journals.get(batch.number, ()), wanted.get(batch.number), rows=batch.size))
+        (batch, counter.count(journals.get(batch.number, ()), wanted.get(batch.number), rows=batch.size))
         for batch in plan.batches
     ]
     return _make_survey(found)
 
 
-def inspect_plan(plan: Plan, layout: Layout) -> tuple[Survey, dict[int, Records]]:
+def verify_progress(plan: Plan, layout: Layout) -> tuple[PlanProgress, dict[int, Records]]:
     """Read which rows are on disk, verifying the checksum of every block.
 
     What the receipt on disk vouches for comes first, in its order: of several records of one row the same one
@@ -99,11 +99,11 @@ def inspect_plan(plan: Plan, layout: Layout) -> tuple[Survey, dict[int, Records]
 
     Returns
     -------
-    survey : Survey
+    survey : PlanProgress
     records : dict
         Batch number -> what its journals hold.
     """
-    known = read_ends(layout.process)
+    known = read_journal_ends(layout.process)
     journals = list_journals(layout.out)
     wanted = plan.wanted_rows()
     records = {
@@ -119,14 +119,14 @@ def inspect_plan(plan: Plan, layout: Layout) -> tuple[Survey, dict[int, Records]
 def _rank(journals: Sequence[JournalFile], ends: Sequence[tuple[str, int]]) -> list[JournalFile]:
     sizes = dict(ends)
     return [
-        *vouched(journals, ends),
+        *up_to_receipt(journals, ends),
         *(journal for journal in journals if journal.size != sizes.get(journal.path.stem)),
     ]
 
 
-def _make_survey(found: Sequence[tuple[Batch, Tally]]) -> Survey:
-    return Survey(
-        [Progress(batch, tally.done, tally.failed) for batch, tally in found],
+def _make_survey(found: Sequence[tuple[Batch, RowCounts]]) -> PlanProgress:
+    return PlanProgress(
+        [BatchProgress(batch, tally.done, tally.failed) for batch, tally in found],
         sum(tally.seconds for _, tally in found),
     )
 
@@ -139,5 +139,5 @@ def has_inputs(plan: Plan, layout: Layout) -> bool:
 
 def is_receipt_true(plan: Plan, layout: Layout) -> bool:
     """Whether process.json says what the journals hold, their checksums verified."""
-    survey, records = inspect_plan(plan, layout)
+    survey, records = verify_progress(plan, layout)
     return survey.complete and layout.process.read_bytes() == make_receipt(plan, records)

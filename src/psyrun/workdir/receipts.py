@@ -47,7 +47,7 @@ def _are_ends(value: Any) -> bool:
     )
 
 
-def read_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
+def read_journal_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
     """Read what process.json vouches for: batch number -> (journal without its suffix, bytes that count)."""
     ends: dict[int, list[tuple[str, int]]] = {}
     for name, end, _ in (read_receipt(path) or {}).get("journals", ()):
@@ -84,7 +84,7 @@ def _is_whole(result: Path, receipt: Mapping[str, Any]) -> bool:
     return status.st_mtime_ns == receipt.get("mtime") or file_digest(result) == receipt.get("sha256")
 
 
-def date_receipt(layout: Layout) -> None:
+def refresh_receipt(layout: Layout) -> None:
     """Note when a result that is current was touched or copied, so that its content is not read each time."""
     receipt = read_receipt(layout.receipt) or {}
     status = layout.result.stat()

@@ -65,16 +65,16 @@ class Records:
     seconds: float = 0.0
     ends: tuple[tuple[str, int, int], ...] = ()
 
-    def tally(self, wanted: frozenset[int] | None) -> Tally:
+    def tally(self, wanted: frozenset[int] | None) -> RowCounts:
         """Count the rows, or the wanted ones of them."""
         if wanted is None:
-            return Tally(len(self.done), len(self.failures), self.seconds)
+            return RowCounts(len(self.done), len(self.failures), self.seconds)
         failed = sum(row in wanted for row in self.failures)
-        return Tally(len(self.done & wanted), failed, self.seconds)
+        return RowCounts(len(self.done & wanted), failed, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class RowCounts:
     """How many rows of a batch are done and failed, and the time that they took in seconds."""
 
     done: int = 0
@@ -122,7 +122,7 @@ def _size(entry: os.DirEntry[str]) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def vouched(journals: Iterable[JournalFile], ends: Iterable[tuple[str, int]]) -> list[JournalFile]:
+def up_to_receipt(journals: Iterable[JournalFile], ends: Iterable[tuple[str, int]]) -> list[JournalFile]:
     """Return the journals as far as a receipt vouches for them.
 
     Parameters
@@ -209,7 +209,7 @@ def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:
         return
 
 
-class Tallies:
+class RowCounter:
     """Counts rows of batches from block headers, and reads on where it had stopped.
 
     A batch with several journals, or with failures, is read exactly; so the counts are right, and a batch
@@ -217,7 +217,7 @@ class Tallies:
     """
 
     def __init__(self) -> None:
-        self._counted: dict[str, tuple[int, Tally]] = {}
+        self._counted: dict[str, tuple[int, RowCounts]] = {}
 
     def count(
         self,
@@ -225,7 +225,7 @@ class Tallies:
         wanted: frozenset[int] | None = None,
         *,
         rows: int | None = None,
-    ) -> Tally:
+    ) -> RowCounts:
         """Count one batch.
 
         Parameters
@@ -237,22 +237,22 @@ class Tallies:
         rows
             How many rows the batch has.
         """
-        tallies = [self._count_headers(journal) for journal in journals]
+        counter = [self._count_headers(journal) for journal in journals]
         many = len(journals) > 1 or any(
-            tally.failed or (rows is not None and tally.done > rows) for tally in tallies
+            tally.failed or (rows is not None and tally.done > rows) for tally in counter
         )
         if wanted is None and not many:
-            return tallies[0] if tallies else Tally()
+            return counter[0] if counter else RowCounts()
         return read_records(journals, rows=rows).tally(wanted)
 
-    def _count_headers(self, journal: JournalFile) -> Tally:
-        start, tally = self._counted.get(journal.path.stem, (0, Tally()))
+    def _count_headers(self, journal: JournalFile) -> RowCounts:
+        start, tally = self._counted.get(journal.path.stem, (0, RowCounts()))
         if start < journal.size:
             tally_start = start
             done, failed, seconds = tally.done, tally.failed, tally.seconds
             for header in _follow(journal.path, lambda name: read_headers(name, tally_start)):
                 start = header.end
                 done, failed, seconds = done + header.rows, failed + header.failures, seconds + header.seconds
-            tally = Tally(done, failed, seconds)
+            tally = RowCounts(done, failed, seconds)
             self._counted[journal.path.stem] = (start, tally)
         return tally

@@ -9,13 +9,13 @@ from psyrun._door import open_door
 if TYPE_CHECKING:
     from psyrun.worker.child import command as command
     from psyrun.worker.pool import evaluate as evaluate
-    from psyrun.worker.process import Crew as Crew
+    from psyrun.worker.process import PoolConfig as PoolConfig
     from psyrun.worker.queue import Work as Work
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         child="command",
         pool="evaluate",
-        process="Crew",
+        process="PoolConfig",
         queue="Work",
     )

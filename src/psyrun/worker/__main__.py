@@ -30,7 +30,7 @@ from psyrun.workdir import (
 )
 from psyrun.worker.child import command
 from psyrun.worker.pool import Wish, evaluate
-from psyrun.worker.process import Crew
+from psyrun.worker.process import PoolConfig
 from psyrun.worker.queue import Work
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _missing_rows(
 # ---------------------------------------------------------------------- children
 
 
-def _make_crew(folder: Path, submission: Submission, rows: int) -> Crew:
+def _make_crew(folder: Path, submission: Submission, rows: int) -> PoolConfig:
     cores = submission.cores or _granted_cores()
     size = max(1, min(submission.processes or cores, rows))
     argv = command(
@@ -183,7 +183,7 @@ def _make_crew(folder: Path, submission: Submission, rows: int) -> Crew:
         exclude=submission.exclude,
     )
     threads = {name: str(max(1, cores // size)) for name in _THREADS}
-    return Crew(
+    return PoolConfig(
         argv=argv,
         size=size,
         env=threads | os.environ,
@@ -259,7 +259,7 @@ class _Journals:
                 self._open.popitem()[1].close()
 
 
-def _evaluate(folder: Path, work: Sequence[Work], crew: Crew, wishes: _Wishes) -> int:
+def _evaluate(folder: Path, work: Sequence[Work], crew: PoolConfig, wishes: _Wishes) -> int:
     journals = _Journals(folder / "out", work)
     over = threading.Event()
     syncer = threading.Thread(target=_sync_regularly, args=(journals, over), daemon=True)

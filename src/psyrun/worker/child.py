@@ -35,7 +35,7 @@ _NUMBERS = frozenset({bool, int, float, complex, type(None)})
 
 
 def command(*, root: Path, code: Path, inputs: Path, exclude: Iterable[str] = ()) -> list[str]:
-    """Return the command that becomes a child, for `pool.Crew`.
+    """Return the command that becomes a child, for `pool.PoolConfig`.
 
     Parameters
     ----------
@@ -306,7 +306,7 @@ def _trace(error: BaseException) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluate rows of the captured task that the first argument names, as long as the pool sends orders."""
+    """Evaluate rows of the captured task that the first argument names, as long as the pool sends options."""
     spec, *numbers = arguments
     line = connect(numbers)
     _prepare_log()

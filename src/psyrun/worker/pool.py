@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from psyrun.errors import ExecuteError
-from psyrun.worker.process import Child, Crew, describe_exit, start_child
+from psyrun.worker.process import Child, PoolConfig, describe_exit, start_child
 from psyrun.worker.protocol import ERROR, LOST, NO_ROW, READY
 from psyrun.worker.queue import STRIKES, Pace, Piece, Queue, Work
 
@@ -55,7 +55,7 @@ def _go_on() -> Wish:
     return Wish.GO_ON
 
 
-def evaluate(work: Iterable[Work], sink: Sink, crew: Crew, wish: Callable[[], Wish] = _go_on) -> bool:
+def evaluate(work: Iterable[Work], sink: Sink, crew: PoolConfig, wish: Callable[[], Wish] = _go_on) -> bool:
     """Have all rows evaluated by child processes.
 
     Call it from a thread that outlives the call: on Linux, children die with the thread that started them.
@@ -100,7 +100,7 @@ def evaluate(work: Iterable[Work], sink: Sink, crew: Crew, wish: Callable[[], Wi
 
 @dataclass(slots=True)
 class _Pool:
-    crew: Crew
+    crew: PoolConfig
     sink: Sink
     queue: Queue
     children: dict[int, Child] = field(default_factory=dict)

@@ -29,7 +29,7 @@ _PIPE_SIZE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
+class PoolConfig:
     """The children to employ.
 
     Parameters
@@ -170,7 +170,7 @@ class _Inbox:
         return True
 
 
-def start_child(crew: Crew, slot: int) -> Child:
+def start_child(crew: PoolConfig, slot: int) -> Child:
     """Start a process for a slot, in a process group of its own."""
     with ExitStack() as ours, ExitStack() as theirs:
         (orders, down), (up, messages), (life, end) = os.pipe(), os.pipe(), os.pipe()

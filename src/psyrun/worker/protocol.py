@@ -82,7 +82,7 @@ class Line:
 
     def __init__(self, slot: int, orders: int, messages: int, place: Place) -> None:
         self.slot = slot
-        self._orders, self._messages, self._place = orders, messages, place
+        self._options, self._messages, self._place = orders, messages, place
         self._forked = False
         os.register_at_fork(after_in_child=self._leave_to_parent)
 
@@ -121,7 +121,7 @@ class Line:
     def _read(self, n: int) -> bytes:
         data = b""
         try:
-            while len(data) < n and (more := os.read(self._orders, n - len(data))):
+            while len(data) < n and (more := os.read(self._options, n - len(data))):
                 data += more
         except OSError:
             self._lose()
@@ -139,7 +139,7 @@ class Line:
 
     def _leave_to_parent(self) -> None:
         self._forked = True
-        for fd in (self._orders, self._messages):
+        for fd in (self._options, self._messages):
             with contextlib.suppress(OSError):
                 os.close(fd)
 
