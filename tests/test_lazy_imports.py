@@ -37,9 +37,17 @@ def test_help_loads_nothing_heavy_but_click(arguments):
     assert "psy" in said
 
 
-@pytest.mark.parametrize(
-    "name", ["pspace", "rows", "journal", "records", "plan", "worker", "pool", "errors", "scheduler", "store"]
+LIGHT = (
+    "pspace.keys",
+    "workdir.journal",
+    "workdir.plan",
+    "worker.__main__",
+    "worker.pool",
+    "scheduler.registry",
 )
+
+
+@pytest.mark.parametrize("name", ["pspace", "errors", "scheduler", "store", "task", "jobs", *LIGHT])
 def test_modules_of_the_lower_floors_load_nothing_heavy(name):
     assert loaded_by(f"import psyrun.{name}")[0] == set()
 
