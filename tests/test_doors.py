@@ -18,7 +18,7 @@ def names_for_type_checkers(door):
     (block,) = (
         node for node in ast.parse((door / "__init__.py").read_text()).body if isinstance(node, ast.If)
     )
-    return {alias.asname for node in block.body for alias in node.names}
+    return {alias.name for node in block.body for alias in node.names}
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda path: path.name)

@@ -40,7 +40,6 @@ class DistributeBackend:
 
     def throttle(self, max_jobs: int) -> None:
         """Return None: there are no more batches than jobs."""
-        del max_jobs
 
 
 class LoadBalancingBackend:

@@ -234,7 +234,6 @@ class _Nodes:
         return TaskFailed("\n".join([text, *outcome.messages, f"which, and why: psy errors {name}"]))
 
     def _is_processed(self, task: Any) -> bool:
-        del task
         layout = self.outline.layout
         plan = read_plan(layout)
         receipt = read_receipt(layout.process)
@@ -255,7 +254,6 @@ class _Nodes:
             self.run.written.add(name)
 
     def _is_merged(self, task: Any) -> bool:
-        del task
         layout = self.outline.layout
         current = is_current(layout, read_plan(layout))
         with contextlib.suppress(OSError):  # Where nothing can be written, its content is read each time.
@@ -349,7 +347,6 @@ class _Loader(TaskLoader2):  # type: ignore[misc]
 
     def load_tasks(self, cmd: Any, pos_args: Sequence[str]) -> list[Any]:
         """Return the nodes of all task files."""
-        del cmd, pos_args
         tasks = generate_tasks("psyrun", doit_tasks(self._run.taskdir, run=self._run))
         return list(tasks)
 
@@ -372,8 +369,7 @@ class _Reporter:
         self._run.failures[""] = message
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        def ignore(*arguments: Any) -> None:
-            del arguments
+        def ignore(*arguments: Any) -> None: ...
 
         return ignore
 

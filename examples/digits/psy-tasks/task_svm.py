@@ -12,7 +12,7 @@ pspace = Param(C=np.logspace(-1, 2, 4)) * Param(gamma=np.logspace(-5, -2, 7)) * 
 min_items = 7
 
 
-def setup(proc_id):  # noqa: ARG001
+def setup(proc_id):
     """Load the images once per process; `exclude_from_result` keeps them out of the result."""
     from sklearn.datasets import load_digits
 

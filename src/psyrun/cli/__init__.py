@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.cli.commands import cli as cli
-    from psyrun.cli.commands import main as main
+    from psyrun.cli.commands import cli, main
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 def _complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    del parameter
     from psyrun.task import find_names
 
     try:
@@ -110,7 +109,6 @@ def _open_project(taskdir: str) -> Project:
 
 
 def _take_taskdir(context: click.Context, parameter: click.Parameter, taskdir: str | None) -> None:
-    del parameter
     if taskdir is not None:
         context.find_root().params["taskdir"] = taskdir  # for completion
         context.obj = _open_project(taskdir)

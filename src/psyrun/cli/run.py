@@ -174,7 +174,6 @@ def _make_passes(run: Run, names: Sequence[str]) -> Iterator[Run]:
 @contextmanager
 def _warnings_to(watcher: LogWatcher | TerminalWatcher) -> Iterator[None]:
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
-        del details, more
         watcher.note("psy", str(message))
 
     with warnings.catch_warnings():
@@ -189,7 +188,6 @@ def _signals_interrupt() -> Iterator[None]:
     """Let TERM and HUP do what Ctrl-C does: what is finished is kept."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
         raise KeyboardInterrupt
 
     # What was ignored stays ignored: under nohup, a closed terminal is no reason to stop.

@@ -75,12 +75,10 @@ class _Memory:
 
     def block(self, tag: int, rows: Sequence[int], data: bytes | bytearray, seconds: float) -> None:
         """Keep a block."""
-        del tag, rows, seconds
         self.data += data
 
     def fail(self, tag: int, row: int, reason: str, seconds: float) -> None:
         """Keep why the child died."""
-        del tag, row
         self.reason = f"{reason} after {seconds:.3g} s"
 
 

@@ -81,8 +81,7 @@ class BatchSystem(ABC):
     limited: re.Pattern[str] = re.compile(r"(?!)")
     unknown_job: re.Pattern[str] = re.compile(r"(?!)")
 
-    def __init__(self, workdir: str | os.PathLike[str] | None = None) -> None:
-        del workdir
+    def __init__(self, workdir: str | os.PathLike[str] | None = None) -> None: ...  # noqa: B027 - psyrun 0.8 took it
 
     # ------------------------------------------------------------------ what differs
 

@@ -118,7 +118,6 @@ class Slurm(BatchSystem):
 
     def read_id(self, spec: JobSpec, printed: str) -> str:
         """Return the id, which a name of a cluster may follow."""
-        del spec
         return printed.strip().partition(";")[0]
 
     def list_queue(self) -> list[Entry] | None:

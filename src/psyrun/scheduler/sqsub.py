@@ -68,7 +68,6 @@ class Sqsub(BatchSystem):
 
     def read_id(self, spec: JobSpec, printed: str) -> str:
         """Return the id, which sqsub writes to a file."""
-        del printed
         path = _id_file(spec)
         job = path.read_text().strip()
         path.unlink()
@@ -87,7 +86,6 @@ class Sqsub(BatchSystem):
 
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
         """Return nothing: sqjobs does not say how jobs ended."""
-        del job_ids
         return {}
 
     def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:

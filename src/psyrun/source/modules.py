@@ -157,7 +157,7 @@ class CapturedLoader(importlib.machinery.SourceFileLoader):
         """Give the captured bytes of the module, or those of another file, such as data of a package."""
         return self._captured if path == self.path else super().get_data(path)
 
-    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - always the module that it was made for
+    def get_code(self, fullname: str) -> CodeType:
         """Compile the captured bytes."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)  # once per child would be too often
@@ -176,7 +176,7 @@ class _CapturedFinder(importlib.abc.MetaPathFinder):
         self,
         fullname: str,
         path: Sequence[str] | None,
-        target: ModuleType | None = None,  # noqa: ARG002 - part of the protocol
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         """Serve captured modules; others are found as ever."""
         source = self.modules.get(fullname)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.worker.child import command as command
-    from psyrun.worker.pool import evaluate as evaluate
-    from psyrun.worker.process import PoolConfig as PoolConfig
-    from psyrun.worker.queue import Work as Work
+    from psyrun.worker.child import command
+    from psyrun.worker.pool import evaluate
+    from psyrun.worker.process import PoolConfig
+    from psyrun.worker.queue import Work
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,

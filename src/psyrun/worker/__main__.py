@@ -118,7 +118,6 @@ def _heed_signals() -> _Wishes:
     wishes = _Wishes()
 
     def note(number: int, frame: FrameType | None) -> None:
-        del frame
         wishes.limit(Wish.FINISH if number == signal.SIGUSR1 else Wish.STOP)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
@@ -220,7 +219,6 @@ class _Journals:
 
     def block(self, tag: int, rows: Sequence[int], data: bytes | bytearray, seconds: float) -> None:
         """Append the block of a mini-batch."""
-        del seconds
         self._append(tag, data, len(rows))
 
     def fail(self, tag: int, row: int, reason: str, seconds: float) -> None:

@@ -222,8 +222,7 @@ def _leave_sigterm_to_parent() -> None:
     os.register_at_fork(before=block, after_in_parent=restore, after_in_child=reset)
 
 
-def _ignore(number: int, frame: FrameType | None) -> None:
-    del number, frame
+def _ignore(number: int, frame: FrameType | None) -> None: ...
 
 
 def _die_with(parent: int, life: int) -> None:
