@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from psyrun.errors import SchedulerError
-from psyrun.scheduler import ImmediateRun, JobState, Local, Slurm, Sqsub, scheduler_named
+from psyrun.scheduler import ImmediateRun, JobState, Local, Slurm, Sqsub, create_scheduler
 from psyrun.testing import GATED, ExplainContract, SchedulerContract
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + GATED
@@ -56,7 +56,7 @@ class TestLocal(OnThisMachine, ExplainContract):
         scheduler.cancel([job], seconds=0)
 
     def test_jobs_end_with_whoever_submits(self, scheduler):
-        assert scheduler.attended
+        assert not scheduler.detached
 
 
 class TestImmediateRun(OnThisMachine):
@@ -85,9 +85,9 @@ class TestImmediateRun(OnThisMachine):
 
 @pytest.mark.parametrize("kind", [Local, ImmediateRun, Slurm, Sqsub])
 def test_schedulers_are_found_by_name(kind):
-    assert type(scheduler_named(kind.__name__)) is kind
+    assert type(create_scheduler(kind.__name__)) is kind
 
 
 def test_unknown_scheduler_is_named():
     with pytest.raises(LookupError, match="no scheduler 'Unheard'"):
-        scheduler_named("Unheard")
+        create_scheduler("Unheard")

@@ -14,7 +14,13 @@ import pytest
 from clusters.sweep import assert_right, gated, submissions, task, xs_seen
 from psyrun.errors import NoAnswerError, SubmitLimitError
 from psyrun.scheduler import JobSpec, JobState, Slurm
-from psyrun.scheduler.slurm import read_accounting, read_ended, read_queue, read_seconds, warning_seconds
+from psyrun.scheduler.slurm import (
+    parse_accounting,
+    parse_ended,
+    parse_limit,
+    parse_queue,
+    warning_seconds,
+)
 from psyrun.testing import ArrayContract, ExplainContract
 
 
@@ -434,13 +440,13 @@ def test_functions_of_the_job_name_and_merge_args(cluster, project, counted):
 
 
 def test_names_may_hold_any_character():
-    (entry,) = read_queue("7|0|RUNNING|a|b c.p123\n")
+    (entry,) = parse_queue("7|0|RUNNING|a|b c.p123\n")
     assert entry.said == "a|b c.p123"
     assert entry.state is JobState.RUNNING
 
 
 def test_states_that_nobody_knows_are_kept_as_unknown():
-    assert [each.state for each in read_queue("7|0|HYPERSPACE|n\n7|1|COMPLETED|n\n")] == [
+    assert [each.state for each in parse_queue("7|0|HYPERSPACE|n\n7|1|COMPLETED|n\n")] == [
         JobState.UNKNOWN,
         None,
     ]
@@ -449,7 +455,7 @@ def test_states_that_nobody_knows_are_kept_as_unknown():
 def test_reasons_of_those_that_ended():
     text = "7|0|COMPLETED|0|\n7|1|FAILED|768|\n7|2|FAILED|9|\n7|3|TIMEOUT|0|\n"
     text += "7|4|RUNNING|0|\n8|N/A|NODE_FAIL|0|\n"
-    assert read_ended(text) == {
+    assert parse_ended(text) == {
         ("7", 0): None,
         ("7", 1): "FAILED (exit 3)",
         ("7", 2): "FAILED (signal 9)",
@@ -459,7 +465,7 @@ def test_reasons_of_those_that_ended():
 
 
 def test_accounting_that_lags_explains_nothing():
-    assert read_accounting("7_0|RUNNING|0:0\n7_[1-3]|PENDING|0:0\n7_4|CANCELLED by 0|0:15\n") == {
+    assert parse_accounting("7_0|RUNNING|0:0\n7_[1-3]|PENDING|0:0\n7_4|CANCELLED by 0|0:15\n") == {
         ("7", 4): "CANCELLED"
     }
 
@@ -469,12 +475,12 @@ def test_accounting_that_lags_explains_nothing():
     [("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-0", 86400), ("1-2:03", 93780), ("1-2:03:04", 93784)],
 )
 def test_time_limits(limit, seconds):
-    assert read_seconds(limit) == seconds
+    assert parse_limit(limit) == seconds
 
 
 @pytest.mark.parametrize("limit", ["UNLIMITED", "", "1h", "1:2:3:4"])
 def test_time_limits_that_are_none(limit):
-    assert read_seconds(limit) is None
+    assert parse_limit(limit) is None
 
 
 def test_warning_comes_in_time():

@@ -225,7 +225,7 @@ class _Nodes:
             self.run.watcher.note(name, message)
         if outcome.finished or is_current(self.outline.layout, read_plan(self.outline.layout)):
             return None
-        survey = outcome.survey
+        survey = outcome.progress
         if outcome.in_flight:
             self.run.pending[name] = outcome.in_flight
             return Pending(f"{name}: {len(outcome.in_flight)} jobs in flight")

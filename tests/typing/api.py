@@ -170,7 +170,7 @@ class Queue:
     options: Mapping[str, str] = {"mem": "memory per job"}
     required: Mapping[str, str] = {"mem": "2G"}
     inherited = ()
-    attended = False
+    detached = True
     poll = (10.0, 60.0)
     grace = 90.0
 

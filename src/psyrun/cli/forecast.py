@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psyrun.cli.text import count
-from psyrun.jobs import open_submissions, scheduler_of
+from psyrun.jobs import find_scheduler, open_submissions
 from psyrun.options import RunOptions
 from psyrun.split import (
     changed_definitions,
@@ -178,7 +178,7 @@ class StaleRowsFinder:
 
 def _is_away(outline: Outline) -> bool:
     """Whether jobs of a batch system are at it: when they were submitted, the user was asked."""
-    return any(not scheduler_of(outline, each.scheduler).attended for each in open_submissions(outline))
+    return any(find_scheduler(outline, each.scheduler).detached for each in open_submissions(outline))
 
 
 def _foresee(outline: Outline, old: Plan, awaited: tuple[str, ...]) -> StaleRows | None:

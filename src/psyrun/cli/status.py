@@ -82,7 +82,9 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         return Status(name=outline.name, total=total, missing=total, result=result)
     current = is_current(layout, plan)
     uptodate = current and _is_planned(outline, plan, cache)
-    states = {} if current else queues.look(outline)  # Before the files: what ends meanwhile is seen there.
+    states = (
+        {} if current else queues.batch_states(outline)
+    )  # Before the files: what ends meanwhile is seen there.
     survey = read_progress(plan, layout, RowCounter())
     if current and not survey.complete:  # Its journals were removed; the result has the rows.
         return Status(name=outline.name, total=plan.total, done=plan.total, uptodate=uptodate, result=result)
@@ -160,7 +162,7 @@ def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
     plan = read_plan(layout)
     if plan is None or (is_current(layout, plan)):
         return
-    flying = queues.look(outline)  # Before the files: what ends meanwhile is seen there.
+    flying = queues.batch_states(outline)  # Before the files: what ends meanwhile is seen there.
     wanted = plan.wanted_rows()
     journals = list_journals(layout.out)
     survey = read_progress(plan, layout, RowCounter())

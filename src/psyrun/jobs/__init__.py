@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.jobs.queue import QueueCache, open_submissions, scheduler_of
+    from psyrun.jobs.queue import QueueCache, find_scheduler, open_submissions
     from psyrun.jobs.step import finish, process, wait_for_jobs
     from psyrun.jobs.tracker import cancel_jobs, count_active, explain_ends
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        queue="QueueCache open_submissions scheduler_of",
+        queue="QueueCache open_submissions find_scheduler",
         step="finish process wait_for_jobs",
         tracker="cancel_jobs count_active explain_ends",
     )

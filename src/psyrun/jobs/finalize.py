@@ -60,7 +60,7 @@ def _finish(outline: Outline) -> str:
     edited = not compute_digests(outline, SourceCache()).match(plan) or plan.settings != outline.settings
     if edited:
         return f"it was edited meanwhile; psy run {outline.name} has the say"
-    survey = collect(plan, outline.layout).survey
+    survey = collect(plan, outline.layout).progress
     rows = f"{survey.total:,} row" + "s" * (survey.total != 1)
     if not survey.complete:
         with suppress(PsyrunError):  # What batch systems tell on this host is welcome, and no more.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psyrun.errors import FormatError, TaskFileError
-from psyrun.scheduler import JobState, scheduler_named
+from psyrun.scheduler import JobState, create_scheduler
 from psyrun.task import open_task
 from psyrun.workdir import list_submissions
 
@@ -43,7 +43,7 @@ class QueueCache:
         self._outlines = list(outlines)
         self._answers: dict[str, _Answer] = {}
 
-    def states(self, submission: Submission, scheduler: Scheduler) -> States:
+    def element_states(self, submission: Submission, scheduler: Scheduler) -> States:
         """Return element -> state of a submission's job; None where nobody knows.
 
         The scheduler is asked once for the open submissions of all tasks; its answer holds for as long as
@@ -64,7 +64,7 @@ class QueueCache:
         """Forget the answers: the next look asks."""
         self._answers.clear()
 
-    def look(self, outline: Outline) -> dict[int, JobState]:
+    def batch_states(self, outline: Outline) -> dict[int, JobState]:
         """Return batch -> state of what is in flight of a task.
 
         Raises
@@ -76,8 +76,8 @@ class QueueCache:
         """
         found: dict[int, JobState] = {}
         for submission in open_submissions(outline):
-            scheduler = scheduler_of(outline, submission.scheduler)
-            found |= batch_states(submission, self.states(submission, scheduler))
+            scheduler = find_scheduler(outline, submission.scheduler)
+            found |= by_batch(submission, self.element_states(submission, scheduler))
         return found
 
     def _ask(self, submission: Submission, scheduler: Scheduler) -> _Answer:
@@ -98,7 +98,7 @@ def open_submissions(outline: Outline) -> list[Submission]:
     return [each for each in list_submissions(outline.layout.jobs) if not each.over]
 
 
-def batch_states(submission: Submission, states: States) -> dict[int, JobState]:
+def by_batch(submission: Submission, states: States) -> dict[int, JobState]:
     """Return batch -> state of those that are in the queue, or may be.
 
     Parameters
@@ -116,7 +116,7 @@ def batch_states(submission: Submission, states: States) -> dict[int, JobState]:
     return {number: states[element] for element, number in enumerate(numbers) if element in states}
 
 
-def scheduler_of(outline: Outline, name: str) -> Scheduler:
+def find_scheduler(outline: Outline, name: str) -> Scheduler:
     """Return a scheduler by the class name that a submission of a task names.
 
     Raises
@@ -125,7 +125,7 @@ def scheduler_of(outline: Outline, name: str) -> Scheduler:
         If nobody provides it any more, not even the task file.
     """
     try:
-        return scheduler_named(name)
+        return create_scheduler(name)
     except LookupError as error:
         with open_task(outline) as task:
             if type(task.scheduler).__name__ == name:

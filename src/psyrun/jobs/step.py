@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, NoAnswerError, SchedulerError, SubmitLimitError
-from psyrun.jobs.queue import open_submissions, scheduler_of
+from psyrun.jobs.queue import find_scheduler, open_submissions
 from psyrun.jobs.tracker import JobTracker
 from psyrun.options import RunSize
 from psyrun.scheduler import JobSpec, JobState
@@ -57,7 +57,7 @@ class Outcome:
 
     Parameters
     ----------
-    survey
+    progress
         How far the task is.
     in_flight
         Batches in the hands of jobs: one each.
@@ -65,14 +65,14 @@ class Outcome:
         What the user should know.
     """
 
-    survey: PlanProgress
+    progress: PlanProgress
     in_flight: frozenset[int] = frozenset()
     messages: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
         """Whether all rows have values."""
-        return self.survey.complete
+        return self.progress.complete
 
 
 def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: QueueCache) -> Outcome:
@@ -154,7 +154,7 @@ def collect(plan: Plan, layout: Layout) -> Outcome:
         if not layout.process.exists() or layout.process.read_bytes() != receipt:
             write_atomic(layout.process, receipt)
         forget_submissions(layout.jobs, {batch.number for batch in plan.batches})
-    return Outcome(survey=survey)
+    return Outcome(progress=survey)
 
 
 class _Step:
@@ -178,7 +178,7 @@ class _Step:
         self.flights.forget_others()
         adopted = self.flights.cancel_outdated(self.flights.find(), self.plan)
         states = self.flights.look(adopted)
-        if self.scheduler.attended and any(states.values()):
+        if not self.scheduler.detached and any(states.values()):
             # We hold the lock, so their psy is gone: they end, and what they leave is ours to do.
             self._follow(adopted)
         else:
@@ -202,7 +202,7 @@ class _Step:
         for submission in self._submit(todo, processes):
             submissions.append(submission)
             self.flying |= dict.fromkeys(submission.numbers, JobState.QUEUED)
-        if self.scheduler.attended:
+        if not self.scheduler.detached:
             self._follow(submissions)
         elif submissions:
             self._submit_merge(submissions)
@@ -232,13 +232,13 @@ class _Step:
         return RunSize(rows=rows, batches=len(numbers), processes=processes)
 
     def _processes(self) -> int | None:
-        if not self.scheduler.attended:  # A job employs as many as it was granted cores.
+        if self.scheduler.detached:  # A job employs as many as it was granted cores.
             return self.task.pool_size
         return self.options.processes or self.task.pool_size or self._cores
 
     def _count_cores(self) -> int | None:
         """Return the cores that this machine grants, or None where jobs run elsewhere."""
-        if not self.scheduler.attended:
+        if self.scheduler.detached:
             return None
         import joblib
 
@@ -399,8 +399,8 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCa
         What batch systems say.
     """
     counter = {outline.name: RowCounter() for outline in outlines}
-    before = {outline.name: len(queues.look(outline)) for outline in outlines}
-    polls = [scheduler_of(o, each.scheduler).poll for o in outlines for each in open_submissions(o)]
+    before = {outline.name: len(queues.batch_states(outline)) for outline in outlines}
+    polls = [find_scheduler(o, each.scheduler).poll for o in outlines for each in open_submissions(o)]
     interval, most = min(polls, default=(1.0, 1.0))
     due = time.monotonic() + interval
     while True:
@@ -411,7 +411,7 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCa
                 return
         if time.monotonic() >= due:
             queues.refresh()
-            now = {outline.name: queues.look(outline) for outline in outlines}
+            now = {outline.name: queues.batch_states(outline) for outline in outlines}
             if any(len(now[name]) < count or not count for name, count in before.items()):
                 return
             for name, states in now.items():

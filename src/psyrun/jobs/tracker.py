@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psyrun.errors import DirtyError, NoAnswerError, PsyrunError
-from psyrun.jobs.queue import batch_states, open_submissions, scheduler_of
+from psyrun.jobs.queue import by_batch, find_scheduler, open_submissions
 from psyrun.scheduler import JobState
 from psyrun.workdir import list_submissions, write_submission
 
@@ -68,7 +68,7 @@ class JobTracker:
         """
         kind = type(self.scheduler).__name__
         for name in {each.scheduler for each in open_submissions(self.outline)} - {kind}:
-            other = replace(self, scheduler=scheduler_of(self.outline, name))
+            other = replace(self, scheduler=find_scheduler(self.outline, name))
             for each in other.find():
                 if other.look([each])[each.token]:
                     raise DirtyError(
@@ -92,16 +92,16 @@ class JobTracker:
         return {each.token: self._look(each) for each in submissions}
 
     def _look(self, submission: Submission) -> dict[int, JobState]:
-        if not self.scheduler.attended:
-            states = self.queues.states(submission, self.scheduler)
+        if self.scheduler.detached:
+            states = self.queues.element_states(submission, self.scheduler)
             if states is None:
                 kind = type(self.scheduler).__name__
                 self._say(f"{kind} does not answer: nothing is submitted again meanwhile")
-            return batch_states(submission, states)
+            return by_batch(submission, states)
         jobs = [submission.job] if submission.job else []
         states = (self.scheduler.query(jobs) or {}).get(submission.job or "", {})
         # A worker on another host: whoever attended it has lost the lock, and may be lost altogether.
-        return batch_states(submission, states) if states.get(-1) is JobState.RUNNING else {}
+        return by_batch(submission, states) if states.get(-1) is JobState.RUNNING else {}
 
     def _say(self, message: str) -> None:
         if message not in self.messages:
@@ -125,7 +125,7 @@ class JobTracker:
         """Cancel submissions none of whose batches the plan wants; return the others."""
         wanted = {batch.number for batch in plan.batches}
         outdated = [each for each in submissions if wanted.isdisjoint(each.numbers)]
-        if not outdated or self.scheduler.attended:
+        if not outdated or not self.scheduler.detached:
             return list(submissions)
         flying = sum(map(len, self.look(outdated).values()))
         try:
@@ -260,9 +260,9 @@ class JobTracker:
         said = self._last_words(submission, element) if lost or why is None else None
         if said is not None and said.startswith(_ERROR):
             return said.removeprefix(_ERROR)
-        if why is None and lost and not self.scheduler.attended:
+        if why is None and lost and self.scheduler.detached:
             why = f"job {submission.job} left the queue without its rows"
-        return f"{why} ({said})" if why and said and not self.scheduler.attended else why
+        return f"{why} ({said})" if why and said and self.scheduler.detached else why
 
     def _last_words(self, submission: Submission, element: int) -> str | None:
         """Return the last error in the log; where the worker did not even begin, the last line."""
@@ -274,13 +274,13 @@ class JobTracker:
         if found:
             return found + said.strip()
         lines = text.strip().splitlines()
-        return lines[-1].strip()[:200] if lines and not begun and not self.scheduler.attended else None
+        return lines[-1].strip()[:200] if lines and not begun and self.scheduler.detached else None
 
     def _tell(self, why: str, elements: Sequence[tuple[Submission, int]]) -> None:
         submission, element = elements[0]
         own = self.outline.layout.log / f"{submission.numbers[element]}.log"
         log = own if own.exists() else self._log(submission)
-        head = why if self.scheduler.attended else f"{len(elements):,} of its jobs ended early: {why}"
+        head = why if not self.scheduler.detached else f"{len(elements):,} of its jobs ended early: {why}"
         self._say(f"{head}\n  (log: {self.outline.layout.relative(log)})")
 
     def _path(self, submission: Submission) -> Path:
@@ -309,7 +309,7 @@ def count_active(outline: Outline, queues: QueueCache) -> int:
     """
     flying = 0
     for name in {each.scheduler for each in open_submissions(outline)}:
-        flights = JobTracker(outline, scheduler_of(outline, name), queues, [])
+        flights = JobTracker(outline, find_scheduler(outline, name), queues, [])
         flying += sum(map(len, flights.look(flights.find()).values()))
     return flying
 
@@ -329,7 +329,7 @@ def _open_flights(outline: Outline, queues: QueueCache) -> Iterator[tuple[JobTra
     """Yield the open submissions of a task whose ids are known, by scheduler."""
     there = open_submissions(outline)
     for name in sorted({each.scheduler for each in there}):
-        flights = JobTracker(outline, scheduler_of(outline, name), queues, [])
+        flights = JobTracker(outline, find_scheduler(outline, name), queues, [])
         yield flights, [each for each in there if each.scheduler == name and each.job]
 
 
@@ -345,7 +345,7 @@ def explain_ends(outline: Outline, queues: QueueCache, survey: PlanProgress) -> 
     unfinished = missing | {progress.batch.number for progress in survey.batches if progress.failed}
     with suppress(PsyrunError):  # Then nobody tells.
         for flights, ours in _open_flights(outline, queues):
-            if flights.scheduler.attended:
+            if not flights.scheduler.detached:
                 continue
             flying = flights.look(ours)
             for each in flights.ask_ends(ours, flying, unfinished):
@@ -360,7 +360,7 @@ def note_ends(outline: Outline, queues: QueueCache, survey: PlanProgress) -> Non
     """Write down why jobs of a task ended early, which batch systems soon forget."""
     unfinished = {progress.batch.number for progress in survey.batches if progress.missing or progress.failed}
     for flights, ours in _open_flights(outline, queues):
-        if not flights.scheduler.attended:
+        if flights.scheduler.detached:
             flights.note_ends(ours, flights.look(ours), unfinished)
 
 
@@ -376,12 +376,12 @@ def cancel_jobs(outline: Outline, queues: QueueCache) -> int:
     """
     cancelled = 0
     for name in {each.scheduler for each in open_submissions(outline)}:
-        scheduler = scheduler_of(outline, name)
+        scheduler = find_scheduler(outline, name)
         flights = JobTracker(outline, scheduler, queues, [])
         ours = [each for each in flights.find() if each.job]
-        states = {each.token: queues.states(each, scheduler) for each in ours}
+        states = {each.token: queues.element_states(each, scheduler) for each in ours}
         scheduler.cancel([job for each in ours for job in (each.job, each.merge) if job])
         cancelled += sum(len(found or ()) for found in states.values())
-        for each in ours if not scheduler.attended else ():
+        for each in ours if scheduler.detached else ():
             write_submission(outline.layout.jobs, replace(each, ended={"-1": "cancelled"}, over=True))
     return cancelled

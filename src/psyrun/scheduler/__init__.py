@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from psyrun.scheduler.protocol import JobSpec as JobSpec
     from psyrun.scheduler.protocol import JobState as JobState
     from psyrun.scheduler.protocol import Scheduler as Scheduler
-    from psyrun.scheduler.registry import scheduler_named as scheduler_named
+    from psyrun.scheduler.registry import create_scheduler as create_scheduler
     from psyrun.scheduler.slurm import Slurm as Slurm
     from psyrun.scheduler.sqsub import Sqsub as Sqsub
 else:
@@ -26,7 +26,7 @@ else:
         batchsystem="BatchSystem Entry Option job_script",
         local="ImmediateRun Local",
         protocol="JobSpec JobState STOPPED Scheduler",
-        registry="scheduler_named",
+        registry="create_scheduler",
         slurm="Slurm",
         sqsub="Sqsub",
     )

@@ -69,7 +69,7 @@ class BatchSystem(ABC):
         Not used: where psyrun 0.8 kept job scripts.
     """
 
-    attended: bool = False
+    detached: bool = True
     poll: tuple[float, float] = (10.0, 60.0)
     grace: float = 90.0
     required: Mapping[str, str] = MappingProxyType({})

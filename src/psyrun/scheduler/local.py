@@ -31,7 +31,7 @@ class Local:
     options: Mapping[str, str] = MappingProxyType({})
     required: Mapping[str, str] = MappingProxyType({})
     inherited: Collection[str] = ()
-    attended: bool = True
+    detached: bool = False
     poll: tuple[float, float] = (0.02, 0.5)
     grace: float = 0.0
 

@@ -84,8 +84,8 @@ class Scheduler(Protocol):
     inherited
         The options of `scheduler_args` that hold for the job which merges too, where there are no
         `merge_args`.
-    attended
-        Whether jobs end with the process that submitted them, so that it has to wait for them.
+    detached
+        Whether jobs outlive the process that submitted them; psy waits for those that do not.
     poll
         Seconds between two queries: at first, and at the most.
     grace
@@ -107,7 +107,7 @@ class Scheduler(Protocol):
         """The names of options that hold for the job which merges too."""
         ...
 
-    attended: bool
+    detached: bool
     poll: tuple[float, float]
     grace: float
 

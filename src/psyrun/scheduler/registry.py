@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from psyrun.scheduler.protocol import Scheduler
 
 
-def scheduler_named(name: str) -> Scheduler:
+def create_scheduler(name: str) -> Scheduler:
     """Return a scheduler of this class name: one of ours, or of the entry points ``psyrun.schedulers``.
 
     Raises

@@ -124,7 +124,7 @@ class Slurm(BatchSystem):
         """Return what squeue lists of the user's jobs."""
         argv = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%K|%T|%j"]
         try:
-            return list(read_queue(self.run(argv, env=_plain_env())))
+            return list(parse_queue(self.run(argv, env=_plain_env())))
         except NoAnswerError:
             return None
 
@@ -136,8 +136,8 @@ class Slurm(BatchSystem):
         listing = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"]
         found: dict[tuple[str, int], str | None] = {}
         for argv, read in (
-            ([*accounting, f"--jobs={','.join(sorted(job_ids))}"], read_accounting),
-            ([*listing, "--Format=ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|"], read_ended),
+            ([*accounting, f"--jobs={','.join(sorted(job_ids))}"], parse_accounting),
+            ([*listing, "--Format=ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|"], parse_ended),
         ):
             try:
                 found |= read(self.run(argv, env=_plain_env()))
@@ -171,16 +171,16 @@ def _throttle(spec: JobSpec) -> str:
 
 def warning_seconds(timelimit: Any) -> int:
     """Return how long before its time limit a job is told: a twentieth of it, from 10 to 120 s."""
-    limit = read_seconds(str(timelimit)) if timelimit is not None else None
+    limit = parse_limit(str(timelimit)) if timelimit is not None else None
     return 60 if limit is None else int(min(120, max(10, limit / 20)))
 
 
-def read_seconds(limit: str) -> float | None:
+def parse_limit(limit: str) -> float | None:
     """Return a time limit of Slurm in seconds; None where it is none.
 
     Examples
     --------
-    >>> read_seconds("90"), read_seconds("1:30"), read_seconds("2:00:00"), read_seconds("1-12")
+    >>> parse_limit("90"), parse_limit("1:30"), parse_limit("2:00:00"), parse_limit("1-12")
     (5400.0, 90.0, 7200.0, 129600.0)
     """
     found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit.strip())
@@ -196,12 +196,12 @@ def read_seconds(limit: str) -> float | None:
 # ---------------------------------------------------------------------- reading answers
 
 
-def read_queue(text: str) -> Iterator[Entry]:
+def parse_queue(text: str) -> Iterator[Entry]:
     r"""Read lines ``job|element|state|name``.
 
     Examples
     --------
-    >>> [(each.job, each.element, each.state.name) for each in read_queue("7|0|RUNNING|a|b\n8|N/A|ODD|c\n")]
+    >>> [(each.job, each.element, each.state.name) for each in parse_queue("7|0|RUNNING|a|b\n8|N/A|ODD|c\n")]
     [('7', 0, 'RUNNING'), ('8', -1, 'UNKNOWN')]
     """
     for line in text.splitlines():
@@ -210,7 +210,7 @@ def read_queue(text: str) -> Iterator[Entry]:
         yield Entry(job=job, element=number, state=_STATES.get(state, JobState.UNKNOWN), said=name)
 
 
-def read_ended(text: str) -> dict[tuple[str, int], str | None]:
+def parse_ended(text: str) -> dict[tuple[str, int], str | None]:
     """Read lines ``job|element|state|wait status|`` of jobs that ended; None: as it should be."""
     found = {}
     for line in text.splitlines():
@@ -221,12 +221,12 @@ def read_ended(text: str) -> dict[tuple[str, int], str | None]:
     return found
 
 
-def read_accounting(text: str) -> dict[tuple[str, int], str | None]:
+def parse_accounting(text: str) -> dict[tuple[str, int], str | None]:
     r"""Read lines ``job_element|state|exit:signal`` of jobs that ended; None: as it should be.
 
     Examples
     --------
-    >>> read_accounting("7_0|COMPLETED|0:0\n7_1|CANCELLED by 0|0:15\n7_[2-3]|PENDING|0:0\n8|FAILED|3:0\n")
+    >>> parse_accounting("7_0|COMPLETED|0:0\n7_1|CANCELLED by 0|0:15\n7_[2-3]|PENDING|0:0\n8|FAILED|3:0\n")
     {('7', 0): None, ('7', 1): 'CANCELLED', ('8', -1): 'FAILED (exit 3)'}
     """
     found = {}

@@ -76,7 +76,7 @@ class Sqsub(BatchSystem):
     def list_queue(self) -> list[Entry] | None:
         """Return what sqjobs lists."""
         try:
-            return list(read_jobs(self.run(["sqjobs"])))
+            return list(parse_jobs(self.run(["sqjobs"])))
         except NoAnswerError:
             return None
         except SchedulerError as error:
@@ -97,13 +97,13 @@ def _id_file(spec: JobSpec) -> Path:
     return spec.log.with_name(f"{spec.token}.id")
 
 
-def read_jobs(text: str) -> Iterator[Entry]:
+def parse_jobs(text: str) -> Iterator[Entry]:
     r"""Read the lines ``jobid queue state ncpus time command`` below two lines of heading.
 
     Examples
     --------
     >>> text = "jobid queue state ncpus time command\n----- ----- ----- ----- ---- -------\n"
-    >>> [(each.job, each.state.name) for each in read_jobs(text + "12 serial *Q 1 10s /bin/bash a b\n")]
+    >>> [(each.job, each.state.name) for each in parse_jobs(text + "12 serial *Q 1 10s /bin/bash a b\n")]
     [('12', 'QUEUED')]
     """
     for line in text.splitlines()[_HEADING_LINES:]:

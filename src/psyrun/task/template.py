@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from psyrun.scheduler import Local, scheduler_named
+from psyrun.scheduler import Local, create_scheduler
 from psyrun.task.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def write_template(name: str, scheduler: str) -> str:
     LookupError
         If nobody provides that scheduler.
     """
-    found = scheduler_named(scheduler)
+    found = create_scheduler(scheduler)
     default = type(found) is Local
     imports = "from psyrun import Param" if default else f"from psyrun import Param, {scheduler}"
     lines = [_HEAD.format(imports=imports)]
