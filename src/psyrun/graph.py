@@ -20,7 +20,7 @@ from doit.loader import generate_tasks
 from psyrun.errors import PsyrunError, TaskFileError, explain
 from psyrun.jobs import QueueCache, finish, process
 from psyrun.merge import merge
-from psyrun.options import RunOptions, Silence, Watcher
+from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.split import compute_digests, is_unmanaged_result, split
 from psyrun.task import read_outlines
@@ -69,7 +69,7 @@ class Run:
     root: Path
     taskdir: str = "psy-tasks"
     options: RunOptions = field(default_factory=RunOptions)
-    watcher: Watcher = field(default_factory=Silence)
+    watcher: Watcher = field(default_factory=Watcher)
     queues: QueueCache | None = None
     errors: dict[str, Exception] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)

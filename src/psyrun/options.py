@@ -1,9 +1,9 @@
-"""Options: what a user asked a run to do, and who watches it."""
+"""Options of a run, and the listener to its progress."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What a user asked a run to do.
+    """Options of a run, as the user gave them.
 
     Parameters
     ----------
@@ -22,15 +22,15 @@ class RunOptions:
     force
         Evaluate everything again, and overwrite results that psyrun did not write.
     retry
-        Try rows that failed before once more.
+        Try failed rows once more.
     wait
         Wait, in the process step, for jobs of a batch system.
     processes
-        Children of a local worker; None: what the task file says, else what the machine grants.
+        Child processes of a local worker; None: as the task file says, else one per core.
     tried
-        Task -> batches that were in the hands of jobs before, in this same run: not to be submitted again.
+        Task -> batches that this same run submitted before: not to be submitted again.
     named
-        The tasks that `keep` and `force` are about, not others that these need; None: all.
+        Tasks that `keep` and `force` apply to; None: all.
     """
 
     keep: bool = False
@@ -42,26 +42,26 @@ class RunOptions:
     named: frozenset[str] | None = None
 
     def for_task(self, task: str) -> RunOptions:
-        """Return the options as one task is to understand them."""
+        """Return the options that apply to one task."""
         if self.named is None or task in self.named:
             return self
         return replace(self, keep=False, force=False)
 
     def for_next_pass(self, tried: Mapping[str, frozenset[int]]) -> RunOptions:
-        """Return the options for another pass of the same run: what was tried is not tried again."""
+        """Return the options for another pass of the same run, which does not try again."""
         return replace(self, force=False, retry=False, tried=tried)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSize:
-    """What is begun.
+    """Amount of work that a process step begins.
 
     Parameters
     ----------
     rows, batches
-        How many there are to evaluate.
+        Numbers to evaluate.
     processes
-        How many evaluate them, where that is known.
+        Processes that evaluate them, where that is known.
     """
 
     rows: int
@@ -69,33 +69,17 @@ class RunSize:
     processes: int | None
 
 
-class Watcher(Protocol):
-    """Told what happens while a task is at work. It must not raise."""
+class Watcher:
+    """Listener to messages and progress of tasks; this one shows nothing. Its methods must not raise."""
 
     def note(self, task: str, message: str) -> None:
         """Take a message for the user."""
 
-    def start(self, task: str, survey: PlanProgress, load: RunSize) -> None:
-        """Take note that rows of a task are being evaluated."""
+    def start(self, task: str, progress: PlanProgress, size: RunSize) -> None:
+        """Take the amount of work that begins."""
 
-    def progress(self, task: str, survey: PlanProgress) -> None:
-        """Take note of how far a task is."""
-
-    def end(self, task: str) -> None:
-        """Take note that nobody looks at the task any more."""
-
-
-class Silence:
-    """A watcher that says nothing."""
-
-    def note(self, task: str, message: str) -> None:
-        """Say nothing."""
-
-    def start(self, task: str, survey: PlanProgress, load: RunSize) -> None:
-        """Say nothing."""
-
-    def progress(self, task: str, survey: PlanProgress) -> None:
-        """Say nothing."""
+    def progress(self, task: str, progress: PlanProgress) -> None:
+        """Take the progress of a task."""
 
     def end(self, task: str) -> None:
-        """Say nothing."""
+        """Take the end of a task's progress."""

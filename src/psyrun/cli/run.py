@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import FrameType
 
-    from psyrun.cli.progress import LogWatcher, TerminalWatcher
+    from psyrun.cli.progress import LogWatcher
     from psyrun.cli.status import Status
     from psyrun.options import RunOptions
     from psyrun.source import SourceCache
@@ -172,7 +172,7 @@ def _make_passes(run: Run, names: Sequence[str]) -> Iterator[Run]:
 
 
 @contextmanager
-def _warnings_to(watcher: LogWatcher | TerminalWatcher) -> Iterator[None]:
+def _warnings_to(watcher: LogWatcher) -> Iterator[None]:
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
         watcher.note("psy", str(message))
 
