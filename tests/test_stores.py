@@ -19,7 +19,7 @@ import psyrun.store
 from psyrun.errors import StoreError
 from psyrun.store import AutodetectStore, ChunkStore, H5Store, NpzStore, PickleStore, Store
 from psyrun.store.columns import describe, join
-from psyrun.store.names import escape, unescape
+from psyrun.store.encoding import escape, unescape
 
 STORES = {"pickle": PickleStore, "npz": NpzStore, "h5": H5Store}
 ARRAY_STORES = {"npz": NpzStore, "h5": H5Store}
@@ -542,7 +542,7 @@ def test_a_column_that_an_interrupted_append_left_short_is_filled(file):
 
 
 def test_a_node_of_many_blocks_is_rewritten_and_filled(file, monkeypatch):
-    monkeypatch.setattr("psyrun.store.nodes._BLOCK", 64)
+    monkeypatch.setattr("psyrun.store.h5_nodes._BLOCK", 64)
     path = file(H5Store())
     H5Store().save(path, {"x": list(range(100)), "s": [str(i) for i in range(100)], "u": [2**63] * 100})
     H5Store().append(path, {"x": [[0.5, 1.5]], "s": ["much longer"], "y": [1], "u": [5]})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from psyrun.store import text
+from psyrun.store import encoding
 from psyrun.store.columns import as_array, describe, survey
 from psyrun.store.protocol import count_rows
 
@@ -92,6 +92,6 @@ def assemble(chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]]) -> dic
         start += count
     kinds = {"text": "U", "bytes": "S"}
     return {
-        name: text.compact(arrays[name], kinds[column.kind]) if column.kind in kinds else arrays[name]
+        name: encoding.compact(arrays[name], kinds[column.kind]) if column.kind in kinds else arrays[name]
         for name, column in columns.items()
     }

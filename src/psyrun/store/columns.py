@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from psyrun.store import text
+from psyrun.store import encoding
 from psyrun.store.protocol import count_rows
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _is_exact(value: int) -> bool:
 
 
 def _describe_strings(kind: str, values: Iterable[Any], name: str) -> Column:
-    width = max(map(len, text.encode(values)), default=1)
+    width = max(map(len, encoding.encode(values)), default=1)
     return Column(kind=kind, width=max(width, 1), types=frozenset({name}))
 
 

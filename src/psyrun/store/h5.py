@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import StoreError
 from psyrun.store.columns import Column, describe, join, survey
-from psyrun.store.nodes import (
+from psyrun.store.h5_nodes import (
     create_node,
     extend_node,
     find_group,
@@ -31,7 +31,7 @@ class H5Store:
     """Keeps a table in an HDF5 file, as one array (n, ...) per column below `node`; the rest is left alone.
 
     How values become arrays is told in `psyrun.store.columns`, how arrays become nodes in
-    `psyrun.store.nodes`. Numbers, strings, bytes, dates, time differences and arrays of them can be kept,
+    `psyrun.store.h5_nodes`. Numbers, strings, bytes, dates, time differences and arrays of them can be kept,
     objects can't. Rows are written and appended block by block, without holding the table; one row is read
     without the others.
 

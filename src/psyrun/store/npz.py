@@ -13,7 +13,7 @@ from psyrun.disk import replacing
 from psyrun.errors import StoreError
 from psyrun.store.arrays import assemble
 from psyrun.store.columns import describe
-from psyrun.store.names import escape, unescape
+from psyrun.store.encoding import escape, unescape
 from psyrun.store.pickle import dump
 from psyrun.store.protocol import count_rows, locate_row
 

@@ -3,7 +3,7 @@
 Attributes of a node say what HDF5 can't: ``psyrun_kind`` (`Column.kind`), ``psyrun_position`` (among the
 columns, from 0), ``psyrun_dtype`` of dates and time differences, which are kept as int64, and
 ``psyrun_shape`` of values that have an axis of length 0, which is kept as 1. The group has ``psyrun_rows``,
-the number of rows that all columns have. Strings are fixed-width, as `psyrun.store.text` encodes them, so
+the number of rows that all columns have. Strings are fixed-width, as `psyrun.store.encoding` encodes them, so
 that any HDF5 reader shows them. A node without these attributes is somebody else's array: it is read as it
 is, and becomes one of ours when it is appended to.
 """
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from psyrun.errors import StoreError
-from psyrun.store import text
+from psyrun.store import encoding
 from psyrun.store.arrays import build
 from psyrun.store.columns import Column, describe, join
-from psyrun.store.names import escape, unescape
+from psyrun.store.encoding import escape, unescape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -135,7 +135,7 @@ def extend_node(node: Any, values: Sequence[Any] | NDArray[Any], column: Column)
     elif column.kind == "missing":
         array = np.full(shape, np.nan)
     elif column.kind in _STRINGS:
-        array = np.array(text.encode(array.ravel().tolist()), dtype).reshape(shape)
+        array = np.array(encoding.encode(array.ravel().tolist()), dtype).reshape(shape)
     node.append(array.astype(dtype, copy=False))
 
 
@@ -151,7 +151,7 @@ def read_node(node: Any, start: int, stop: int) -> NDArray[Any]:
     if lacking:  # An append was interrupted, or the arrays are not ours.
         column = join(describe(array), Column(holes=True))
         array = np.concatenate([build(array, column), build([None] * lacking, column)])
-    return text.compact(array, _STRINGS[kind]) if kind in _STRINGS else array
+    return encoding.compact(array, _STRINGS[kind]) if kind in _STRINGS else array
 
 
 def _is_ours(node: Any) -> bool:
@@ -179,7 +179,7 @@ def _decode(node: Any, stored: NDArray[Any]) -> NDArray[Any]:
     if kind == "missing":
         return np.full(len(stored), None)
     if kind in _STRINGS:
-        strings = text.decode(stored.ravel().tolist())
+        strings = encoding.decode(stored.ravel().tolist())
         array = np.empty(stored.size, dtype=object)
         array[:] = strings if kind == "text" else [s if s is None else s.encode("latin-1") for s in strings]
         return array.reshape(stored.shape)
