@@ -20,6 +20,7 @@ from psyrun.errors import StoreError
 from psyrun.store import AutodetectStore, ChunkStore, H5Store, NpzStore, PickleStore, Store
 from psyrun.store.columns import describe, join
 from psyrun.store.encoding import escape, unescape
+from psyrun.testing import KINDS, ChunkContract, StoreContract
 
 STORES = {"pickle": PickleStore, "npz": NpzStore, "h5": H5Store}
 ARRAY_STORES = {"npz": NpzStore, "h5": H5Store}
@@ -61,6 +62,26 @@ def is_missing(value):
     if isinstance(value, (float, complex, np.inexact)):
         return bool(np.isnan(value))
     return value is None or (isinstance(value, (np.datetime64, np.timedelta64)) and bool(np.isnat(value)))
+
+
+class TestPickleStore(StoreContract):
+    @pytest.fixture
+    def store(self):
+        return PickleStore()
+
+
+class TestNpzStore(ChunkContract):
+    @pytest.fixture
+    def store(self):
+        return NpzStore()
+
+
+class TestH5Store(ChunkContract):
+    kinds = tuple(kind for kind in KINDS if kind != "object")
+
+    @pytest.fixture
+    def store(self):
+        return H5Store()
 
 
 def round_trip(store, path, data):

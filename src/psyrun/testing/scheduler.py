@@ -1,16 +1,4 @@
-"""Contract tests for authors of plug-ins: what psyrun relies on, as classes of tests for pytest to collect.
-
-A subclass provides the fixture `scheduler`, and takes what its system can do::
-
-    from psyrun.testing import ArrayContract, ExplainContract, QueueContract
-
-    class TestMySystem(QueueContract, ArrayContract, ExplainContract):
-        options = {"timelimit": 1}
-
-        @pytest.fixture
-        def scheduler(self):
-            return MySystem()
-"""
+"""What psyrun relies on of schedulers."""
 
 from __future__ import annotations
 
