@@ -185,7 +185,7 @@ class _Nodes:
         def act(keep_rows: bool = False, again: bool = False) -> Any:
             options = self.run.options.for_task(self.outline.name)
             if keep_rows or again:
-                options = replace(options, keep=keep_rows, force=again)
+                options = replace(options, adopt=keep_rows, force=again)
             try:
                 return action(options)
             except PsyrunError as error:
@@ -206,7 +206,7 @@ class _Nodes:
         layout = self.outline.layout
         given = task.options or {}
         options = self.run.options.for_task(self.outline.name)
-        if options.force or options.keep or given.get("again") or given.get("keep_rows"):
+        if options.force or options.adopt or given.get("again") or given.get("keep_rows"):
             return False
         plan = read_plan(layout)
         if plan is None or is_unmanaged_result(layout, plan):

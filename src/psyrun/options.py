@@ -17,8 +17,8 @@ class RunOptions:
 
     Parameters
     ----------
-    keep
-        Count rows of older code as current, and keep rows that the space no longer names.
+    adopt
+        Adopt rows of older code and of earlier results (``--continue``).
     force
         Evaluate everything again, and overwrite results that psyrun did not write.
     retry
@@ -30,10 +30,10 @@ class RunOptions:
     tried
         Task -> batches that this same run submitted before: not to be submitted again.
     named
-        Tasks that `keep` and `force` apply to; None: all.
+        Tasks that `adopt` and `force` apply to; None: all.
     """
 
-    keep: bool = False
+    adopt: bool = False
     force: bool = False
     retry: bool = True
     wait: bool = False
@@ -45,7 +45,7 @@ class RunOptions:
         """Return the options that apply to one task."""
         if self.named is None or task in self.named:
             return self
-        return replace(self, keep=False, force=False)
+        return replace(self, adopt=False, force=False)
 
     def for_next_pass(self, tried: Mapping[str, frozenset[int]]) -> RunOptions:
         """Return the options for another pass of the same run, which does not try again."""

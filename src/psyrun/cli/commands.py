@@ -85,8 +85,8 @@ _TASKS = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=_
 _pass_project = click.pass_obj
 
 
-_KEEP = click.option(
-    "-c", "--continue", "keep", is_flag=True, help="Keep rows of older code, and rows that left the space."
+_ADOPT = click.option(
+    "-c", "--continue", "adopt", is_flag=True, help="Keep rows of older code, and rows that left the space."
 )
 _FORCE = click.option(
     "-f", "--force", is_flag=True, help="Evaluate everything again, overwrite foreign results."
@@ -94,12 +94,12 @@ _FORCE = click.option(
 _NO_RETRY = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
 
 
-def _read_options(tasks: Sequence[str], *, keep: bool, force: bool, **more: Any) -> RunOptions:
+def _read_options(tasks: Sequence[str], *, adopt: bool, force: bool, **more: Any) -> RunOptions:
     from psyrun.options import RunOptions
 
-    if keep and force:
+    if adopt and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
-    return RunOptions(keep=keep, force=force, named=frozenset(tasks) if tasks else None, **more)
+    return RunOptions(adopt=adopt, force=force, named=frozenset(tasks) if tasks else None, **more)
 
 
 def _open_project(taskdir: str) -> Project:
@@ -167,7 +167,7 @@ def cli(context: click.Context, taskdir: str) -> None:
 
 @cli.command()
 @_TASKS
-@_KEEP
+@_ADOPT
 @_FORCE
 @click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes on this machine.")
 @_NO_RETRY
@@ -177,7 +177,7 @@ def cli(context: click.Context, taskdir: str) -> None:
 def run(
     project: Project,
     tasks: tuple[str, ...],
-    keep: bool,
+    adopt: bool,
     force: bool,
     jobs: int | None,
     no_retry: bool,
@@ -202,7 +202,7 @@ def run(
     """
     from psyrun.cli.run import Talk, confirm_rerun, run_passes, worst
 
-    options = _read_options(tasks, keep=keep, force=force, retry=not no_retry, processes=jobs)
+    options = _read_options(tasks, adopt=adopt, force=force, retry=not no_retry, processes=jobs)
     selection = project.select(tasks)
     code = _complain_of(selection.broken)
     if not selection.outlines:
@@ -217,11 +217,11 @@ def run(
 
 @cli.command()
 @_TASKS
-@_KEEP
+@_ADOPT
 @_FORCE
 @_NO_RETRY
 @_pass_project
-def plan(project: Project, tasks: tuple[str, ...], keep: bool, force: bool, no_retry: bool) -> int:
+def plan(project: Project, tasks: tuple[str, ...], adopt: bool, force: bool, no_retry: bool) -> int:
     """Say what psy run would do, and do nothing.
 
     \b
@@ -231,7 +231,7 @@ def plan(project: Project, tasks: tuple[str, ...], keep: bool, force: bool, no_r
     """
     from psyrun.cli.forecast import Preview
 
-    options = _read_options(tasks, keep=keep, force=force, retry=not no_retry)
+    options = _read_options(tasks, adopt=adopt, force=force, retry=not no_retry)
     selection = project.select(tasks)
     _complain_of(selection.broken)
     preview = Preview(selection.cache, options)

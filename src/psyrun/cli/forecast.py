@@ -149,7 +149,7 @@ class StaleRowsFinder:
         self._changing.add(outline.result)
         old = read_plan(outline.layout)
         digests = compute_digests(outline, self._cache)
-        if old is None or options.keep or options.force:
+        if old is None or options.adopt or options.force:
             return None
         if digests.code != old.code:
             return self._weigh(outline, old, digests)

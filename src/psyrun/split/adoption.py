@@ -42,7 +42,7 @@ def is_unmanaged_result(layout: Layout, plan: Plan | None) -> bool:
 def refuse_unmanaged_result(outline: Outline, plan: Plan | None, options: RunOptions) -> None:
     """Raise DirtyError where there is a foreign result, and nobody said what is to become of it."""
     layout = outline.layout
-    if options.force or options.keep or not is_unmanaged_result(layout, plan):
+    if options.force or options.adopt or not is_unmanaged_result(layout, plan):
         return
     why = "psyrun did not write this file"
     if layout.receipt.exists():

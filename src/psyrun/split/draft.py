@@ -99,12 +99,12 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptio
     space = _old_space(layout, old, digests) or _evaluate_space(task)
     number = _next_number(layout, old)
     adopted = _adopted(old, digests, options)
-    codes = None if options.keep else {digests.code, *adopted}
+    codes = None if options.adopt else {digests.code, *adopted}
     since = number if options.force else old.since if old is not None else 0
     existing = _read_existing(layout, codes, since)
-    keep: list[list[tuple[int, range]]] = [old.segments()] if old is not None and options.keep else []
+    keep: list[list[tuple[int, range]]] = [old.segments()] if old is not None and options.adopt else []
     found = None
-    if options.keep and is_unmanaged_result(layout, old):
+    if options.adopt and is_unmanaged_result(layout, old):
         batch = find_adopted(layout, existing)
         if batch is None:
             found = read_unmanaged_result(task, number, digests.code, list(space.columns))

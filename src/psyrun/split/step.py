@@ -72,7 +72,7 @@ def _is_settled(outline: Outline, options: RunOptions, digests: Digests) -> bool
     refuse_unmanaged_result(outline, old, options)
     if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
         return False
-    if options.force or is_unmanaged_result(layout, old) or (options.keep and not _is_finished(layout, old)):
+    if options.force or is_unmanaged_result(layout, old) or (options.adopt and not _is_finished(layout, old)):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
     if current != old or not layout.plan.exists():
@@ -93,7 +93,7 @@ def _plan_anew(outline: Outline, options: RunOptions, digests: Digests) -> None:
         if old is not None and is_current(layout, old) and has_inputs(old, layout):
             restore_journals(task, old)
         draft = draft_plan(task, digests, old, options)
-        if old is not None and not (outline.overwrite_dirty or options.force or options.keep):
+        if old is not None and not (outline.overwrite_dirty or options.force or options.adopt):
             _refuse_dirty(outline, old, draft)
         _write(draft, layout, outline)
 
