@@ -163,7 +163,7 @@ MUTATIONS = [
     Mutation(
         "no receipt before the result",
         "merge.py",
-        '        write_receipt(layout, {"format": FORMAT})\n',
+        "        write_receipt(layout, {})\n",
         "",
         "test_disk.py",
     ),

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from psyrun.workdir import JournalFile, Plan
 
 
-FORMAT = 1
 _CHUNK_ROWS = 10_000
 _CACHED_ROWS = 200_000
 
@@ -92,7 +91,6 @@ def merge(outline: Outline, options: RunOptions) -> Merged:
             _store(task.store, temporary, reader)
         status = temporary.stat()
         content = {
-            "format": FORMAT,
             "mtime": status.st_mtime_ns,
             "next_batch": plan.next_batch,
             "process": file_digest(layout.process),
@@ -101,7 +99,7 @@ def merge(outline: Outline, options: RunOptions) -> Merged:
             "table": plan.table_digest,
         }
         # Without any receipt, the result would be taken for somebody else's.
-        write_receipt(layout, {"format": FORMAT})
+        write_receipt(layout, {})
     write_receipt(layout, content)
     return Merged(written=True, filled=tuple(sorted(reader.find_lacking())))
 

@@ -1,4 +1,4 @@
-"""Plan."""
+"""The plan: the batches of the current space."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import sys
 import zlib
 from array import array
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, NewerFormatError
+from psyrun.workdir.jsonfile import encode_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,8 +117,7 @@ class Plan:
 
     def to_json(self) -> bytes:
         """Encode; equal plans give equal bytes."""
-        content = {"format": FORMAT, "checksum": self.checksum(), **self._fields()}
-        return json.dumps(content, indent=0, sort_keys=True).encode() + b"\n"
+        return encode_json(FORMAT, {"checksum": self.checksum(), **self._fields()})
 
     def checksum(self) -> int:
         """Return the CRC-32 of the content."""
@@ -135,29 +136,18 @@ def read_plan(layout: Layout) -> Plan | None:
     FormatError
         If the file is damaged, or a newer psyrun wrote it.
     """
-    plan = _read(layout.plan)
-    if plan is not None:
-        return plan
+    with suppress(FileNotFoundError):
+        return _read(layout.plan)
     try:
         return _read(layout.plan_copy)
     except NewerFormatError:
         raise
-    except FormatError:  # Without it, psy run plans anew.
+    except (FileNotFoundError, FormatError):  # Without it, psy run plans anew.
         return None
 
 
-def _read(path: Path) -> Plan | None:
-    try:
-        content = json.loads(path.read_bytes())
-        version = content.pop("format")
-        plan = _decode(content) if version == FORMAT else None
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{path}: damaged ({error}); delete it, psy run makes it anew") from error
-    if plan is None:
-        raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun")
-    return plan
+def _read(path: Path) -> Plan:
+    return read_json(path, FORMAT, _decode, cure="delete it, psy run makes it anew")
 
 
 def _decode(content: dict[str, Any]) -> Plan:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
+from psyrun.errors import FormatError
+from psyrun.workdir.jsonfile import encode_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,32 +25,27 @@ FORMAT = 1
 def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
     """Name the journals that hold the rows of a plan: a function of their content alone."""
     journals = [list(end) for batch in plan.batches for end in records[batch.number].ends]
-    content = {"format": FORMAT, "table": plan.table_digest, "journals": journals}
-    return json.dumps(content, indent=0, sort_keys=True).encode() + b"\n"
+    return encode_json(FORMAT, {"table": plan.table_digest, "journals": journals})
 
 
 def read_receipt(path: Path) -> dict[str, Any] | None:
     """Read a receipt; None where there is none that can be used."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    known = isinstance(content, dict) and content.get("format") == FORMAT
-    return content if known and _are_ends(content.get("journals", [])) else None
+    with suppress(OSError, FormatError):
+        return read_json(path, FORMAT, _check, cure="delete it")
+    return None
 
 
-def _are_ends(value: Any) -> bool:
-    """Whether a value is what a receipt says of journals."""
-    return isinstance(value, list) and all(
-        isinstance(end, list)
-        and [type(part) for part in end] == [str, int, int]
-        and end[0].partition("-")[0].isdecimal()
-        for end in value
-    )
+def _check(content: dict[str, Any]) -> dict[str, Any]:
+    """Raise ValueError where the content is not what psyrun says of journals."""
+    for name, end, checksum in content.get("journals", ()):
+        if [type(name), type(end), type(checksum)] != [str, int, int]:
+            raise TypeError("an entry is of another kind than psyrun writes")
+        int(name.partition("-")[0])
+    return content
 
 
 def read_journal_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
-    """Read what process.json vouches for: batch number -> (journal without its suffix, bytes that count)."""
+    """Read process.json: batch number -> (journal without its suffix, bytes of it that count)."""
     ends: dict[int, list[tuple[str, int]]] = {}
     for name, end, _ in (read_receipt(path) or {}).get("journals", ()):
         ends.setdefault(int(name.partition("-")[0]), []).append((name, end))
@@ -94,4 +91,4 @@ def refresh_receipt(layout: Layout) -> None:
 
 def write_receipt(layout: Layout, content: Mapping[str, Any]) -> None:
     """Write the receipt of a result."""
-    write_atomic(layout.receipt, json.dumps(content, indent=0, sort_keys=True).encode() + b"\n")
+    write_atomic(layout.receipt, encode_json(FORMAT, content))

@@ -6,10 +6,11 @@ import json
 import secrets
 import string
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
-from psyrun.errors import FormatError, NewerFormatError
+from psyrun.workdir.jsonfile import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -119,23 +120,26 @@ def read_submission(path: Path) -> Submission:
     FormatError
         If the file is damaged, or a newer psyrun wrote it.
     """
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        version = content.pop("format")
-        if version == FORMAT:
-            batches = tuple(
-                (number, rows and tuple((first, end) for first, end in rows))
-                for number, rows in content.pop("batches")
-            )
-            found = Submission(batches=batches, exclude=tuple(content.pop("exclude")), **content)
-            _check(found, path)
-            return found
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{path}: damaged ({error}); delete it once its jobs have ended") from error
-    raise NewerFormatError(f"{path}: format {version} is not known to this psyrun; upgrade psyrun to read it")
+    return read_json(
+        path,
+        FORMAT,
+        partial(_decode, path.stem),
+        cure="delete it once its jobs have ended",
+        upgrade="upgrade psyrun to read it",
+    )
 
 
-def _check(submission: Submission, path: Path) -> None:
+def _decode(token: str, content: dict[str, Any]) -> Submission:
+    batches = tuple(
+        (number, rows and tuple((first, end) for first, end in rows))
+        for number, rows in content.pop("batches")
+    )
+    submission = Submission(batches=batches, exclude=tuple(content.pop("exclude")), **content)
+    _check(submission, token)
+    return submission
+
+
+def _check(submission: Submission, token: str) -> None:
     """Raise ValueError where a value is none that psyrun writes."""
     kinds: list[tuple[Any, type | UnionType]] = [
         (submission.scheduler, str),
@@ -145,7 +149,7 @@ def _check(submission: Submission, path: Path) -> None:
         (submission.ended, dict),
         *((number, int) for number in submission.numbers),
     ]
-    if submission.token != path.stem or not all(isinstance(value, kind) for value, kind in kinds):
+    if submission.token != token or not all(isinstance(value, kind) for value, kind in kinds):
         raise ValueError("a value is of another kind than psyrun writes")
 
 
