@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,15 @@ def test_door_shows_at_run_time_what_type_checkers_see(door):
 def test_every_folder_is_a_wing_with_a_door():
     folders = {path.name for path in HOUSE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders == {door.name for door in DOORS if door != HOUSE}
+
+
+def test_architecture_names_every_room_and_no_other():
+    text = (HOUSE.parent.parent / "ARCHITECTURE.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)?\w+(?:/|\.py))`", text))
+    there = {f"{path.parent.name}/{path.name}" for path in HOUSE.glob("*/*.py")}
+    rooms = {path.name + "/" * path.is_dir() for path in HOUSE.iterdir() if not path.name.startswith("__")}
+    rooms -= {"py.typed"}
+    assert rooms <= named, "a room is not named"
+    elsewhere = {f"{path.parent.name}/{path.name}" for path in HOUSE.parent.parent.glob("tests/*.py")}
+    for name in named - rooms - {"__init__.py"}:
+        assert name in there | elsewhere or (HOUSE.parent.parent / name).exists(), name
