@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import psyrun.store
 from psyrun.errors import StoreError
-from psyrun.store import AutodetectStore, ChunkStore, H5Store, NpzStore, PickleStore, Store
+from psyrun.store import EXTENSIONS, AutodetectStore, ChunkStore, H5Store, NpzStore, PickleStore, Store
 from psyrun.store.columns import describe, join
 from psyrun.store.encoding import escape, unescape
 from psyrun.testing import KINDS, ChunkContract, StoreContract
@@ -637,6 +637,13 @@ def test_a_million_rows_are_merged_in_little_memory(file):
 )
 def test_the_extension_chooses_the_store(name, kind):
     assert type(AutodetectStore.get_concrete_store(name)) is kind
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_stores_are_registered_with_the_extension_of_their_files(name):
+    store = getattr(psyrun, name)()
+    assert store.ext == EXTENSIONS[name][0]
+    assert {type(AutodetectStore.get_concrete_store(f"a{end}")) for end in EXTENSIONS[name]} == {type(store)}
 
 
 def test_autodetect_store_saves_appends_and_loads(tmp_path):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
+    from psyrun.store.autodetect import EXTENSIONS as EXTENSIONS
     from psyrun.store.autodetect import AutodetectStore as AutodetectStore
     from psyrun.store.h5 import H5Store as H5Store
     from psyrun.store.npz import NpzStore as NpzStore
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        autodetect="AutodetectStore",
+        autodetect="EXTENSIONS AutodetectStore",
         h5="H5Store",
         npz="NpzStore",
         pickle="DefaultStore PickleStore",

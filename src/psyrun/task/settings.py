@@ -15,7 +15,7 @@ from psyrun.backend import Backend, DistributeBackend
 from psyrun.errors import TaskFileError
 from psyrun.scheduler import Local, Scheduler
 from psyrun.source import unread_names
-from psyrun.store import Store
+from psyrun.store import EXTENSIONS, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -220,7 +220,6 @@ def _shorten(value: Any, limit: int = 60) -> str:
 # ---------------------------------------------------------------------- read off the text
 
 _OUTLINE = ("name", "workdir", "resultfile", "file_dep", "store", "exclude_from_result", "overwrite_dirty")
-_EXTENSIONS = {"PickleStore": ".pkl", "NpzStore": ".npz", "H5Store": ".h5"}
 
 
 def literal_settings(source: Source) -> dict[str, Any] | None:
@@ -301,6 +300,6 @@ def _globals_in(function: ast.stmt) -> set[str]:
 def _extension(value: ast.expr) -> str:
     function = value.func if isinstance(value, ast.Call) else value
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    if name not in _EXTENSIONS:
+    if name not in EXTENSIONS:
         raise ValueError(f"line {value.lineno}: the store is computed")
-    return _EXTENSIONS[name]
+    return EXTENSIONS[name][0]
