@@ -225,6 +225,21 @@ def test_file_without_blocks_has_no_rows(path):
         assert list(read_blocks(path)) == list(read_headers(path)) == []
 
 
+def test_journal_of_a_newer_psyrun_is_refused_and_one_that_is_damaged_is_not(path):
+    whole = encode_block([0], {"x": [1]})
+    path.write_bytes(b"PSY2" + whole[4:])
+    for read in (read_blocks, read_headers):
+        with pytest.raises(
+            NewerFormatError, match=r"0-abcdefgh\.rows: written by a newer psyrun \(format 2\)"
+        ):
+            list(read(path))
+    for content in (b"PSY2", b"PSYX" + whole[4:], b"\0" + whole[1:]):
+        path.write_bytes(content)
+        assert list(read_blocks(path)) == list(read_headers(path)) == []
+    path.write_bytes(whole + b"PSY2" + whole[4:])
+    assert len(list(read_blocks(path))) == len(list(read_headers(path))) == 1
+
+
 THREE = [
     encode_block([0, 1], {"x": [1, 2]}, (), 1.0),
     encode_block([2], {"x": [np.float64(3)]}, [Failure(3, "ValueError: no", "Traceback", 0.1, "node")], 2.0),

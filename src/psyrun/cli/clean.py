@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from psyrun.disk import find_temporaries
 from psyrun.errors import DirtyError
 from psyrun.jobs import count_active
-from psyrun.workdir import find_stale_claims, is_input, read_plan, task_lock
+from psyrun.workdir import batch_of, find_stale_claims, is_input, read_plan, task_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -75,8 +75,7 @@ def _is_ours(path: Path) -> bool:
         case "in":
             return is_input(path)
         case "out":
-            number, _, rest = path.name.partition("-")
-            return number.isdecimal() and rest.endswith((".part", ".rows"))
+            return batch_of(path.name) is not None
         case folder:
             return path.suffix in {"code": (".zip",), "log": (".log",), "jobs": (".json",)}[folder]
 
@@ -88,7 +87,8 @@ def _stale_files(layout: Layout, plan: Plan) -> Iterator[Path]:
         if path.stem not in numbers and is_input(path):
             yield path
     for path in _files_in(layout.out):
-        if path.name.partition("-")[0] not in numbers and _is_ours(path):
+        batch = batch_of(path.name)
+        if batch is not None and str(batch) not in numbers:
             yield path
     for path in _files_in(layout.code("x").parent):
         if path.suffix == ".zip" and path.stem not in codes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from psyrun.workdir import (
     read_progress,
     read_records,
     task_lock,
+    write_journal,
     write_plan,
 )
 
@@ -124,7 +124,7 @@ def restore_journals(task: Task, old: Plan) -> None:
         if lost:
             places = [place + row - rows.start for row in lost]
             values = {name: [column[i] for i in places] for name, column in table.items()}
-            _write_journal(layout, number, encode_block(lost, values))
+            write_journal(layout.out, number, encode_block(lost, values))
         place += len(rows)
 
 
@@ -152,7 +152,7 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
         found = draft.found.batch
         data = _encode(outline, plan, found.number, found.columns, draft.found.origin)
         write_atomic(layout.input(found.number), data)
-        _write_journal(layout, found.number, encode_block(range(found.size), draft.found.values))
+        write_journal(layout.out, found.number, encode_block(range(found.size), draft.found.values))
     if inputs:
         write_all(layout.inputs, {layout.input(number).name: data for number, data in inputs.items()})
     write_plan(layout, plan)
@@ -225,7 +225,3 @@ def _check_picklable(outline: Outline, name: str, values: Sequence[Any]) -> None
             f"{outline.path}: parameter {name!r} can't be pickled ({error});"
             " let the space hold something that stands for it, and make the object in execute"
         ) from error
-
-
-def _write_journal(layout: Layout, number: int, block: bytes) -> None:
-    write_atomic(layout.out / f"{number}-{secrets.token_hex(4)}.rows", block)

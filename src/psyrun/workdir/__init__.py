@@ -8,7 +8,15 @@ from psyrun._door import open_door
 
 if TYPE_CHECKING:
     from psyrun.workdir.inputs import encode_inputs, is_input, read_input_header, read_inputs
-    from psyrun.workdir.journal import Failure, JournalWriter, encode_block, read_blocks
+    from psyrun.workdir.journal import (
+        Failure,
+        JournalWriter,
+        batch_of,
+        encode_block,
+        new_journal,
+        read_blocks,
+        write_journal,
+    )
     from psyrun.workdir.layout import Layout
     from psyrun.workdir.lock import find_stale_claims, task_lock
     from psyrun.workdir.plan import Batch, Plan, read_plan, write_plan
@@ -49,7 +57,7 @@ else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         inputs="encode_inputs is_input read_input_header read_inputs",
-        journal="Failure JournalWriter encode_block read_blocks",
+        journal="Failure JournalWriter batch_of encode_block new_journal read_blocks write_journal",
         layout="Layout",
         lock="find_stale_claims task_lock",
         plan="Batch Plan read_plan write_plan",

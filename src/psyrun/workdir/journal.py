@@ -1,6 +1,7 @@
 """Journals: append-only files of finished rows.
 
-A journal is a sequence of blocks, each written in one go by the one process that owns the file::
+A journal is named ``<batch>-<run>.part``, and ``.rows`` once it is closed: 8 random characters for each run.
+It is a sequence of blocks, each written in one go by the one process that owns the file::
 
     magic "PSY1" | index length u32 | values length u64 | rows u32 | failures u32 | seconds f64 | CRC-32 u32
     index        pickle of (row numbers within the batch, failures)
@@ -8,20 +9,22 @@ A journal is a sequence of blocks, each written in one go by the one process tha
 
 All numbers are little-endian; the checksum covers header, index and values. Counting needs the headers only,
 telling which rows are done needs the index, and only a merge reads values. Readers stop at the first block
-that is damaged or cut short, and never write.
+that is damaged or cut short, and never write; they refuse a journal whose first block has a newer version.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import secrets
 import struct
 import sys
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from psyrun.disk import sync_folder
+from psyrun.disk import sync_folder, write_atomic
+from psyrun.errors import NewerFormatError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +32,27 @@ if TYPE_CHECKING:
 
 
 _MAGIC = b"PSY1"
+_SUFFIXES = (".part", ".rows")
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _HEADER = struct.Struct("<4sIQIIdI")
 _PROTOCOL = 5
+
+
+def new_journal(folder: Path, batch: int, suffix: str = ".part") -> Path:
+    """Return the path of a journal that no other process writes."""
+    run = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+    return folder / f"{batch}-{run}{suffix}"
+
+
+def batch_of(name: str) -> int | None:
+    """Return the batch that a file name of a journal names; None for other files."""
+    return parse_batch(name) if name.endswith(_SUFFIXES) else None
+
+
+def parse_batch(stem: str) -> int | None:
+    """Return the batch that a journal's name without suffix names."""
+    number, dash, _ = stem.partition("-")
+    return int(number) if dash and number.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +224,9 @@ def _read_header(file: BinaryIO, start: int, size: int) -> tuple[Header, tuple[A
         return None
     *counts, checksum = _HEADER.unpack(head)
     magic, index_length, values_length, rows, failures, seconds = counts
+    if start == 0 and magic[:3] == _MAGIC[:3] and _MAGIC < magic <= b"PSY9":
+        version = magic[3:].decode()
+        raise NewerFormatError(f"{file.name}: written by a newer psyrun (format {version}); upgrade psyrun")
     end = start + _HEADER.size + index_length + values_length
     if magic != _MAGIC or end > size:
         return None
@@ -296,6 +321,11 @@ class JournalWriter:
         self.path.rename(closed)
         sync_folder(self.path.parent)
         return closed
+
+
+def write_journal(folder: Path, batch: int, block: bytes) -> None:
+    """Write a closed journal of one block."""
+    write_atomic(new_journal(folder, batch, ".rows"), block)
 
 
 def pack_column(column: Sequence[Any]) -> tuple[str, Any]:

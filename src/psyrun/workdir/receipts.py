@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError
+from psyrun.workdir.journal import parse_batch
 from psyrun.workdir.jsonfile import encode_json, read_json
 
 if TYPE_CHECKING:
@@ -38,9 +39,8 @@ def read_receipt(path: Path) -> dict[str, Any] | None:
 def _check(content: dict[str, Any]) -> dict[str, Any]:
     """Raise ValueError where the content is not what psyrun says of journals."""
     for name, end, checksum in content.get("journals", ()):
-        if [type(name), type(end), type(checksum)] != [str, int, int]:
-            raise TypeError("an entry is of another kind than psyrun writes")
-        int(name.partition("-")[0])
+        if [type(name), type(end), type(checksum)] != [str, int, int] or parse_batch(name) is None:
+            raise ValueError("an entry is of another kind than psyrun writes")
     return content
 
 
@@ -48,7 +48,7 @@ def read_journal_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
     """Read process.json: batch number -> (journal without its suffix, bytes of it that count)."""
     ends: dict[int, list[tuple[str, int]]] = {}
     for name, end, _ in (read_receipt(path) or {}).get("journals", ()):
-        ends.setdefault(int(name.partition("-")[0]), []).append((name, end))
+        ends.setdefault(cast("int", parse_batch(name)), []).append((name, end))
     return ends
 
 

@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from psyrun.workdir.journal import read_blocks, read_headers
+from psyrun.workdir.journal import batch_of, read_blocks, read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -97,11 +97,10 @@ def list_journals(folder: Path) -> dict[int, list[JournalFile]]:
         return found
     with entries:
         for entry in entries:
-            number, _, rest = entry.name.partition("-")
-            if number.isdecimal() and rest.endswith((".part", ".rows")):
-                size = _size(entry)
-                if size is not None:
-                    found.setdefault(int(number), []).append(JournalFile(folder / entry.name, size))
+            batch = batch_of(entry.name)
+            size = None if batch is None else _size(entry)
+            if batch is not None and size is not None:
+                found.setdefault(batch, []).append(JournalFile(folder / entry.name, size))
     return {number: _dedupe(journals) for number, journals in found.items()}
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import signal
-import string
 import sys
 import threading
 import time
@@ -24,6 +22,7 @@ from psyrun.workdir import (
     JournalWriter,
     encode_block,
     list_journals,
+    new_journal,
     read_input_header,
     read_records,
     read_submission,
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 
 SYNC_SECONDS = 5.0
-_ALPHABET = string.ascii_lowercase + string.digits
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -237,8 +235,7 @@ class _Journals:
                 self._open.pop(tag).close()
 
     def _create(self, tag: int) -> JournalWriter:
-        run = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        self._open[tag] = JournalWriter(self._folder / f"{tag}-{run}.part").open()
+        self._open[tag] = JournalWriter(new_journal(self._folder, tag)).open()
         return self._open[tag]
 
     def sync(self) -> None:
