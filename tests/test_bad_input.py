@@ -421,7 +421,7 @@ def test_input_file_that_says_nothing_of_itself_is_refused(project, psy, take, h
 
 
 SUBMISSION = {
-    "format": 1,
+    "format": 2,
     "token": "p0aaaaaaaa",
     "task": "bad",
     "code": "0" * 32,
@@ -430,6 +430,8 @@ SUBMISSION = {
     "retry": True,
     "job": None,
     "exclude": [],
+    "core_variables": [],
+    "ends": {},
 }
 
 
@@ -437,11 +439,13 @@ SUBMISSION = {
     "change",
     [
         {"format": 99},
+        {"format": 1, "gone": {}, "told": {}, "ended": {}, "over": False},
         {"token": "../../victim"},
         {"job": 5},
         {"scheduler": 3},
         {"batches": [["a", None]]},
-        {"gone": 3},
+        {"ends": 3},
+        {"ends": {"1": {"since": 0.0, "reason": None, "final": True}}},
         {"unknown": 1},
     ],
     ids=lambda change: next(iter(change)),
@@ -451,7 +455,7 @@ def test_damaged_submission_is_an_error_that_names_the_cure(project, psy, take, 
     take("half", "plan.json")
     victim.write_text("mine")
     (project.root / "psy-work/bad/jobs/p0aaaaaaaa.json").write_text(json.dumps(SUBMISSION | change))
-    assert_refused(project, psy, "p0aaaaaaaa.json", "upgrade" if "format" in change else "delete it")
+    assert_refused(project, psy, "p0aaaaaaaa.json", "upgrade" if 99 in change.values() else "delete it")
     for command in (["status"], ["plan"], ["errors"]):
         assert psy(*command)[0] == 0
     assert psy("clean", "bad")[0] == 2

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
+import psyrun
 from psyrun.errors import SchedulerError
-from psyrun.scheduler import ImmediateRun, JobState, Local, Slurm, Sqsub, create_scheduler
+from psyrun.scheduler import BUILT_IN, ImmediateRun, JobState, Local, Slurm, create_scheduler, job_environment
 from psyrun.testing import GATED, ExplainContract, SchedulerContract
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + GATED
@@ -83,9 +84,34 @@ class TestImmediateRun(OnThisMachine):
         assert process.poll() == -signal.SIGTERM
 
 
-@pytest.mark.parametrize("kind", [Local, ImmediateRun, Slurm, Sqsub])
-def test_schedulers_are_found_by_name(kind):
-    assert type(create_scheduler(kind.__name__)) is kind
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_schedulers_are_found_by_name(name):
+    assert type(create_scheduler(name)) is getattr(psyrun, name)
+
+
+@pytest.mark.parametrize("kind", [Local, Slurm])
+def test_job_does_not_inherit_what_describes_the_job_around_it(kind, monkeypatch):
+    inherited = {
+        "SLURM_CONF": "site",
+        "SGE_ROOT": "site",
+        "SLURMS": "1",
+        "SBATCH_ACCOUNT": "me",
+        "NSLOTS2": "1",
+    }
+    left = (
+        "SLURM_JOB_ID",
+        "SLURMD_NODENAME",
+        "SBATCH_MEM_BIND",
+        "PBS_JOBID",
+        "SGE_TASK_ID",
+        "NSLOTS",
+        "JOB_ID",
+    )
+    for name, value in inherited.items() | dict.fromkeys(left, "1").items():
+        monkeypatch.setenv(name, value)
+    environment = job_environment(kind())
+    assert inherited.items() <= environment.items()
+    assert not environment.keys() & set(left)
 
 
 def test_unknown_scheduler_is_named():

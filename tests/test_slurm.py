@@ -441,7 +441,7 @@ def test_functions_of_the_job_name_and_merge_args(cluster, project, counted):
 
 def test_names_may_hold_any_character():
     (entry,) = parse_queue("7|0|RUNNING|a|b c.p123\n")
-    assert entry.said == "a|b c.p123"
+    assert entry.label == "a|b c.p123"
     assert entry.state is JobState.RUNNING
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,8 @@ class Queue:
     options: Mapping[str, str] = {"mem": "memory per job"}
     required: Mapping[str, str] = {"mem": "2G"}
     inherited = ()
+    core_variables = ("QUEUE_CORES",)
+    job_variables = re.compile("QUEUE_")
     detached = True
     poll = (10.0, 60.0)
     grace = 90.0

@@ -94,8 +94,8 @@ class QueueCache:
 
 
 def open_submissions(outline: Outline) -> list[Submission]:
-    """Return the submissions of a task that are not over, as far as its files tell."""
-    return [each for each in list_submissions(outline.layout.jobs) if not each.over]
+    """Return the submissions of a task that are not closed, as far as its files tell."""
+    return [each for each in list_submissions(outline.layout.jobs) if not each.closed]
 
 
 def by_batch(submission: Submission, states: States) -> dict[int, JobState]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import re
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +12,7 @@ from psyrun.errors import FormatError, NoAnswerError, SchedulerError, SubmitLimi
 from psyrun.jobs.queue import find_scheduler, open_submissions
 from psyrun.jobs.tracker import JobTracker
 from psyrun.options import RunSize
-from psyrun.scheduler import JobSpec, JobState
+from psyrun.scheduler import JobSpec, JobState, job_environment
 from psyrun.split import ensure_work_folder, report_lock_owner, restore_journals
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
@@ -42,13 +40,6 @@ if TYPE_CHECKING:
     from psyrun.options import RunOptions, Watcher
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout, Plan, PlanProgress
-
-
-# What an enclosing job says of itself is not true of the jobs that it submits.
-_FOREIGN = re.compile(
-    r"SLURM_(?!CONF$)|SLURMD_|SBATCH_(CPU|MEM)_BIND|SGE_(?!ROOT$|CELL$|\w+_PORT$|CLUSTER_NAME$)|PBS_"
-    r"|(NSLOTS|NHOSTS|NQUEUES|JOB_ID|TASK_ID)$"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +112,7 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
         outcome = collect(plan, layout)
         return replace(
             outcome,
-            in_flight=frozenset(step.flying),
+            in_flight=frozenset(step.active),
             messages=tuple(step.messages),
         )
 
@@ -167,29 +158,29 @@ class _Step:
         self.layout = task.outline.layout
         self.scheduler = task.scheduler
         self.messages: list[str] = []
-        self.flights = JobTracker(task.outline, self.scheduler, queues, self.messages)
-        self.flying: dict[int, JobState] = {}
+        self.tracker = JobTracker(task.outline, self.scheduler, queues, self.messages)
+        self.active: dict[int, JobState] = {}
         self._tallies = RowCounter()
         self._checked = False
         self._cores: int | None = None
 
     def run(self) -> None:
         """Submit what is missing and in nobody's hands; wait for jobs that end with us."""
-        self.flights.forget_others()
-        adopted = self.flights.cancel_outdated(self.flights.find(), self.plan)
-        states = self.flights.look(adopted)
+        self.tracker.drop_other_schedulers()
+        adopted = self.tracker.cancel_outdated(self.tracker.recover(), self.plan)
+        states = self.tracker.find_active(adopted)
         if not self.scheduler.detached and any(states.values()):
             # We hold the lock, so their psy is gone: they end, and what they leave is ours to do.
             self._follow(adopted)
         else:
-            self.flying = self.flights.settle(adopted, states, self._survey())
+            self.active = self.tracker.update(adopted, states, self._survey())
         survey = self._survey()
         if survey.complete:  # The headers count rows whose blocks are damaged.
             survey, _ = verify_progress(self.plan, self.layout)
         self._check_store(survey)
         todo = self._todo(survey)
         complete = [each.batch.number for each in survey.batches if each.done == each.batch.wanted]
-        self.flights.forget({*complete, *todo})
+        self.tracker.drop_ends({*complete, *todo})
         if todo:
             ensure_work_folder(self.task.outline, self.plan)
             self._submit_all(todo, survey)
@@ -201,7 +192,7 @@ class _Step:
         submissions = []
         for submission in self._submit(todo, processes):
             submissions.append(submission)
-            self.flying |= dict.fromkeys(submission.numbers, JobState.QUEUED)
+            self.active |= dict.fromkeys(submission.numbers, JobState.QUEUED)
         if not self.scheduler.detached:
             self._follow(submissions)
         elif submissions:
@@ -217,7 +208,7 @@ class _Step:
         return [
             progress.batch.number
             for progress in survey.batches
-            if progress.batch.number not in self.flying
+            if progress.batch.number not in self.active
             and progress.batch.number not in tried
             and (progress.missing > 0 or (progress.failed > 0 and self.options.retry))
         ]
@@ -285,6 +276,7 @@ class _Step:
             retry=self.options.retry,
             processes=processes,
             cores=self._cores,
+            core_variables=tuple(self.scheduler.core_variables),
             timeout=self.task.timeout,
             exclude=self.task.outline.exclude,
         )
@@ -304,7 +296,7 @@ class _Step:
         except SchedulerError:
             path.unlink()
             raise
-        submission = submission.with_job(job)
+        submission = replace(submission, job=job)
         write_submission(self.layout.jobs, submission)
         return submission
 
@@ -340,7 +332,7 @@ class _Step:
             token=token,
             log=self.layout.log / f"{token}.log",
             folder=root,
-            env={key: value for key, value in os.environ.items() if not _FOREIGN.match(key)},
+            env=job_environment(self.scheduler),
             options={key: value(name) if callable(value) else value for key, value in options.items()},
             prologue=None if prologue is None else (root / self.task.outline.path).parent / prologue,
             **more,
@@ -353,7 +345,7 @@ class _Step:
         interval, most = self.scheduler.poll
         try:
             while True:
-                states = self.flights.look(submissions)
+                states = self.tracker.find_active(submissions)
                 began = time.monotonic()
                 survey = self._survey()
                 self.watcher.progress(self.task.name, survey)
@@ -365,7 +357,7 @@ class _Step:
         except BaseException:
             self.scheduler.cancel([submission.job for submission in submissions if submission.job])
             raise
-        self.flying = self.flights.settle(submissions, states, survey)
+        self.active = self.tracker.update(submissions, states, survey)
 
     def _check_store(self, survey: PlanProgress) -> None:
         """Find with the first finished row, not with the last, that the store can't hold the values."""

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from psyrun.scheduler.protocol import JobSpec as JobSpec
     from psyrun.scheduler.protocol import JobState as JobState
     from psyrun.scheduler.protocol import Scheduler as Scheduler
+    from psyrun.scheduler.registry import BUILT_IN as BUILT_IN
     from psyrun.scheduler.registry import create_scheduler as create_scheduler
+    from psyrun.scheduler.registry import job_environment as job_environment
     from psyrun.scheduler.slurm import Slurm as Slurm
     from psyrun.scheduler.sqsub import Sqsub as Sqsub
 else:
@@ -26,7 +28,7 @@ else:
         batchsystem="BatchSystem Entry Option job_script",
         local="ImmediateRun Local",
         protocol="JobSpec JobState STOPPED Scheduler",
-        registry="create_scheduler",
+        registry="BUILT_IN create_scheduler job_environment",
         slurm="Slurm",
         sqsub="Sqsub",
     )

@@ -1,4 +1,4 @@
-"""Batch systems that commands drive: what they share. A file each holds what differs."""
+"""Shared code of batch systems that commands drive; each has a file with what differs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from psyrun.scheduler.protocol import JobSpec, JobState
 
 
-_ASK_SECONDS = 60.0  # a controller that is down answers after some seconds
+_QUERY_SECONDS = 60.0  # a controller that is down answers after some seconds
 _SUBMIT_SECONDS = 300.0  # some sites make submitters wait on purpose
-_MANY = 500  # ids in one command
+_IDS_PER_COMMAND = 500
+_NEVER = re.compile(r"(?!)")  # matches nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An entry of `scheduler_args`: the arguments that it becomes, `{}` being its value, and its meaning."""
+    """An entry of `scheduler_args`: its arguments of the command, `{}` being its value, and its meaning."""
 
     argv: tuple[str, ...]
     meaning: str
@@ -46,18 +47,15 @@ class Entry:
     job, element
         The job's id and the element of the array; -1 stands for all of a job that is not an array.
     state
-        None where it has ended, and the system still lists it.
-    said
-        What to tell jobs by: a name, or the command.
-    why
-        Why it ended, where that was not as it should.
+        None where it has ended and is still listed.
+    label
+        Name or command of the job, which contains its token.
     """
 
     job: str
     element: int
     state: JobState | None
-    said: str = ""
-    why: str | None = None
+    label: str = ""
 
 
 class BatchSystem(ABC):
@@ -69,21 +67,24 @@ class BatchSystem(ABC):
         Not used: where psyrun 0.8 kept job scripts.
     """
 
+    option_table: Mapping[str, Option]
+    required: Mapping[str, str] = MappingProxyType({})
+    inherited: Collection[str] = ()
+    core_variables: Sequence[str] = ()
+    job_variables: re.Pattern[str] = _NEVER
+    index_variable: str = ""  # holds the element of an array
+    first_index: int = 0
     detached: bool = True
     poll: tuple[float, float] = (10.0, 60.0)
     grace: float = 90.0
-    required: Mapping[str, str] = MappingProxyType({})
-    inherited: Collection[str] = ()
-    table: Mapping[str, Option]
-    index: str = ""  # variable that tells the element
-    first: int = 0  # what the system counts elements from
-    no_answer: re.Pattern[str] = re.compile(r"(?!)")
-    limited: re.Pattern[str] = re.compile(r"(?!)")
-    unknown_job: re.Pattern[str] = re.compile(r"(?!)")
+    # Patterns of what a failed command prints.
+    unreachable: re.Pattern[str] = _NEVER
+    limit_reached: re.Pattern[str] = _NEVER
+    unknown_job: re.Pattern[str] = _NEVER
 
     def __init__(self, workdir: str | os.PathLike[str] | None = None) -> None: ...  # noqa: B027 - psyrun 0.8 took it
 
-    # ------------------------------------------------------------------ what differs
+    # ------------------------------------------------------------------ dialects
 
     @abstractmethod
     def array_limit(self) -> int:
@@ -99,7 +100,7 @@ class BatchSystem(ABC):
 
     @abstractmethod
     def list_queue(self) -> list[Entry] | None:
-        """Return what is in the user's queue; None where there is no answer."""
+        """Return the entries of the user's queue; None where there is no answer."""
 
     @abstractmethod
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
@@ -109,18 +110,18 @@ class BatchSystem(ABC):
     def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:
         """Return the command that cancels."""
 
-    # ------------------------------------------------------------------ what they share
+    # ------------------------------------------------------------------ shared
 
     @property
     def options(self) -> Mapping[str, str]:
-        """Name -> what it means, for each option that `scheduler_args` may hold."""
-        return {name: option.meaning for name, option in self.table.items()}
+        """Option of `scheduler_args` -> its meaning."""
+        return {name: option.meaning for name, option in self.option_table.items()}
 
     def build_options(self, options: Mapping[str, Any]) -> list[str]:
-        """Return the arguments for options; such that are None are left out."""
+        """Return the arguments for options; None leaves one out."""
         return [
             part
-            for name, option in self.table.items()
+            for name, option in self.option_table.items()
             if options.get(name) is not None
             for part in option.build(options[name])
         ]
@@ -133,7 +134,7 @@ class BatchSystem(ABC):
         SubmitLimitError
             If the site takes no more jobs at the moment.
         NoAnswerError
-            If nobody knows whether it was accepted.
+            If it is unknown whether it was accepted.
         SchedulerError
             If it was refused for another reason.
         """
@@ -143,7 +144,7 @@ class BatchSystem(ABC):
         except NoAnswerError:
             raise
         except SchedulerError as error:
-            if self.limited.search(error.output):
+            if self.limit_reached.search(error.output):
                 raise SubmitLimitError(error.argv, error.returncode, error.output) from error
             raise
         return self.read_id(spec, printed)
@@ -153,7 +154,7 @@ class BatchSystem(ABC):
         entries = self.list_queue() if tokens else []
         if entries is None:
             return None
-        return {token: entry.job for entry in entries for token in tokens if token in entry.said}
+        return {token: entry.job for entry in entries for token in tokens if token in entry.label}
 
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]] | None:
         """Return job id -> element -> state, asking once for all; None where there is no answer."""
@@ -168,11 +169,11 @@ class BatchSystem(ABC):
         return dict(states)
 
     def cancel(self, job_ids: Collection[str]) -> None:
-        """Cancel these jobs and no others; ids that nobody knows any more are none of our business."""
+        """Cancel these jobs and no others; ids that the system no longer knows are no error."""
         ids = sorted(job_ids)
-        for start in range(0, len(ids), _MANY):
+        for start in range(0, len(ids), _IDS_PER_COMMAND):
             try:
-                self.run(self.cancel_argv(ids[start : start + _MANY]))
+                self.run(self.cancel_argv(ids[start : start + _IDS_PER_COMMAND]))
             except SchedulerError as error:
                 if any(line and not self.unknown_job.search(line) for line in error.output.splitlines()):
                     raise
@@ -181,7 +182,7 @@ class BatchSystem(ABC):
         self,
         argv: Sequence[str],
         *,
-        seconds: float = _ASK_SECONDS,
+        seconds: float = _QUERY_SECONDS,
         env: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> str:
@@ -214,13 +215,23 @@ class BatchSystem(ABC):
         output = done.stderr + done.stdout
         if done.returncode == 0:
             return done.stdout
-        if self.no_answer.search(output):
+        if self.unreachable.search(output):
             raise NoAnswerError(argv, done.returncode, output)
         raise SchedulerError(argv, done.returncode, output)
 
 
 def job_script(spec: JobSpec, index: str, first: int) -> list[str]:
-    """Return the script that a job runs, and its arguments."""
+    """Return the script of a job and its arguments.
+
+    Parameters
+    ----------
+    spec
+        The submission.
+    index
+        Variable that holds the element of an array; empty for a job that is not an array.
+    first
+        Index of the first element.
+    """
     script = Path(__file__).with_name("job.sh")
     prologue = "" if spec.prologue is None else str(spec.prologue)
     return [str(script), prologue, index, str(first), *spec.argv]

@@ -1,8 +1,8 @@
 #!/bin/bash
 # job.sh PROLOGUE INDEX FIRST COMMAND...
-# What a job runs: it sources the script PROLOGUE and becomes COMMAND. INDEX is the name of the variable that
-# tells the element of an array, counted from FIRST; then COMMAND gets --element N, counted from 0. PROLOGUE
-# and INDEX may be empty. Nothing here is made of a user's text.
+# The script of a job: it sources the script PROLOGUE and becomes COMMAND. INDEX is the name of the variable
+# that holds the element of an array, counted from FIRST; then COMMAND gets --element N, counted from 0.
+# PROLOGUE and INDEX may be empty. No text of a user is part of this script.
 prologue=$1 index=$2 first=$3
 shift 3
 if [ -n "$index" ]; then

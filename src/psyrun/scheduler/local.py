@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from psyrun.errors import SchedulerError
 from psyrun.scheduler.protocol import STOPPED, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from psyrun.scheduler.protocol import JobSpec
 
@@ -31,6 +32,8 @@ class Local:
     options: Mapping[str, str] = MappingProxyType({})
     required: Mapping[str, str] = MappingProxyType({})
     inherited: Collection[str] = ()
+    core_variables: Sequence[str] = ()  # the worker is told how many cores to use
+    job_variables: re.Pattern[str] = re.compile(r"(?!)")
     detached: bool = False
     poll: tuple[float, float] = (0.02, 0.5)
     grace: float = 0.0
@@ -62,11 +65,11 @@ class Local:
         return job_id
 
     def find(self, tokens: Collection[str]) -> Mapping[str, str]:
-        """Return nothing: a worker ends with whoever could not write its id down."""
+        """Return nothing: a worker whose id was not written down ended with the psy that started it."""
         return {}
 
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]]:
-        """Tell which workers run; element -1 stands for all elements of a submission."""
+        """Return the states of workers that run; element -1 stands for all elements of a submission."""
         return {job_id: {-1: state} for job_id in job_ids if (state := self._state(job_id)) is not None}
 
     def _state(self, job_id: str) -> JobState | None:
@@ -113,7 +116,7 @@ class ImmediateRun(Local):
 def _parse(job_id: str) -> tuple[str, int, str]:
     host, _, rest = job_id.partition("/")
     pid, _, start = rest.partition("/")
-    # What is no id of ours is no process: 0 never is one.
+    # No process has the id 0, which stands for whatever is not an id of ours.
     return (host, int(pid), start) if pid.isdecimal() else (socket.gethostname(), 0, "")
 
 

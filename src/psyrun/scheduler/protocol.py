@@ -1,4 +1,4 @@
-"""What a scheduler is: it takes submissions, tells about jobs, and cancels them."""
+"""The interface of schedulers: they take submissions, report on jobs, and cancel them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
@@ -15,7 +16,7 @@ STOPPED = 75  # exit code of a worker that was asked to end
 
 
 class JobState(enum.Enum):
-    """What a batch system says of an array element that it still knows. Gone ones are not mentioned."""
+    """State of an array element in the queue of a batch system."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -32,15 +33,15 @@ class JobSpec:
         The command. A scheduler that runs an array appends ``--element`` and the element's index; one
         that does not runs it once, as it is, for all elements.
     name
-        What the job is called in messages, ``<task>:process``.
+        Name of the job in messages, ``<task>:process``.
     token
         A short name that no other submission has: a letter, then letters and digits.
     indices
-        The elements of the array, from 0; empty for a job that is no array.
+        The elements of the array, from 0; empty for a job that is not an array.
     throttle
-        How many elements may run at a time; None: as many as there are.
+        How many elements may run at a time; None: all.
     log
-        Where the batch system writes what the job prints before it writes its own log.
+        File for what the job prints before it writes its own log.
     folder
         Working directory, absolute.
     env
@@ -67,7 +68,7 @@ class JobSpec:
 
     @property
     def title(self) -> str:
-        """What to call the job in the queue: short, unique, and it tells the task."""
+        """Name of the job in the queue: short, unique, and beginning with the task's."""
         return f"{self.name.partition(':')[0]}.{self.token}"
 
 
@@ -77,15 +78,10 @@ class Scheduler(Protocol):
 
     Attributes
     ----------
-    options
-        Name -> what it means, for each option that `scheduler_args` may hold.
-    required
-        The options that have to be set, each with an example of its value.
-    inherited
-        The options of `scheduler_args` that hold for the job which merges too, where there are no
-        `merge_args`.
     detached
         Whether jobs outlive the process that submitted them; psy waits for those that do not.
+    job_variables
+        Pattern of environment variables that describe a job; a job submitted from within does not get them.
     poll
         Seconds between two queries: at first, and at the most.
     grace
@@ -94,26 +90,27 @@ class Scheduler(Protocol):
 
     @property
     def options(self) -> Mapping[str, str]:
-        """Name -> what it means."""
-        ...
+        """Option of `scheduler_args` -> its meaning."""
 
     @property
     def required(self) -> Mapping[str, str]:
-        """Name -> example, of options that have to be set."""
-        ...
+        """Option that has to be set -> example of a value."""
 
     @property
     def inherited(self) -> Collection[str]:
-        """The names of options that hold for the job which merges too."""
-        ...
+        """Options of `scheduler_args` for the job that merges too, where there are no `merge_args`."""
+
+    @property
+    def core_variables(self) -> Sequence[str]:
+        """Environment variables that hold the cores granted to a job; the first that is a number counts."""
 
     detached: bool
+    job_variables: re.Pattern[str]
     poll: tuple[float, float]
     grace: float
 
     def array_limit(self) -> int:
         """Return the largest index plus one; 1 where there are no arrays."""
-        ...
 
     def submit(self, spec: JobSpec) -> str:
         """Submit and return the job's id.
@@ -123,31 +120,26 @@ class Scheduler(Protocol):
         SubmitLimitError
             If the site takes no more jobs at the moment.
         NoAnswerError
-            If nobody knows whether it was accepted.
+            If it is unknown whether it was accepted.
         SchedulerError
             If it refuses for another reason.
         """
-        ...
 
     def find(self, tokens: Collection[str]) -> Mapping[str, str] | None:
-        """Return token -> job id for those that it knows, to heal a crash around `submit`.
+        """Return token -> job id of those in the queue; None where there is no answer.
 
-        None where there is no answer.
+        So jobs are found whose id was not written down because of a crash around `submit`.
         """
-        ...
 
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]] | None:
         """Return job id -> element -> state, asking once for all; None where there is no answer.
 
-        A job or an element that is not in the queue any more is left out. Element -1 stands for all
+        A job or an element that has left the queue is left out. Element -1 stands for all
         elements of a job that is not an array.
         """
-        ...
 
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
         """Return (job id, element) -> why it ended, such as TIMEOUT, where the system tells."""
-        ...
 
     def cancel(self, job_ids: Collection[str]) -> None:
         """Cancel these jobs and no others."""
-        ...

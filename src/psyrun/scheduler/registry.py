@@ -1,17 +1,17 @@
-"""Schedulers by name."""
+"""Schedulers by name, and what psyrun knows of all their systems together."""
 
 from __future__ import annotations
 
+import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from psyrun.scheduler.local import ImmediateRun, Local
-from psyrun.scheduler.slurm import Slurm
-from psyrun.scheduler.sqsub import Sqsub
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from psyrun.scheduler.protocol import Scheduler
+
+
+# Not entry points: to read those takes longer than all else that `psy status` does of jobs in flight.
+BUILT_IN = ("ImmediateRun", "Local", "Slurm", "Sqsub")
 
 
 def create_scheduler(name: str) -> Scheduler:
@@ -20,20 +20,30 @@ def create_scheduler(name: str) -> Scheduler:
     Raises
     ------
     LookupError
-        If nobody provides it.
+        If no installed package provides it.
     """
-    ours: dict[str, Callable[[], Scheduler]] = {
-        "ImmediateRun": ImmediateRun,
-        "Local": Local,
-        "Slurm": Slurm,
-        "Sqsub": Sqsub,
-    }
-    if name in ours:
-        return ours[name]()
+    if name in BUILT_IN:
+        return _create(name)
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group="psyrun.schedulers", name=name):
+    entries = entry_points(group="psyrun.schedulers")
+    for entry in entries.select(name=name):
         scheduler: Scheduler = entry.load()()
         return scheduler
-    known = sorted({*ours, *(entry.name for entry in entry_points(group="psyrun.schedulers"))})
+    known = sorted({*BUILT_IN, *entries.names})
     raise LookupError(f"no scheduler {name!r}; there are {', '.join(known)}")
+
+
+def job_environment(scheduler: Scheduler) -> dict[str, str]:
+    """Return the environment for a job: that of this process, less what describes a job around it."""
+    patterns = [each.job_variables for each in (scheduler, *map(_create, BUILT_IN))]
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not any(pattern.match(name) for pattern in patterns)
+    }
+
+
+def _create(name: str) -> Scheduler:
+    scheduler: Scheduler = getattr(import_module("psyrun.scheduler"), name)()
+    return scheduler

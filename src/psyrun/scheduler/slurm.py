@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from psyrun.scheduler.protocol import JobSpec
 
 
-_TABLE = {
+_OPTIONS = {
     "timelimit": Option(("--time={}",), "time limit: minutes, or [days-]hours:minutes:seconds"),
     "memory": Option(("--mem={}",), "memory per node: MiB, or with a unit such as 4G"),
     "memory_per_cpu": Option(("--mem-per-cpu={}",), "memory per core: MiB, or with a unit such as 4G"),
@@ -34,33 +34,18 @@ _TABLE = {
     "max_running": Option((), "so many jobs run at a time at most"),
     "extra": Option((), "further options of sbatch, such as ['--exclusive']"),
 }
-_RUNNING: tuple[str, ...] = (
-    "RUNNING",
-    "COMPLETING",
-    "CONFIGURING",
-    "SUSPENDED",
-    "STOPPED",
-    "RESIZING",
-    "SIGNALING",
-    "STAGE_OUT",
+_RUNNING = "RUNNING COMPLETING CONFIGURING SUSPENDED STOPPED RESIZING SIGNALING STAGE_OUT"
+_QUEUED = "PENDING REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT"
+_ENDED = (
+    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED LAUNCH_FAILED NODE_FAIL"
+    " OUT_OF_MEMORY PREEMPTED RECONFIG_FAIL REVOKED TIMEOUT"
 )
-_QUEUED = ("PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
-_ENDED: tuple[str, ...] = (
-    "BOOT_FAIL",
-    "CANCELLED",
-    "COMPLETED",
-    "DEADLINE",
-    "FAILED",
-    "LAUNCH_FAILED",
-    "NODE_FAIL",
-)
-_ENDED += ("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT")
 _STATES: Mapping[str, JobState | None] = MappingProxyType(
-    dict.fromkeys(_RUNNING, JobState.RUNNING)
-    | dict.fromkeys(_QUEUED, JobState.QUEUED)
-    | dict.fromkeys(_ENDED, None)
+    dict.fromkeys(_RUNNING.split(), JobState.RUNNING)
+    | dict.fromkeys(_QUEUED.split(), JobState.QUEUED)
+    | dict.fromkeys(_ENDED.split(), None)
 )
-_USUAL_ARRAY = 1001  # MaxArraySize where the site sets none
+_DEFAULT_ARRAY_LIMIT = 1001  # MaxArraySize where the site sets none
 
 
 class Slurm(BatchSystem):
@@ -76,17 +61,21 @@ class Slurm(BatchSystem):
     Options are explained by ``psy new-task --scheduler Slurm``, and in the manual of ``sbatch``.
     """
 
-    table = MappingProxyType(_TABLE)
+    option_table = MappingProxyType(_OPTIONS)
     inherited = (
         *("timelimit", "memory", "memory_per_cpu", "partition", "account", "qos", "constraint"),
         "extra",
     )
-    index = "SLURM_ARRAY_TASK_ID"
-    no_answer = re.compile(
+    core_variables = ("SLURM_CPUS_PER_TASK",)
+    job_variables = re.compile(r"SLURM_(?!CONF$)|SLURMD_|SBATCH_(CPU|MEM)_BIND")
+    index_variable = "SLURM_ARRAY_TASK_ID"
+    unreachable = re.compile(
         r"Unable to contact|Communication connection failure|Socket timed out|Connection refused"
         r"|Zero Bytes were transmitted|Transport endpoint|Slurm backup controller in standby"
     )
-    limited = re.compile(r"MaxSubmitJob|MaxJobCount|Resource temporarily unavailable|temporarily unable")
+    limit_reached = re.compile(
+        r"MaxSubmitJob|MaxJobCount|Resource temporarily unavailable|temporarily unable"
+    )
     unknown_job = re.compile(r"Invalid job id|already comple|Job/step already")
 
     def __init__(self, workdir: str | os.PathLike[str] | None = None) -> None:
@@ -98,7 +87,7 @@ class Slurm(BatchSystem):
         if self._limit is None:
             config = self.run(["scontrol", "show", "config"])
             found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
-            self._limit = max(1, int(found[1])) if found else _USUAL_ARRAY
+            self._limit = max(1, int(found[1])) if found else _DEFAULT_ARRAY_LIMIT
         return self._limit
 
     def submit_argv(self, spec: JobSpec) -> list[str]:
@@ -107,21 +96,22 @@ class Slurm(BatchSystem):
         # Relative: in an absolute path, a % would begin a pattern.
         argv += [f"--chdir={spec.folder}", f"--output={os.path.relpath(spec.log, spec.folder)}"]
         argv += self.build_options(spec.options)
-        warning = warning_seconds(spec.options.get("timelimit"))
-        argv.append(f"--signal=B:USR1@{warning}")
+        argv.append(f"--signal=B:USR1@{warning_seconds(spec.options.get('timelimit'))}")
         if spec.after:
             argv += [f"--dependency=afterany:{':'.join(spec.after)}", "--kill-on-invalid-dep=yes"]
         if spec.indices:
-            argv.append(f"--array={_span(spec.indices)}{_throttle(spec)}")
+            first, last = spec.indices[0], spec.indices[-1]
+            span = str(first) if first == last else f"{first}-{last}"
+            argv.append(f"--array={span}{_throttle(spec)}")
         argv += _arguments(spec.options.get("extra") or ())
-        return argv + job_script(spec, self.index if spec.indices else "", self.first)
+        return argv + job_script(spec, self.index_variable if spec.indices else "", self.first_index)
 
     def read_id(self, spec: JobSpec, printed: str) -> str:
         """Return the id, which a name of a cluster may follow."""
         return printed.strip().partition(";")[0]
 
     def list_queue(self) -> list[Entry] | None:
-        """Return what squeue lists of the user's jobs."""
+        """Return the entries of the user's jobs in squeue."""
         argv = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%K|%T|%j"]
         try:
             return list(parse_queue(self.run(argv, env=_plain_env())))
@@ -129,19 +119,19 @@ class Slurm(BatchSystem):
             return None
 
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
-        """Return why elements ended: what squeue still lists of them, and what accounting knows."""
+        """Return why elements ended, from accounting and from what squeue still lists."""
         if not job_ids:
             return {}
         accounting = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
         listing = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"]
         found: dict[tuple[str, int], str | None] = {}
-        for argv, read in (
+        for argv, parse in (
             ([*accounting, f"--jobs={','.join(sorted(job_ids))}"], parse_accounting),
             ([*listing, "--Format=ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|"], parse_ended),
         ):
             try:
-                found |= read(self.run(argv, env=_plain_env()))
-            except SchedulerError:  # There is no accounting, or nobody answers: then nobody tells.
+                found |= parse(self.run(argv, env=_plain_env()))
+            except SchedulerError:  # There is no accounting, or no answer.
                 continue
         return {key: why for key, why in found.items() if why is not None and key[0] in job_ids}
 
@@ -151,17 +141,13 @@ class Slurm(BatchSystem):
 
 
 def _plain_env() -> dict[str, str]:
-    """Return the environment without what would change the format of answers, or hide some."""
+    """Return the environment without variables that change the format of answers, or hide some."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
 
 
 def _arguments(extra: str | Sequence[object]) -> list[str]:
-    """Return arguments that are given as a list, or as one would type them."""
+    """Return arguments that are given as a list, or as in a shell."""
     return shlex.split(extra) if isinstance(extra, str) else [str(each) for each in extra]
-
-
-def _span(indices: Sequence[int]) -> str:
-    return f"{indices[0]}-{indices[-1]}" if len(indices) > 1 else str(indices[0])
 
 
 def _throttle(spec: JobSpec) -> str:
@@ -170,13 +156,13 @@ def _throttle(spec: JobSpec) -> str:
 
 
 def warning_seconds(timelimit: Any) -> int:
-    """Return how long before its time limit a job is told: a twentieth of it, from 10 to 120 s."""
-    limit = parse_limit(str(timelimit)) if timelimit is not None else None
+    """Return how long before its time limit a job gets a signal: a twentieth of it, from 10 to 120 s."""
+    limit = None if timelimit is None else parse_limit(str(timelimit))
     return 60 if limit is None else int(min(120, max(10, limit / 20)))
 
 
 def parse_limit(limit: str) -> float | None:
-    """Return a time limit of Slurm in seconds; None where it is none.
+    """Return a time limit of Slurm in seconds; None where it is not in Slurm's format.
 
     Examples
     --------
@@ -193,11 +179,11 @@ def parse_limit(limit: str) -> float | None:
     return float(days or 0) * 86400 + sum(part * unit for part, unit in zip(parts, units))
 
 
-# ---------------------------------------------------------------------- reading answers
+# ---------------------------------------------------------------------- parsing answers
 
 
 def parse_queue(text: str) -> Iterator[Entry]:
-    r"""Read lines ``job|element|state|name``.
+    r"""Parse lines ``job|element|state|name``.
 
     Examples
     --------
@@ -207,11 +193,11 @@ def parse_queue(text: str) -> Iterator[Entry]:
     for line in text.splitlines():
         job, element, state, name = line.split("|", 3)
         number = int(element) if element.isdecimal() else -1
-        yield Entry(job=job, element=number, state=_STATES.get(state, JobState.UNKNOWN), said=name)
+        yield Entry(job=job, element=number, state=_STATES.get(state, JobState.UNKNOWN), label=name)
 
 
 def parse_ended(text: str) -> dict[tuple[str, int], str | None]:
-    """Read lines ``job|element|state|wait status|`` of jobs that ended; None: as it should be."""
+    """Parse lines ``job|element|state|wait status|`` of jobs that ended; None: successfully."""
     found = {}
     for line in text.splitlines():
         job, element, state, status, *_ = line.split("|")
@@ -222,7 +208,7 @@ def parse_ended(text: str) -> dict[tuple[str, int], str | None]:
 
 
 def parse_accounting(text: str) -> dict[tuple[str, int], str | None]:
-    r"""Read lines ``job_element|state|exit:signal`` of jobs that ended; None: as it should be.
+    r"""Parse lines ``job_element|state|exit:signal`` of jobs that ended; None: successfully.
 
     Examples
     --------
@@ -241,7 +227,7 @@ def parse_accounting(text: str) -> dict[tuple[str, int], str | None]:
 
 
 def _describe(state: str, code: int, number: int) -> str | None:
-    """Go by the state; how a failed job exited is a detail."""
+    """Return the state, with exit code or signal where a job failed; None for success."""
     if state == "COMPLETED":
         return None
     if state != "FAILED":

@@ -1,7 +1,7 @@
 """Sharcnet's sqsub, sqjobs and sqkill.
 
-No cluster that has these commands is left to try it on: it keeps to what was documented of them, and its
-tests run it with stand-ins.
+No cluster with these commands is left to try it on. It follows their documentation, and its tests run
+stand-ins for them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from psyrun.scheduler.protocol import JobSpec
 
 
-_TABLE = {
+_OPTIONS = {
     "timelimit": Option(("-r", "{}"), "time limit, required: minutes, or with a unit such as 2h"),
     "memory": Option(("--mpp={}",), "memory per process, required, such as 512M"),
     "n_cpus": Option(("-n", "{}"), "cores per job"),
@@ -49,9 +49,14 @@ class Sqsub(BatchSystem):
         Not used: where psyrun 0.8 kept job scripts.
     """
 
-    table = MappingProxyType(_TABLE)
+    option_table = MappingProxyType(_OPTIONS)
     required = MappingProxyType({"timelimit": "1h", "memory": "512M"})
     inherited = ("timelimit", "memory")
+    # The system behind sqsub differs from cluster to cluster.
+    core_variables = ("NSLOTS",)
+    job_variables = re.compile(
+        r"PBS_|SGE_(?!ROOT$|CELL$|\w+_PORT$|CLUSTER_NAME$)|(NSLOTS|NHOSTS|NQUEUES|JOB_ID|TASK_ID)$"
+    )
     unknown_job = re.compile(r"no such job|not found|unknown|finished", re.IGNORECASE)
 
     def array_limit(self) -> int:
@@ -74,7 +79,7 @@ class Sqsub(BatchSystem):
         return job
 
     def list_queue(self) -> list[Entry] | None:
-        """Return what sqjobs lists."""
+        """Return the entries of sqjobs."""
         try:
             return list(parse_jobs(self.run(["sqjobs"])))
         except NoAnswerError:
@@ -98,7 +103,7 @@ def _id_file(spec: JobSpec) -> Path:
 
 
 def parse_jobs(text: str) -> Iterator[Entry]:
-    r"""Read the lines ``jobid queue state ncpus time command`` below two lines of heading.
+    r"""Parse the lines ``jobid queue state ncpus time command`` below two lines of heading.
 
     Examples
     --------
@@ -112,4 +117,4 @@ def parse_jobs(text: str) -> Iterator[Entry]:
             continue
         job, _, state, *_ = fields
         command = fields[5] if len(fields) > 5 else ""
-        yield Entry(job=job, element=-1, state=_STATES.get(state, JobState.UNKNOWN), said=command)
+        yield Entry(job=job, element=-1, state=_STATES.get(state, JobState.UNKNOWN), label=command)

@@ -169,6 +169,8 @@ class SchedulerContract:
         assert scheduler.grace >= 0
         assert set(scheduler.required) <= set(scheduler.options)
         assert set(scheduler.inherited) <= set(scheduler.options)
+        assert all(scheduler.job_variables.match(name) for name in scheduler.core_variables)
+        assert not any(scheduler.job_variables.match(name) for name in ("HOME", "PATH", "PYTHONPATH"))
 
     def test_jobs_have_ids_of_their_own(self, trial: Trial) -> None:
         assert len({trial.submit("pass") for _ in range(3)}) == 3

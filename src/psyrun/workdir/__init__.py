@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         up_to_receipt,
     )
     from psyrun.workdir.submissions import (
+        End,
         Submission,
         forget_submissions,
         list_submissions,
@@ -65,6 +66,6 @@ else:
         receipts="file_digest is_current make_receipt "
         "read_journal_ends read_receipt refresh_receipt write_receipt",
         records="JournalFile RowCounter list_journals read_records read_values up_to_receipt",
-        submissions="Submission forget_submissions list_submissions "
+        submissions="End Submission forget_submissions list_submissions "
         "new_token read_submission write_submission",
     )

@@ -40,16 +40,16 @@ def read_json(
         Makes a value of its content, format removed; raises ValueError, TypeError, KeyError or AttributeError
         where that is not what psyrun writes.
     cure, upgrade
-        What the user should do where the file is damaged, or of a newer format.
+        What the user should do where the file is damaged or of an older format, or of a newer one.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     FormatError
-        If it is damaged.
+        If it is damaged, or of an older format.
     NewerFormatError
-        If it is of another format.
+        If it is of a newer format.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -58,4 +58,6 @@ def read_json(
             return decode(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path}: damaged ({error}); {cure}") from error
+    if isinstance(found, int) and found < version:
+        raise FormatError(f"{path}: format {found} is of an older psyrun; {cure}")
     raise NewerFormatError(f"{path}: format {found} is not known to this psyrun; {upgrade}")

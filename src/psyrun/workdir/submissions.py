@@ -1,16 +1,15 @@
-"""Submissions: which batches were handed to a scheduler, and as which job."""
+"""Submissions: which batches were handed to a scheduler, as which job, and how that ended."""
 
 from __future__ import annotations
 
-import json
 import secrets
 import string
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
-from psyrun.workdir.jsonfile import read_json
+from psyrun.workdir.jsonfile import encode_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -18,8 +17,27 @@ if TYPE_CHECKING:
     from types import UnionType
 
 
-FORMAT = 1
+FORMAT = 2
 _ALPHABET = string.ascii_lowercase + string.digits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """The end of an element before the rows of its batch were there.
+
+    Parameters
+    ----------
+    since
+        When it was first found, seconds since 1970.
+    reason
+        Why it ended; None where that is unknown.
+    final
+        Whether its rows are no longer waited for.
+    """
+
+    since: float
+    reason: str | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +47,7 @@ class Submission:
     Parameters
     ----------
     token
-        Its name, which no other has.
+        Its name, which no other submission has.
     task, code
         The task, and the digest of the code to run.
     scheduler
@@ -42,6 +60,8 @@ class Submission:
         Children of a worker; None: as many as cores.
     cores
         Cores for all children together; None: what the job is granted.
+    core_variables
+        Environment variables that hold what the job is granted; the first that is a number counts.
     timeout
         Seconds per assignment, or None.
     exclude
@@ -50,14 +70,10 @@ class Submission:
         The scheduler's id; None until it is known.
     merge
         The id of the job that merges when its jobs have ended, or None.
-    gone
-        Element -> when it was first found to have left the queue without its rows, seconds since 1970.
-    told
-        Element -> why it ended, as the batch system told while it still knew.
-    ended
-        Element -> why it ended, for elements that are given up; "-1" for all.
-    over
-        Whether nothing of it is in the queue any more.
+    ends
+        Element -> its end, for elements that ended early.
+    closed
+        Whether all of its elements have left the queue for good.
     """
 
     token: str
@@ -68,18 +84,17 @@ class Submission:
     retry: bool
     processes: int | None = None
     cores: int | None = None
+    core_variables: tuple[str, ...] = ()
     timeout: float | None = None
     exclude: tuple[str, ...] = ()
     job: str | None = None
     merge: str | None = None
-    gone: Mapping[str, float] = field(default_factory=dict)
-    told: dict[str, str] = field(default_factory=dict)
-    ended: dict[str, str] = field(default_factory=dict)
-    over: bool = False
+    ends: Mapping[int, End] = field(default_factory=dict)
+    closed: bool = False
 
     @property
     def mark(self) -> str:
-        """What a worker of it writes to its log first."""
+        """The first line of its workers in a log."""
         return f"submission {self.token}"
 
     @property
@@ -87,16 +102,32 @@ class Submission:
         """The batches, in the order of the elements."""
         return [number for number, _ in self.batches]
 
-    def reasons(self) -> dict[int, str]:
-        """Return batch -> why its element ended early, where that is known."""
-        whole = self.ended.get("-1")
-        known = self.told | self.ended if whole is None else self.ended
-        found = {n: known.get(str(element), whole) for element, n in enumerate(self.numbers)}
-        return {number: why for number, why in found.items() if why}
+    @property
+    def jobs(self) -> list[str]:
+        """The ids of its jobs that are known."""
+        return [job for job in (self.job, self.merge) if job]
 
-    def with_job(self, job: str) -> Submission:
-        """Return it with the id that the scheduler gave it."""
-        return replace(self, job=job)
+    def ended_early(self, active: Collection[int], unfinished: Collection[int]) -> list[int]:
+        """Return the elements that left the queue with rows unfinished, and are still waited for.
+
+        Parameters
+        ----------
+        active
+            Batches that are in the queue.
+        unfinished
+            Batches with rows that have no values.
+        """
+        given_up = {element for element, end in self.ends.items() if end.final}
+        return [
+            element
+            for element, number in enumerate(self.numbers)
+            if number in unfinished and number not in active and element not in given_up
+        ]
+
+    def reasons(self) -> dict[int, str]:
+        """Return batch -> reason, in a line, for elements that ended early."""
+        numbers = self.numbers
+        return {numbers[e]: end.reason.splitlines()[-1] for e, end in self.ends.items() if end.reason}
 
 
 def new_token() -> str:
@@ -106,9 +137,8 @@ def new_token() -> str:
 
 def write_submission(folder: Path, submission: Submission) -> Path:
     """Write a submission as ``<token>.json`` and return the path."""
-    content = {name.name: getattr(submission, name.name) for name in fields(submission)}
     path = folder / f"{submission.token}.json"
-    write_atomic(path, json.dumps({"format": FORMAT, **content}, indent=0).encode())
+    write_atomic(path, encode_json(FORMAT, asdict(submission)))
     return path
 
 
@@ -118,7 +148,7 @@ def read_submission(path: Path) -> Submission:
     Raises
     ------
     FormatError
-        If the file is damaged, or a newer psyrun wrote it.
+        If the file is damaged, or another psyrun wrote it in a format of its own.
     """
     return read_json(
         path,
@@ -130,27 +160,25 @@ def read_submission(path: Path) -> Submission:
 
 
 def _decode(token: str, content: dict[str, Any]) -> Submission:
-    batches = tuple(
-        (number, rows and tuple((first, end) for first, end in rows))
-        for number, rows in content.pop("batches")
+    """Return the submission; ValueError and others say that psyrun did not write it."""
+    content["batches"] = tuple(
+        (number, rows and tuple((first, end) for first, end in rows)) for number, rows in content["batches"]
     )
-    submission = Submission(batches=batches, exclude=tuple(content.pop("exclude")), **content)
-    _check(submission, token)
-    return submission
-
-
-def _check(submission: Submission, token: str) -> None:
-    """Raise ValueError where a value is none that psyrun writes."""
+    content["ends"] = {int(element): End(**end) for element, end in content["ends"].items()}
+    content |= {name: tuple(content[name]) for name in ("exclude", "core_variables")}
+    found = Submission(**content)
     kinds: list[tuple[Any, type | UnionType]] = [
-        (submission.scheduler, str),
-        (submission.job, str | None),
-        (submission.merge, str | None),
-        (submission.gone, dict),
-        (submission.ended, dict),
-        *((number, int) for number in submission.numbers),
+        (found.scheduler, str),
+        (found.job, str | None),
+        (found.merge, str | None),
+        *((number, int) for number in found.numbers),
+        *((end.since, int | float) for end in found.ends.values()),
+        *((end.reason, str | None) for end in found.ends.values()),
     ]
-    if submission.token != token or not all(isinstance(value, kind) for value, kind in kinds):
+    known = found.ends.keys() <= set(range(len(found.batches)))
+    if found.token != token or not known or not all(isinstance(value, kind) for value, kind in kinds):
         raise ValueError("a value is of another kind than psyrun writes")
+    return found
 
 
 def list_submissions(folder: Path) -> list[Submission]:
@@ -159,7 +187,7 @@ def list_submissions(folder: Path) -> list[Submission]:
 
 
 def forget_submissions(folder: Path, complete: Collection[int]) -> None:
-    """Remove the submissions of which every batch is complete: whatever became of their jobs."""
+    """Remove the submissions whose batches are all complete, however their jobs ended."""
     for submission in list_submissions(folder):
         if set(submission.numbers) <= set(complete):
             (folder / f"{submission.token}.json").unlink(missing_ok=True)

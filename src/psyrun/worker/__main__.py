@@ -171,7 +171,7 @@ def _missing_rows(
 
 
 def _make_crew(folder: Path, submission: Submission, rows: int) -> PoolConfig:
-    cores = submission.cores or _granted_cores()
+    cores = submission.cores or _granted_cores(submission.core_variables)
     size = max(1, min(submission.processes or cores, rows))
     argv = command(
         root=Path.cwd(),
@@ -188,12 +188,10 @@ def _make_crew(folder: Path, submission: Submission, rows: int) -> PoolConfig:
     )
 
 
-def _granted_cores() -> int:
-    """Return what the batch system says."""
-    for name in ("SLURM_CPUS_PER_TASK", "NSLOTS"):
-        if os.environ.get(name, "").isdecimal():
-            return max(1, int(os.environ[name]))
-    return 1
+def _granted_cores(variables: Sequence[str]) -> int:
+    """Return the number of cores from the first of the environment variables that holds one."""
+    values = (os.environ.get(name, "") for name in variables)
+    return next((max(1, int(value)) for value in values if value.isdecimal()), 1)
 
 
 # ---------------------------------------------------------------------- journals
