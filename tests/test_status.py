@@ -2,10 +2,12 @@
 
 import json
 import re
+from dataclasses import dataclass
 
 import pytest
 
 import psyrun
+from psyrun.cli.status import Status, as_json
 
 TASK = """\
 from counting import seen
@@ -102,6 +104,15 @@ def test_status_as_json_has_the_documented_keys_and_counts_that_add_up(two):
     assert read()["good"] == (4, 4, 0, 0, 0, 0, True, result)
     (two.root / result).unlink()
     assert read()["good"] == (4, 4, 0, 0, 0, 0, False, None)
+
+
+def test_new_fields_of_a_status_do_not_appear_in_its_json():
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Longer(Status):
+        more: int = 1
+
+    (task,) = json.loads(as_json([Longer(name="t", total=2, missing=2)]))["tasks"]
+    assert list(task) == KEYS
 
 
 def test_status_names_failed_and_missing_assignments(two):

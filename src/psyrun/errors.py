@@ -1,4 +1,4 @@
-"""What can go wrong, as a tree of exceptions, and as exit codes.
+"""Exceptions and exit codes.
 
 Every message names the thing, the place and the cure::
 
@@ -12,8 +12,8 @@ Every message names the thing, the place and the cure::
     |- StoreError                a result file can't hold a value, or can't be read
     |- SchedulerError            a command of the batch system failed
     |  |- SubmitLimitError       the site takes no more jobs now; what was accepted runs
-    |  `- NoAnswerError          the batch system can't be reached: nobody knows whether it did what was asked
-    `- DirtyError                results would be made stale or overwritten, and nobody said that they may
+    |  `- NoAnswerError          the batch system can't be reached: the outcome is unknown
+    `- DirtyError                finished rows or a result would be given up without --continue or --force
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 # Exit codes: finished; rows failed or missing; usage or a task file; jobs in flight; interrupted.
 OK, UNFINISHED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 75, 130
+_SEVERITY = (OK, PENDING, UNFINISHED, USAGE, INTERRUPTED)
 
 
 class PsyrunError(Exception):
-    """Anything that psyrun reports to its user rather than as a fault of its own."""
+    """Base of the errors that are reported to the user, not faults of psyrun itself."""
 
 
 class AmbiguousOperationError(PsyrunError, ValueError):
@@ -42,15 +43,15 @@ class IdentityError(PsyrunError, TypeError):
 
 
 class TaskFileError(PsyrunError, ValueError):
-    """A task file can't be loaded, or says something that psyrun does not understand."""
+    """A task file can't be loaded, or holds something that psyrun does not understand."""
 
 
 class ExecuteError(PsyrunError, TypeError):
-    """What `execute` or `setup` takes or returns is not what psyrun calls it with or expects."""
+    """`execute` or `setup` does not take what psyrun passes, or return what it expects."""
 
 
 class FormatError(PsyrunError):
-    """A file is not what psyrun wrote there, or was written by a newer psyrun."""
+    """A file is damaged, or was written by a newer psyrun."""
 
 
 class NewerFormatError(FormatError):
@@ -62,7 +63,7 @@ class StoreError(PsyrunError, ValueError):
 
 
 class DirtyError(PsyrunError):
-    """Existing results would be made stale or overwritten without anybody having said so."""
+    """Finished rows or a result would be given up, and no option says so."""
 
 
 class SchedulerError(PsyrunError):
@@ -75,7 +76,7 @@ class SchedulerError(PsyrunError):
     returncode
         Its exit code.
     output
-        What it printed, standard error first.
+        Its output, standard error first.
     """
 
     def __init__(self, argv: Sequence[str], returncode: int, output: str) -> None:
@@ -85,8 +86,8 @@ class SchedulerError(PsyrunError):
         self.output = output
 
     def __str__(self) -> str:
-        said = self.output.strip() or "it printed nothing"
-        return f"{self.argv[0]} exited with {self.returncode} (argv: {' '.join(self.argv)}); output: {said}"
+        output = self.output.strip() or "it printed nothing"
+        return f"{self.argv[0]} exited with {self.returncode} (argv: {' '.join(self.argv)}); output: {output}"
 
 
 class SubmitLimitError(SchedulerError):
@@ -110,9 +111,19 @@ _CURES = {
 
 
 def explain(error: Exception) -> str:
-    """Say what is wrong: errors of ours say it themselves, those of the system get place and cure."""
+    """Return the message of an error; one of the system gets place and cure."""
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
     place = error.filename if error.filename2 is None else error.filename2
     cure = _CURES.get(error.errno or 0, "let psy read and write there")
     return f"{place}: {error.strerror}; {cure}"
+
+
+def exit_code(error: Exception) -> int:
+    """Return the exit code for an error."""
+    return USAGE if isinstance(error, (TaskFileError, DirtyError, FormatError)) else UNFINISHED
+
+
+def worst(codes: Iterable[int]) -> int:
+    """Return the worst of some exit codes."""
+    return max(codes, key=_SEVERITY.index, default=OK)

@@ -8,13 +8,14 @@ import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import TaskLoader2
 from doit.dependency import DatabaseException, SqliteDB
 from doit.doit_cmd import DoitMain
-from doit.exceptions import BaseFail, InvalidTask, TaskFailed
+from doit.exceptions import BaseFail, InvalidTask, TaskFailed, UnmetDependency
 from doit.loader import generate_tasks
 
 from psyrun.errors import PsyrunError, TaskFileError, explain
@@ -33,19 +34,49 @@ if TYPE_CHECKING:
 WORK = "psy-work"
 
 
-class Pending(TaskFailed):  # type: ignore[misc]
-    """The outcome of a node whose jobs are in flight: not done, and nothing to report.
+class NodeState(Enum):
+    """State of a node of the graph after a pass."""
 
-    doit never records it as a success.
+    FINISHED = "finished"
+    PENDING = "pending"
+    FAILED = "failed"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOutcome:
+    """How a node of the graph ended.
+
+    Parameters
+    ----------
+    step
+        The node: split, process or merge; empty for a broken task file.
+    state
+        Its state; `FINISHED` where a result was written.
+    message
+        Text for plain doit.
+    in_flight
+        Batches that jobs evaluate, one each, of a node that is `PENDING`.
+    error
+        Reason of `ERROR`.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, report=False)
+    step: str
+    state: NodeState
+    message: str = ""
+    in_flight: frozenset[int] = frozenset()
+    error: Exception | None = None
+
+    def for_doit(self) -> TaskFailed | None:
+        """Return the outcome as an action returns it: jobs in flight are a failure that is not reported."""
+        if self.state is NodeState.FINISHED:
+            return None
+        return TaskFailed(self.message, report=self.state is not NodeState.PENDING)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One pass over the graph: what was ordered, and what came of it.
+    """Passes over the graph.
 
     Parameters
     ----------
@@ -54,37 +85,35 @@ class Run:
     taskdir
         Folder of the task files, relative to the root.
     options
-        What the user asked for.
-    watcher
-        Told how it goes.
-    queues
-        What batch systems say; made for all tasks that are found, unless it is given.
-    errors, failures, pending, written
-        What came of it: task -> what is wrong, task -> which rows could not be evaluated, task -> batches
-        in the hands of jobs, and tasks whose result was written.
+        Options of the user.
     cache
-        What is remembered of unchanged sources.
+        Cache of source facts.
+    watcher
+        Progress listener.
+    queues
+        Answers of batch systems; made for all tasks that are found, unless it is given.
     """
 
     root: Path
-    taskdir: str = "psy-tasks"
-    options: RunOptions = field(default_factory=RunOptions)
+    taskdir: str
+    options: RunOptions
+    cache: SourceCache
     watcher: Watcher = field(default_factory=Watcher)
     queues: QueueCache | None = None
-    errors: dict[str, Exception] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    pending: dict[str, frozenset[int]] = field(default_factory=dict)
-    written: set[str] = field(default_factory=set)
-    cache: SourceCache = field(default_factory=SourceCache)
-
-    @property
-    def cache_path(self) -> Path:
-        """Where digests of unchanged sources are remembered."""
-        return self.root / CACHE_PATH
 
 
-def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the doit tasks of a folder of task files.
+def wait_in(root: Path, taskdir: str) -> Run:
+    """Return a run that waits for the jobs of batch systems."""
+    return Run(
+        root=root,
+        taskdir=taskdir,
+        options=RunOptions(wait=True),
+        cache=SourceCache.load(root / CACHE_PATH),
+    )
+
+
+def doit_tasks(taskdir: str = "psy-tasks") -> Iterator[dict[str, Any]]:
+    """Yield the doit tasks of a folder of task files, which wait for jobs of a batch system.
 
     For use in a dodo file; each task file becomes a group named after the task, of three nodes.
 
@@ -92,8 +121,6 @@ def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterato
     ----------
     taskdir
         Folder of the task files, relative to the folder of the dodo file.
-    run
-        What to do with them; without it, jobs of a batch system are waited for.
 
     Yields
     ------
@@ -112,31 +139,30 @@ def doit_tasks(taskdir: str = "psy-tasks", *, run: Run | None = None) -> Iterato
         def task_plot():
             return {"file_dep": ["psy-work/example/result.pkl"], "actions": ["python plot.py"]}
     """
-    if run is None:
-        run = Run(root=Path.cwd(), taskdir=taskdir, options=RunOptions(wait=True))
-    run.cache = SourceCache.load(run.cache_path)
+    yield from _make_nodes(wait_in(Path.cwd(), taskdir), {})
+
+
+def _make_nodes(run: Run, outcomes: dict[str, NodeOutcome]) -> Iterator[dict[str, Any]]:
+    """Yield the doit tasks of a run; those of broken task files fail. Outcomes are added by task."""
     try:
         outlines, broken = read_outlines(run.root, run.taskdir, run.cache)
     except TaskFileError as missing:  # The folder; doit shows no traceback of this one.
         raise InvalidTask(str(missing)) from missing
     taken = set(outlines)
     for name, error in broken.items():
-        run.errors[name] = error
-        yield _broken_node(name, error, taken)
+        outcomes[name] = NodeOutcome(step="", state=NodeState.ERROR, message=str(error), error=error)
+        yield _broken_node(name, outcomes[name], taken)
     queues = run.queues or QueueCache(outlines.values())
     for outline in outlines.values():
-        yield from _Nodes(outline, run, queues).nodes()
+        yield from _Nodes(outline, run, queues, outcomes).nodes()
 
 
-def _broken_node(name: str, error: PsyrunError, taken: set[str]) -> dict[str, Any]:
-    def fail() -> TaskFailed:
-        return TaskFailed(str(error))
-
+def _broken_node(name: str, outcome: NodeOutcome, taken: set[str]) -> dict[str, Any]:
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name) or "_"
     while plain in taken:
         plain += "_"
     taken.add(plain)
-    return {"basename": plain, "actions": [(fail,)], "doc": "broken task file"}
+    return {"basename": plain, "actions": [(outcome.for_doit,)], "doc": "broken task file"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +172,7 @@ class _Nodes:
     outline: Outline
     run: Run
     queues: QueueCache
+    outcomes: dict[str, NodeOutcome]
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         outline, layout = self.outline, self.outline.layout
@@ -160,40 +187,40 @@ class _Nodes:
     def _node(
         self,
         step: str,
-        action: Callable[..., Any],
-        settled: Callable[..., bool],
+        action: Callable[[RunOptions], NodeOutcome | None],
+        is_done: Callable[[Any], bool],
         file_dep: Sequence[str],
         target: str,
     ) -> dict[str, Any]:
-        node = {
+        return {
             "basename": self.outline.name,
             "name": step,
             "file_dep": list(file_dep),
             "targets": [target],
-            "actions": [(self._guard(action),)],
-            "uptodate": [_veto(settled)],
+            "actions": [(self._record(step, action),)],
+            "uptodate": [_veto(is_done)],
             "verbosity": 2,
             "doc": _DOCS[step],
+            "params": _PARAMS if step == "split" else [],
         }
-        if step == "split":
-            node["params"] = _PARAMS
-        return node
 
-    def _guard(self, action: Callable[[RunOptions], Any]) -> Callable[..., Any]:
-        """Turn our errors into outcomes of a node."""
+    def _record(self, step: str, action: Callable[[RunOptions], NodeOutcome | None]) -> Callable[..., Any]:
+        """Make an action for doit that adds its outcome to the others, errors included."""
+        name = self.outline.name
 
-        def act(keep_rows: bool = False, again: bool = False) -> Any:
-            options = self.run.options.for_task(self.outline.name)
+        def act(keep_rows: bool = False, again: bool = False) -> TaskFailed | None:
+            options = self.run.options.for_task(name)
             if keep_rows or again:
                 options = replace(options, adopt=keep_rows, force=again)
             try:
-                return action(options)
-            except PsyrunError as error:
-                self.run.errors[self.outline.name] = error
-                return TaskFailed(str(error))
-            except OSError as error:
-                self.run.errors[self.outline.name] = error
-                return TaskFailed(f"{self.outline.name}: {explain(error)}")
+                outcome = action(options)
+            except (PsyrunError, OSError) as error:
+                text = str(error) if isinstance(error, PsyrunError) else f"{name}: {explain(error)}"
+                outcome = NodeOutcome(step=step, state=NodeState.ERROR, message=text, error=error)
+            if outcome is None:
+                return None
+            self.outcomes[name] = outcome
+            return outcome.for_doit()
 
         return act
 
@@ -217,21 +244,23 @@ class _Nodes:
 
     # ------------------------------------------------------------------ process
 
-    def _process(self, options: RunOptions) -> TaskFailed | None:
-        name = self.outline.name
+    def _process(self, options: RunOptions) -> NodeOutcome | None:
+        name, layout = self.outline.name, self.outline.layout
         act = finish if options.wait else process
-        outcome = act(self.outline, options, self.run.watcher, self.queues)
-        for message in outcome.messages:
+        ended = act(self.outline, options, self.run.watcher, self.queues)
+        for message in ended.messages:
             self.run.watcher.note(name, message)
-        if outcome.finished or is_current(self.outline.layout, read_plan(self.outline.layout)):
+        if ended.finished or is_current(layout, read_plan(layout)):
             return None
-        survey = outcome.progress
-        if outcome.in_flight:
-            self.run.pending[name] = outcome.in_flight
-            return Pending(f"{name}: {len(outcome.in_flight)} jobs in flight")
-        text = f"{name}: {survey.failed} rows failed, {survey.missing} missing of {survey.total}"
-        self.run.failures[name] = f"why: psy errors {name}; which: psy status -v {name}"
-        return TaskFailed("\n".join([text, *outcome.messages, f"which, and why: psy errors {name}"]))
+        if ended.in_flight:
+            text = f"{name}: {len(ended.in_flight)} jobs in flight"
+            return NodeOutcome(
+                step="process", state=NodeState.PENDING, message=text, in_flight=ended.in_flight
+            )
+        progress = ended.progress
+        text = f"{name}: {progress.failed} rows failed, {progress.missing} missing of {progress.total}"
+        text = "\n".join([text, *ended.messages, f"which, and why: psy errors {name}"])
+        return NodeOutcome(step="process", state=NodeState.FAILED, message=text)
 
     def _is_processed(self, task: Any) -> bool:
         layout = self.outline.layout
@@ -239,19 +268,18 @@ class _Nodes:
         receipt = read_receipt(layout.process)
         if plan is None or receipt is None or receipt.get("table") != plan.table_digest:
             return False
-        # Without a result to vouch for them, the journals are read: merge is about to rely on them.
+        # Without a current result, the journals are read: merge is about to rely on them.
         return is_current(layout, plan) or is_receipt_true(plan, layout)
 
     # ------------------------------------------------------------------ merge
 
-    def _merge(self, options: RunOptions) -> None:
+    def _merge(self, options: RunOptions) -> NodeOutcome | None:
         merged = merge(self.outline, options)
         name = self.outline.name
         if merged.filled:
             names = ", ".join(map(repr, merged.filled))
             self.run.watcher.note(name, f"some rows lack {names}: filled with NaN beside numbers, else None")
-        if merged.written:
-            self.run.written.add(name)
+        return NodeOutcome(step="merge", state=NodeState.FINISHED) if merged.written else None
 
     def _is_merged(self, task: Any) -> bool:
         layout = self.outline.layout
@@ -275,14 +303,14 @@ _PARAMS = [
 ]
 
 
-def _veto(settled: Callable[[Any], bool]) -> Callable[..., bool]:
+def _veto(is_done: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """Make a predicate that never raises: doit would end the whole run."""
 
     def check(task: Any) -> bool:
         try:
-            return settled(task)
+            return is_done(task)
         except Exception:
-            return False  # The action finds the same fault, and can say so.
+            return False  # The action meets the same fault, and can report it.
 
     return check
 
@@ -290,14 +318,14 @@ def _veto(settled: Callable[[Any], bool]) -> Callable[..., bool]:
 # ---------------------------------------------------------------------- running doit
 
 
-class ForgivingDatabase(SqliteDB):  # type: ignore[misc]
-    """doit's database, which is a cache: locked for 2 s, or damaged, it is replaced by memory."""
+class CacheDatabase(SqliteDB):  # type: ignore[misc]
+    """doit's database as a cache: where it stays locked for 2 s or is damaged, memory takes its place."""
 
     def __init__(self, name: str, codec: Any, **options: Any) -> None:
         self._removed: set[str] = set()
         self._warned = False
         with contextlib.suppress(OSError):
-            Path(name).touch()  # SQLite itself would withhold it from a group that may write.
+            Path(name).touch()  # SQLite itself would not let a group write that may.
         try:
             with contextlib.closing(sqlite3.connect(name, timeout=2.0)) as probe:
                 probe.execute("begin immediate")
@@ -308,13 +336,13 @@ class ForgivingDatabase(SqliteDB):  # type: ignore[misc]
             super().__init__(":memory:", codec, **options)
 
     def remove(self, task_id: str) -> None:
-        """Forget a node; the file learns of it at the end, so that nobody is locked out meanwhile."""
+        """Remove a node; the file changes at the end only, so that it is not locked during the run."""
         self._cache[task_id] = {}
         self._dirty.discard(task_id)
         self._removed.add(task_id)
 
     def dump(self) -> None:
-        """Write what changed; when that is not possible, the next run has a little more to do."""
+        """Write what changed; where that is not possible, the next run has a little more to do."""
         try:
             for task_id in self._removed - self._dirty:
                 self._conn.execute("delete from doit where task_id=?", (task_id,))
@@ -329,12 +357,11 @@ class ForgivingDatabase(SqliteDB):  # type: ignore[misc]
 
 
 class _Loader(TaskLoader2):  # type: ignore[misc]
-    """Gives doit the tasks of a run."""
+    """Loader of the nodes of a run, for doit."""
 
-    def __init__(self, run: Run, config: Mapping[str, Any]) -> None:
+    def __init__(self, run: Run, outcomes: dict[str, NodeOutcome], config: Mapping[str, Any]) -> None:
         super().__init__()
-        self._run = run
-        self._config = config
+        self._run, self._outcomes, self._config = run, outcomes, config
 
     def load_doit_config(self) -> dict[str, Any]:
         """Return the settings that psyrun relies on."""
@@ -347,60 +374,61 @@ class _Loader(TaskLoader2):  # type: ignore[misc]
 
     def load_tasks(self, cmd: Any, pos_args: Sequence[str]) -> list[Any]:
         """Return the nodes of all task files."""
-        tasks = generate_tasks("psyrun", doit_tasks(self._run.taskdir, run=self._run))
-        return list(tasks)
+        return list(generate_tasks("psyrun", _make_nodes(self._run, self._outcomes)))
 
 
 class _Reporter:
-    """Keeps what doit reports of nodes that could not run; our own outcomes are noted where they occur."""
+    """Reporter for doit that adds errors of its own to the outcomes."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, outcomes: dict[str, NodeOutcome]) -> None:
+        self._outcomes = outcomes
 
     def add_failure(self, task: Any, fail: BaseFail) -> None:
-        """Note the failure of a node, unless it follows from one before."""
-        name = task.name.partition(":")[0]
-        known = self._run.errors.keys() | self._run.failures.keys() | self._run.pending.keys()
-        if name not in known and fail.get_name() != "UnmetDependency":
-            self._run.errors[name] = RuntimeError(f"{name}: {fail.get_msg().strip()}")
+        """Add the error of a node that has no outcome, unless it follows from one before."""
+        name, _, step = task.name.partition(":")
+        known = self._outcomes.get(name)
+        if isinstance(fail, UnmetDependency) or not (known is None or known.state is NodeState.FINISHED):
+            return
+        text = f"{name}: {fail.get_msg().strip()}"
+        self._outcomes[name] = NodeOutcome(
+            step=step, state=NodeState.ERROR, message=text, error=RuntimeError(text)
+        )
 
     def runtime_error(self, message: str) -> None:
-        """Note an error of the graph as a whole."""
-        self._run.failures[""] = message
+        """Warn of an error of the graph as a whole."""
+        warnings.warn(message, stacklevel=2)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        def ignore(*arguments: Any) -> None: ...
-
-        return ignore
+        return lambda *arguments: None
 
 
-def run_pass(run: Run, names: Sequence[str]) -> None:
-    """Let doit make one pass over the graph; what came of it stands in `run` and on the disk.
+def run_pass(run: Run, names: Sequence[str], outcomes: dict[str, NodeOutcome]) -> None:
+    """Let doit make one pass over the graph.
 
     Parameters
     ----------
     run
-        What to do.
+        The run.
     names
         The tasks; all where there is none.
+    outcomes
+        Task -> outcome of the node where it ended; added to, so that an interrupted pass leaves its outcomes.
     """
-    (run.root / WORK).mkdir(exist_ok=True)
-    config = {"reporter": _Reporter(run), "continue": True}
-    try:
-        _doit(run, config).run(["run", *names])
-    finally:
-        run.cache.save(run.cache_path)
+    _run_doit(run, ["run", *names], outcomes, {"reporter": _Reporter(outcomes), "continue": True})
 
 
 def run_doit(run: Run, arguments: Sequence[str]) -> int:
     """Run plain doit on the graph and return its exit code."""
+    return _run_doit(run, arguments, {}, {})
+
+
+def _run_doit(
+    run: Run, arguments: Sequence[str], outcomes: dict[str, NodeOutcome], config: Mapping[str, Any]
+) -> int:
     (run.root / WORK).mkdir(exist_ok=True)
+    plugins = {"BACKEND": {"psyrun": f"{__name__}:{CacheDatabase.__name__}"}}
+    main = DoitMain(_Loader(run, outcomes, config), config_filenames=(), extra_config=plugins)
     try:
-        return int(_doit(run, {}).run(list(arguments)) or 0)
+        return int(main.run(list(arguments)) or 0)
     finally:
-        run.cache.save(run.cache_path)
-
-
-def _doit(run: Run, config: Mapping[str, Any]) -> DoitMain:
-    plugins = {"BACKEND": {"psyrun": f"{__name__}:{ForgivingDatabase.__name__}"}}
-    return DoitMain(_Loader(run, config), config_filenames=(), extra_config=plugins)
+        run.cache.save(run.root / CACHE_PATH)

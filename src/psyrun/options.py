@@ -47,9 +47,10 @@ class RunOptions:
             return self
         return replace(self, adopt=False, force=False)
 
-    def for_next_pass(self, tried: Mapping[str, frozenset[int]]) -> RunOptions:
-        """Return the options for another pass of the same run, which does not try again."""
-        return replace(self, force=False, retry=False, tried=tried)
+    def for_next_pass(self, in_flight: Mapping[str, frozenset[int]]) -> RunOptions:
+        """Return the options for another pass of the same run, which does not submit batches again."""
+        tried = {task: batches | self.tried.get(task, frozenset()) for task, batches in in_flight.items()}
+        return replace(self, force=False, retry=False, tried={**self.tried, **tried})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

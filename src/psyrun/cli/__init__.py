@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.cli.commands import cli, main
+    from psyrun.cli.commands import main
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        commands="cli main",
+        commands="main",
     )

@@ -126,7 +126,7 @@ def _unlink(files: Iterable[Path], layout: Layout) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_forgotten(folder: Path) -> None:
+def remove_old_temporaries(folder: Path) -> None:
     """Remove temporary files that lie in the folder of all work folders for an hour.
 
     Any psy may write there, at any time: a younger one may be in use.

@@ -1,13 +1,13 @@
-"""Previews: what a run would do, without doing it."""
+"""Forecasts: what a run would do with each task of a chain, without doing it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psyrun.cli.text import count
+from psyrun.cli.text import count, duration
+from psyrun.errors import PsyrunError
 from psyrun.jobs import find_scheduler, open_submissions
-from psyrun.options import RunOptions
 from psyrun.split import (
     changed_definitions,
     compute_digests,
@@ -19,171 +19,167 @@ from psyrun.task import open_task
 from psyrun.workdir import is_current, read_plan, read_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from psyrun.options import RunOptions
     from psyrun.source import SourceCache
     from psyrun.split import Digests
     from psyrun.task import Outline
     from psyrun.workdir import Plan
 
 
-class Preview:
-    """Tells of one task after the other what a run would do; of those that others need before these.
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would do with a task.
 
     Parameters
     ----------
-    cache
-        What is remembered of unchanged sources.
-    options
-        What the run would be told.
+    outline, options
+        The task, and the options that apply to it.
+    upstream
+        Forecasts for tasks whose results it needs and whose results may change in the run.
+    plan
+        The plan on disk.
+    digests
+        Digests of the sources as they are, or the error that the run would end with.
     """
 
-    def __init__(self, cache: SourceCache, options: RunOptions) -> None:
-        self._cache, self._options = cache, options
-        self._changing: dict[str, str] = {}  # result -> the task that will write it anew
+    outline: Outline
+    options: RunOptions
+    upstream: Sequence[Forecast]
+    plan: Plan | None
+    digests: Digests | Exception
 
-    def tell(self, outline: Outline) -> Iterator[str]:
-        """Yield what a run of a task would do, in lines of words.
+    @property
+    def planned(self) -> bool:
+        """Whether the plan stands."""
+        if self.plan is None or isinstance(self.digests, Exception):
+            return False
+        return self.digests.match(self.plan) and not self.options.force
 
-        Raises
-        ------
-        TaskFileError
-            If the task file can't be run.
-        DirtyError
-            If there is a result that a run would not overwrite.
-        FormatError
-            If a file of the task is damaged.
-        """
-        awaited = [self._changing[path] for path in outline.file_dep if path in self._changing]
-        if awaited:
-            self._changing[outline.result] = outline.name
-            yield f"after {', '.join(awaited)}, as it then turns out"
-            return
-        old, options = read_plan(outline.layout), self._options.for_task(outline.name)
-        refuse_unmanaged_result(outline, old, options)
-        digests = compute_digests(outline, self._cache)
-        if old is not None and digests.match(old) and not options.force:
-            plan = old
-            if is_current(outline.layout, old):
-                yield f"up to date ({count(old.total, 'row')})"
-                return
-        else:
-            with open_task(outline) as task:
-                plan = draft_plan(task, digests, old, options).plan
-            yield from _explain(outline, old, plan)
-        self._changing[outline.result] = outline.name
-        yield _count(outline, plan, options)
+    @property
+    def current(self) -> bool:
+        """Whether the result on disk is up to date, as long as those upstream stay."""
+        return self.planned and is_current(self.outline.layout, self.plan)
 
 
-def _explain(outline: Outline, old: Plan | None, plan: Plan) -> Iterator[str]:
-    if old is None:
-        yield "was never run"
-    elif old.code != plan.code:
-        yield f"{', '.join(changed_definitions(outline, old))} changed"
-    elif old.space != plan.space:
-        yield "the parameter space changed"
+def forecast(chain: Iterable[Outline], options: RunOptions, cache: SourceCache) -> Iterator[Forecast]:
+    """Yield what a run would do with each task of a chain.
+
+    Parameters
+    ----------
+    chain
+        The tasks, each behind those whose results it needs.
+    options
+        Options of the run.
+    cache
+        Cache of source facts.
+    """
+    changing: dict[str, Forecast] = {}
+    for outline in chain:
+        upstream = [changing[path] for path in outline.file_dep if path in changing]
+        found = _forecast_one(outline, options.for_task(outline.name), cache, upstream)
+        if upstream or not found.current:
+            changing[outline.result] = found
+        yield found
 
 
-def _count(outline: Outline, plan: Plan, options: RunOptions) -> str:
-    survey = read_progress(plan, outline.layout)
-    if survey.complete:
-        return f"write {outline.result} from {count(survey.done, 'finished row')}"
-    words = [f"evaluate {count(survey.missing, 'row')}"] if survey.missing else []
-    if survey.failed:
-        failed = count(survey.failed, "failed row")
-        words.append(f"try {failed} again" if options.retry else f"leave {failed}")
-    if survey.done:
-        words.append(f"keep {count(survey.done, 'finished row')}")
+def _forecast_one(
+    outline: Outline, options: RunOptions, cache: SourceCache, upstream: Sequence[Forecast]
+) -> Forecast:
+    try:
+        plan = read_plan(outline.layout)
+        if not upstream:
+            refuse_unmanaged_result(outline, plan, options)
+        return Forecast(outline, options, upstream, plan, compute_digests(outline, cache))
+    except (PsyrunError, OSError) as error:
+        return Forecast(outline, options, upstream, None, error)
+
+
+def describe(of: Forecast) -> Iterator[str]:
+    """Yield lines about what the run would do.
+
+    Raises
+    ------
+    PsyrunError or OSError
+        The error that the run would end with.
+    """
+    old, digests = of.plan, of.digests
+    if of.upstream:
+        yield f"after {', '.join(each.outline.name for each in of.upstream)}, as it then turns out"
+    elif isinstance(digests, Exception):
+        raise digests
+    elif old is not None and of.current:
+        yield f"up to date ({count(old.total, 'row')})"
+    elif old is not None and of.planned:
+        yield _describe_rows(of, old)
+    else:
+        with open_task(of.outline) as task:
+            plan = draft_plan(task, digests, old, of.options).plan
+        if old is None:
+            yield "was never run"
+        elif old.code != plan.code:
+            yield f"{', '.join(changed_definitions(of.outline, old))} changed"
+        elif old.space != plan.space:
+            yield "the parameter space changed"
+        yield _describe_rows(of, plan)
+
+
+def _describe_rows(of: Forecast, plan: Plan) -> str:
+    progress = read_progress(plan, of.outline.layout)
+    if progress.complete:
+        return f"write {of.outline.result} from {count(progress.done, 'finished row')}"
+    words = [f"evaluate {count(progress.missing, 'row')}"] if progress.missing else []
+    if progress.failed:
+        failed = count(progress.failed, "failed row")
+        words.append(f"try {failed} again" if of.options.retry else f"leave {failed}")
+    if progress.done:
+        words.append(f"keep {count(progress.done, 'finished row')}")
     return ", ".join(words)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StaleRows:
-    """Finished rows that the code as it is now does not vouch for, and that are wanted.
+def describe_stale_rows(of: Forecast) -> tuple[str, float] | None:
+    """Return a line about finished rows that the run evaluates again although no option says so.
 
-    Parameters
-    ----------
-    task
-        The task.
-    changed
-        Definitions that changed, ``psy-tasks/model.py: step``; or results of other tasks that may change.
-    rows
-        How many rows.
-    seconds
-        Time that they took in `execute`, on the average of all.
-    sure
-        Whether it changed; not where that depends on what other tasks come to.
+    Returns
+    -------
+    tuple or None
+        The line, and the seconds that the rows took in `execute`, estimated from the average row.
+
+    Raises
+    ------
+    PsyrunError or OSError
+        The error that the run would end with.
     """
-
-    task: str
-    changed: tuple[str, ...]
-    rows: int
-    seconds: float
-    sure: bool = True
-
-
-class StaleRowsFinder:
-    """Finds what is at stake in one task after the other; in those that others need before these.
-
-    Parameters
-    ----------
-    cache
-        What is remembered of unchanged sources.
-    """
-
-    def __init__(self, cache: SourceCache) -> None:
-        self._cache = cache
-        self._changing: set[str] = set()  # results that may be written anew
-
-    def find(self, outline: Outline, options: RunOptions) -> StaleRows | None:
-        """Return what would be evaluated again; None where nothing would, or where the user knows.
-
-        Raises
-        ------
-        TaskFileError
-            If the task file can't be run, or a data file of the task is missing.
-        FormatError
-            If the plan is damaged.
-        """
-        awaited = tuple(path for path in outline.file_dep if path in self._changing)
-        self._changing.add(outline.result)
-        old = read_plan(outline.layout)
-        digests = compute_digests(outline, self._cache)
-        if old is None or options.adopt or options.force:
-            return None
-        if digests.code != old.code:
-            return self._weigh(outline, old, digests)
-        if awaited:
-            return _foresee(outline, old, awaited)
-        if digests.match(old) and (is_current(outline.layout, old) or _is_away(outline)):
-            self._changing.discard(outline.result)
+    task, old, digests = of.outline.name, of.plan, of.digests
+    if old is None or isinstance(digests, Exception) or of.options.adopt or of.options.force:
         return None
+    edited = digests.code != old.code
+    awaited = ", ".join(each.outline.result for each in of.upstream if not _is_settled(each))
+    progress = read_progress(old, of.outline.layout) if edited or awaited else None
+    if progress is None or progress.done == 0:
+        return None
+    rows, cause, condition = progress.done, "", f" if {awaited} changes"
+    if edited:
+        with open_task(of.outline) as opened:
+            rows = count_reevaluated(of.outline, old, draft_plan(opened, digests, old, of.options))
+        cause, condition = f"{', '.join(changed_definitions(of.outline, old))} changed. ", ""
+    seconds = progress.seconds * rows / progress.done
+    line = (
+        f"{task}: {cause}{count(rows, 'row')} ({duration(seconds)} of computing)"
+        f" will be evaluated again{condition}; to keep them: psy run --continue {task}"
+    )
+    return (line, seconds) if rows else None
 
-    def _weigh(self, outline: Outline, old: Plan, digests: Digests) -> StaleRows | None:
-        """Return the rows that are stale already."""
-        survey = read_progress(old, outline.layout)
-        if survey.done == 0:
-            return None
-        with open_task(outline) as task:
-            again = count_reevaluated(outline, old, draft_plan(task, digests, old, RunOptions()))
-        if again == 0:
-            return None
-        return StaleRows(
-            task=outline.name,
-            changed=tuple(changed_definitions(outline, old)),
-            rows=again,
-            seconds=survey.seconds * again / survey.done,
-        )
+
+def _is_settled(of: Forecast) -> bool:
+    """Whether the result stays, or comes from jobs that the user agreed to when they were submitted."""
+    return (
+        (of.planned and not of.options.adopt)
+        and all(map(_is_settled, of.upstream))
+        and (of.current or _has_detached_jobs(of.outline))
+    )
 
 
-def _is_away(outline: Outline) -> bool:
-    """Whether jobs of a batch system are at it: when they were submitted, the user was asked."""
+def _has_detached_jobs(outline: Outline) -> bool:
     return any(find_scheduler(outline, each.scheduler).detached for each in open_submissions(outline))
-
-
-def _foresee(outline: Outline, old: Plan, awaited: tuple[str, ...]) -> StaleRows | None:
-    """Return the rows that will be stale if a task before this one comes to another result."""
-    survey = read_progress(old, outline.layout)
-    if survey.done == 0:
-        return None
-    return StaleRows(task=outline.name, changed=awaited, rows=survey.done, seconds=survey.seconds, sure=False)

@@ -1,4 +1,4 @@
-"""``psy run``: what is at stake, the passes, and what came of them in words and an exit code."""
+"""``psy run``: the question before costly rows are repeated, the passes, and their summary."""
 
 from __future__ import annotations
 
@@ -6,107 +6,66 @@ import signal
 import sys
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from psyrun.cli.forecast import StaleRowsFinder
+import click
+
+from psyrun.cli.forecast import describe_stale_rows, forecast
+from psyrun.cli.group import report_errors
 from psyrun.cli.progress import make_watcher
 from psyrun.cli.status import read_status
-from psyrun.cli.text import count, duration
-from psyrun.errors import (
-    INTERRUPTED,
-    OK,
-    PENDING,
-    UNFINISHED,
-    USAGE,
-    DirtyError,
-    FormatError,
-    PsyrunError,
-    TaskFileError,
-    explain,
-)
-from psyrun.graph import Run, run_pass
+from psyrun.cli.summary import TaskEnd, find_waiting, summarise
+from psyrun.cli.text import count
+from psyrun.errors import INTERRUPTED, PsyrunError, worst
+from psyrun.graph import NodeState, Run, run_pass
 from psyrun.jobs import QueueCache, wait_for_jobs
 from psyrun.source import read_source
-from psyrun.task import find_dependencies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
-    from psyrun.cli.progress import LogWatcher
-    from psyrun.cli.status import Status
-    from psyrun.options import RunOptions
+    from psyrun.graph import NodeOutcome
+    from psyrun.options import RunOptions, Watcher
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Selection
 
 
-_SEVERITY = (OK, PENDING, UNFINISHED, USAGE, INTERRUPTED)
 ASK_SECONDS = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Talk:
-    """How to talk to the user: on standard output, on standard error, and with a question."""
-
-    say: Callable[[str], None]
-    complain: Callable[[str], None]
-    confirm: Callable[[str], bool]
-
-
-def worst(codes: Iterable[int]) -> int:
-    """Return the worst of some exit codes."""
-    return max(codes, key=_SEVERITY.index, default=OK)
-
-
-def code_of(error: Exception) -> int:
-    """Return the exit code for an error."""
-    return USAGE if isinstance(error, (TaskFileError, DirtyError, FormatError)) else UNFINISHED
-
-
-def confirm_rerun(
-    chain: Sequence[Outline], options: RunOptions, cache: SourceCache, talk: Talk, *, yes: bool
-) -> bool:
-    """Say which finished rows an edit makes stale; ask where they are costly. Return whether to go on.
+def confirm_rerun(chain: Sequence[Outline], options: RunOptions, cache: SourceCache, *, yes: bool) -> bool:
+    """Print which finished rows the run evaluates again; ask where they are costly. Return whether to go on.
 
     Parameters
     ----------
     chain
         The tasks, each behind those whose results it needs.
     options
-        What the user asked for: `--continue` and `--force` need no question.
+        Options of the run; `--continue` and `--force` need no question.
     cache
-        What is remembered of unchanged sources.
-    talk
-        How to say it.
+        Cache of source facts.
     yes
         Whether the answer is known.
     """
     costly = False
-    stakes = StaleRowsFinder(cache)
-    for outline in chain:
+    for each in forecast(chain, options, cache):
         try:
-            stake = stakes.find(outline, options.for_task(outline.name))
+            stale = describe_stale_rows(each) if each.outline.overwrite_dirty else None
         except (PsyrunError, OSError):
-            continue  # The run finds the same fault, and says so.
-        if stake is None or not outline.overwrite_dirty:  # That is refused, in words of its own.
-            continue
-        changed = ", ".join(stake.changed)
-        cause, condition = (f"{changed} changed. ", "") if stake.sure else ("", f" if {changed} changes")
-        talk.say(
-            f"{stake.task}: {cause}{count(stake.rows, 'row')} ({duration(stake.seconds)} of computing)"
-            f" will be evaluated again{condition}; to keep them: psy run --continue {stake.task}"
-        )
-        costly = costly or stake.seconds > ASK_SECONDS
+            continue  # The run meets the same fault, and reports it.
+        if stale is not None:
+            line, seconds = stale
+            click.echo(line)
+            costly = costly or seconds > ASK_SECONDS
     if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        return talk.confirm("Evaluate them again?")
+        return click.confirm("Evaluate them again?")
     return True
 
 
-def run_passes(
-    taskdir: str, selection: Selection, options: RunOptions, talk: Talk, *, wait: bool = False
-) -> int:
-    """Let doit make passes over the graph, say what came of it, and return the exit code.
+def run_passes(taskdir: str, selection: Selection, options: RunOptions, *, wait: bool = False) -> int:
+    """Let doit make passes over the graph, print their summary, and return the exit code.
 
     Parameters
     ----------
@@ -115,64 +74,58 @@ def run_passes(
     selection
         The tasks to run.
     options
-        What the user asked for.
-    talk
-        How to say it.
+        Options of the run.
     wait
-        Whether to wait for the jobs of a batch system and make another pass, until nothing is in flight.
+        Whether to wait for the jobs of a batch system and make another pass, until none is in flight.
     """
-    outlines, chain = selection.outlines, selection.chain
-    queues = QueueCache(chain)
-    interrupted = False
+    queues = QueueCache(selection.chain)
+    outcomes: dict[str, NodeOutcome] = {}
     with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
-        first = run = Run(
-            root=outlines[0].root, taskdir=taskdir, options=options, watcher=watcher, queues=queues
+        run = Run(
+            root=selection.outlines[0].root,
+            taskdir=taskdir,
+            options=options,
+            cache=selection.cache,
+            watcher=watcher,
+            queues=queues,
         )
         try:
-            for run in _make_passes(first, [outline.name for outline in outlines]):
-                if not (wait and run.pending):
-                    break
-                flying = [outline for outline in chain if outline.name in run.pending]
-                jobs = count(_count_jobs(run), "job")
-                watcher.note("psy", f"waiting for {jobs}; Ctrl-C leaves them running")
-                wait_for_jobs(flying, watcher, queues)
+            _make_passes(run, selection, queues, outcomes, wait=wait)
         except KeyboardInterrupt:
-            interrupted = True
-    waiting = {} if interrupted else _find_waiting(chain, run)
-    unfinished = run.pending.keys() | run.failures.keys() | run.errors.keys() | waiting.keys()
-    told = [*(outline for outline in selection.upstream if outline.name in unfinished), *outlines]
-    code = _summarise(told, waiting, run, talk, interrupted=interrupted)
-    if not interrupted:
-        return code
-    names = " ".join(outline.name for outline in outlines)
-    jobs = f" {count(_count_jobs(run), 'job')} in flight go on." if run.pending else ""
-    talk.say(f"interrupted; what is finished is kept.{jobs} To go on: psy run {names}")
-    return INTERRUPTED
+            _print_summary(selection, outcomes, queues, interrupted=True)
+            return INTERRUPTED
+    return _print_summary(selection, outcomes, queues)
 
 
-def _count_jobs(run: Run) -> int:
-    return sum(map(len, run.pending.values()))
-
-
-def _make_passes(run: Run, names: Sequence[str]) -> Iterator[Run]:
-    """Yield a run after each pass; the next one does not try again what it submitted."""
+def _make_passes(
+    run: Run, selection: Selection, queues: QueueCache, outcomes: dict[str, NodeOutcome], *, wait: bool
+) -> None:
+    """Make a pass, and as long as there are jobs to wait for, another; outcomes are those of the last."""
     while True:
-        run_pass(run, names)
-        yield run
-        tried = dict(run.options.tried)
-        for name, batches in run.pending.items():
-            tried[name] = tried.get(name, frozenset()) | batches
-        run = replace(
-            run,
-            options=run.options.for_next_pass(tried),
-            errors={},
-            failures={},
-            pending={},
-        )
+        run_pass(run, [outline.name for outline in selection.outlines], outcomes)
+        in_flight = _find_in_flight(outcomes)
+        if not (wait and in_flight):
+            return
+        jobs = count(sum(map(len, in_flight.values())), "job")
+        run.watcher.note("psy", f"waiting for {jobs}; Ctrl-C leaves them running")
+        pending = [outline for outline in selection.chain if outline.name in in_flight]
+        wait_for_jobs(pending, run.watcher, queues)
+        run = replace(run, options=run.options.for_next_pass(in_flight))
+        for name in _find_unfinished(outcomes):
+            del outcomes[name]
+
+
+def _find_in_flight(outcomes: Mapping[str, NodeOutcome]) -> dict[str, frozenset[int]]:
+    """Return task -> batches that jobs evaluate."""
+    return {name: each.in_flight for name, each in outcomes.items() if each.state is NodeState.PENDING}
+
+
+def _find_unfinished(outcomes: Mapping[str, NodeOutcome]) -> set[str]:
+    return {name for name, each in outcomes.items() if each.state is not NodeState.FINISHED}
 
 
 @contextmanager
-def _warnings_to(watcher: LogWatcher) -> Iterator[None]:
+def _warnings_to(watcher: Watcher) -> Iterator[None]:
     def show(message: Warning | str, *details: Any, **more: Any) -> None:
         watcher.note("psy", str(message))
 
@@ -185,14 +138,14 @@ def _warnings_to(watcher: LogWatcher) -> Iterator[None]:
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """Let TERM and HUP do what Ctrl-C does: what is finished is kept."""
+    """Let TERM and HUP do what Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    # What was ignored stays ignored: under nohup, a closed terminal is no reason to stop.
-    heeded = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
+    # Ignored signals stay ignored: under nohup, a closed terminal is no reason to stop.
+    caught = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in caught}
     try:
         yield
     finally:
@@ -200,92 +153,57 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _summarise(
-    outlines: Sequence[Outline], waiting: Mapping[str, Outline], run: Run, talk: Talk, *, interrupted: bool
+def _print_summary(
+    selection: Selection,
+    outcomes: Mapping[str, NodeOutcome],
+    queues: QueueCache,
+    *,
+    interrupted: bool = False,
 ) -> int:
-    queues = run.queues or QueueCache(outlines)
+    """Print the summary of each task, and of those before it that are not finished; return the exit code."""
+    waiting = {} if interrupted else find_waiting(selection.chain, outcomes)
+    unfinished = _find_unfinished(outcomes) | waiting.keys()
     codes = []
-    for outline in outlines:
-        error = run.errors.get(outline.name)
-        if error is not None:
-            talk.complain(explain(error))
-            codes.append(code_of(error))
+    for outline in [*(each for each in selection.upstream if each.name in unfinished), *selection.outlines]:
+        outcome = outcomes.get(outline.name)
+        end = TaskEnd(
+            name=outline.name,
+            error=None if outcome is None else outcome.error,
+            waiting=waiting.get(outline.name),
+            outcome=outcome,
+            interrupted=interrupted,
+        )
+        end = _add_status(end, outline, selection.cache, queues)
+        if end.error is not None:
+            codes.append(report_errors([end.error]))
             continue
-        if outline.name in waiting:
-            codes.append(_say_waiting(outline, waiting, run, talk))
-            continue
-        if interrupted and not outline.layout.plan.exists():
-            continue  # It would have to be run to know how many rows there are.
-        try:
-            status = read_status(outline, run.cache, queues)
-        except (PsyrunError, OSError) as trouble:
-            talk.complain(explain(trouble))
-            codes.append(code_of(trouble))
-            continue
-        codes.append(_summarise_one(status, run, talk, interrupted=interrupted))
-        if status.uptodate and _was_edited(outline):
-            talk.say(f"  it was edited meanwhile: psy run {outline.name} evaluates the new code")
+        lines, code = summarise(end)
+        for line in lines:
+            click.echo(line)
+        codes.append(code)
+    if interrupted:
+        in_flight = _find_in_flight(outcomes)
+        go_on = f" {count(sum(map(len, in_flight.values())), 'job')} in flight go on." if in_flight else ""
+        names = " ".join(outline.name for outline in selection.outlines)
+        click.echo(f"interrupted; what is finished is kept.{go_on} To go on: psy run {names}")
     return worst(codes)
 
 
-def _find_waiting(chain: Sequence[Outline], run: Run) -> dict[str, Outline]:
-    """Return task -> the task before it in the chain for whose result it waits."""
-    unfinished = {*run.pending, *run.failures, *run.errors}
-    needs, there = find_dependencies(chain), {outline.name: outline for outline in chain}
-    waiting: dict[str, Outline] = {}
-    for name in there:
-        upstream = next((each for each in needs[name] if each in unfinished or each in waiting), None)
-        if upstream is not None:
-            waiting[name] = there[upstream]
-    return waiting
-
-
-def _say_waiting(outline: Outline, waiting: Mapping[str, Outline], run: Run, talk: Talk) -> int:
-    upstream = first = waiting[outline.name]
-    while first.name in waiting:
-        first = waiting[first.name]
-    waits = f"{outline.name}: waits for {upstream.result}, the result of {upstream.name}"
-    if first.name in run.failures or first.name in run.errors:
-        talk.say(waits)
-        return UNFINISHED
-    name = outline.name
-    talk.say(f"{waits}; once it is there: psy run {name}, or for the whole chain: psy run --wait {name}")
-    return PENDING
-
-
-def _summarise_one(status: Status, run: Run, talk: Talk, *, interrupted: bool) -> int:
-    name = status.name
-    if status.uptodate:
-        state = "finished" if name in run.written else "up to date"
-        talk.say(f"{name}: {state}, {count(status.total, 'row')} in {status.result}")
-        return OK
-    rows = f"{name}: {status.done:,} of {count(status.total, 'row')} done"
-    flying = status.running + status.queued
-    if name in run.pending and not interrupted:
-        failed = f", {status.failed:,} failed" if status.failed else ""
-        talk.say(f"{rows}{failed}, {count(len(run.pending[name]), 'job')} in flight")
-        talk.say(f"  the result appears by itself; meanwhile: psy status {name}, psy run --wait {name}")
-        return PENDING
-    if flying and not interrupted:
-        talk.say(f"{rows}, {flying:,} in flight: psy status {name}")
-        return PENDING
-    words = [f"{status.failed:,} failed"] if status.failed else []
-    words += [f"{status.missing:,} missing"] if status.missing else []
-    talk.say(
-        ", ".join([rows, *words]) + ("" if status.failed or interrupted else f"; to go on: psy run {name}")
-    )
-    if status.failed:
-        talk.say(f"  why: psy errors {name}; which: psy status -v {name}")
-        talk.say(f"  to try them again: psy run {name}; after mending the code: psy run --continue {name}")
-    elif name in run.failures:
-        talk.say(f"  {run.failures[name]}")
-    if status.result is not None:
-        talk.say(f"  {status.result} is still the result of before")
-    return UNFINISHED
+def _add_status(end: TaskEnd, outline: Outline, cache: SourceCache, queues: QueueCache) -> TaskEnd:
+    """Add the status of a task, or the error that keeps it from being read, where its summary needs it."""
+    if end.error is not None or end.waiting is not None:
+        return end
+    if end.interrupted and not outline.layout.plan.exists():
+        return end  # The number of rows is known only after running the task file.
+    try:
+        status = read_status(outline, cache, queues)
+    except (PsyrunError, OSError) as error:
+        return replace(end, error=error)
+    return replace(end, status=status, edited=status.uptodate and _was_edited(outline))
 
 
 def _was_edited(outline: Outline) -> bool:
-    """Whether the sources are not those any more that the run began with."""
+    """Whether the sources changed since the outline was read."""
     try:
         now = read_source(outline.root, outline.root / outline.path)
     except PsyrunError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,15 @@ class Status:
     missing: int = 0
     uptodate: bool = False
     result: str | None = None
+
+
+# The interface of `psy status --json`: documented, and stable.
+_JSON_NAMES = ("name", "total", "done", "failed", "running", "queued", "missing", "uptodate", "result")
+
+
+def as_json(statuses: Iterable[Status]) -> str:
+    """Return statuses as one line of JSON, for programs."""
+    return json.dumps({"tasks": [{name: getattr(each, name) for name in _JSON_NAMES} for each in statuses]})
 
 
 def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Status:

@@ -1,0 +1,154 @@
+"""The group of commands: how arguments are read, lines printed, and errors reported."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from psyrun import __version__
+from psyrun.errors import PsyrunError, exit_code, explain, worst
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from psyrun.task import Outline, Project, Selection
+
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+def echo_error(text: str) -> None:
+    """Print an error."""
+    click.echo(f"psy: {text}", err=True)
+
+
+def report_errors(errors: Iterable[Exception]) -> int:
+    """Print errors; return the worst of their exit codes."""
+    codes = []
+    for error in errors:
+        echo_error(explain(error))
+        codes.append(exit_code(error))
+    return worst(codes)
+
+
+def try_each(items: Iterable[Item], act: Callable[[Item], Value]) -> tuple[list[Value], list[Exception]]:
+    """Call a function with each item; return its values, and the errors that it raised."""
+    values: list[Value] = []
+    errors: list[Exception] = []
+    for item in items:
+        try:
+            values.append(act(item))
+        except PsyrunError as error:
+            errors.append(error)
+        except OSError as error:
+            if error.filename is None:  # Standard output, most likely.
+                raise
+            errors.append(error)
+    return values, errors
+
+
+def print_lines(task: str, lines: Iterable[str]) -> int:
+    """Print lines about a task; return their number."""
+    number = 0
+    for number, line in enumerate(lines, 1):  # noqa: B007
+        click.echo(f"{task}: {line}")
+    return number
+
+
+def run_each(selection: Selection, find_lines: Callable[[Outline], Iterable[str]]) -> int:
+    """Print the lines about each task that is selected, then the errors; return the exit code."""
+    _, errors = try_each(selection.outlines, lambda each: print_lines(each.name, find_lines(each)))
+    return report_errors([*selection.broken.values(), *errors])
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+def _complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from psyrun.task import find_names
+
+    try:
+        names = find_names(Path.cwd(), context.find_root().params.get("taskdir") or "psy-tasks")
+    except Exception:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+task_names = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=_complete_task)
+adopt_option = click.option(
+    "-c", "--continue", "adopt", is_flag=True, help="Keep rows of older code, and rows that left the space."
+)
+force_option = click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Evaluate everything again, overwrite results that psyrun did not write.",
+)
+no_retry_option = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
+
+
+def _open_project(taskdir: str) -> Project:
+    from psyrun.task import Project
+
+    return Project(Path.cwd(), taskdir)
+
+
+def _take_taskdir(context: click.Context, parameter: click.Parameter, taskdir: str | None) -> None:
+    if taskdir is not None:
+        context.find_root().params["taskdir"] = taskdir  # for completion
+        context.obj = _open_project(taskdir)
+
+
+class _Command(click.Command):
+    """A command that takes --taskdir behind its name too, as psyrun 0.8 did."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.params.append(
+            click.Option(["--taskdir"], callback=_take_taskdir, expose_value=False, hidden=True)
+        )
+
+
+class _Group(click.Group):
+    """A group that lists commands in the order of their definition, and suggests."""
+
+    command_class = _Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            if near:
+                hint = f"there is no command {args[0]!r}; did you mean {near[0]!r}?"
+                raise click.UsageError(hint, ctx) from error
+            raise
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="psy", message="%(prog)s %(version)s")
+@click.option("--taskdir", default="psy-tasks", show_default=True, help="Folder of the task files.")
+@click.pass_context
+def cli(context: click.Context, taskdir: str) -> None:
+    """Run one function over many parameter assignments, and never lose a row.
+
+    A task is a file psy-tasks/task_NAME.py with a parameter space `pspace` and a function `execute`; its
+    result is written to psy-work/NAME/result.pkl.
+
+    \b
+    Examples:
+      psy run               evaluate what is missing, in all tasks
+      psy run fig1          in one task
+      psy status -v         how far they are, and what is missing or failed
+      psy errors            why rows failed
+    """
+    context.obj = _open_project(taskdir)
