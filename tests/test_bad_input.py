@@ -60,8 +60,8 @@ def write(data):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        pytest.param(lambda path: path.mkdir(), ["it is no file", "move"], id="folder"),
-        pytest.param(os.mkfifo, ["it is no file", "move"], id="pipe"),
+        pytest.param(lambda path: path.mkdir(), ["not a regular file", "move"], id="folder"),
+        pytest.param(os.mkfifo, ["not a regular file", "move"], id="pipe"),
         pytest.param(lambda path: path.symlink_to("nowhere"), ["No such file"], id="dangling link"),
         pytest.param(lambda path: path.symlink_to(path.name), ["symbolic links"], id="link to itself"),
         pytest.param(write(b"x = '\xff\xfe'\n"), [":1:", "utf-8", "correct it"], id="no UTF-8"),

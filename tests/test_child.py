@@ -9,7 +9,8 @@ import time
 import pytest
 
 from psyrun.errors import ExecuteError
-from psyrun.source.capture import read_source, write_zip
+from psyrun.source.archive import write_zip
+from psyrun.source.capture import read_source
 from psyrun.workdir.inputs import encode_inputs
 from psyrun.workdir.journal import read_blocks
 from psyrun.worker.child import command

@@ -9,6 +9,7 @@ import pytest
 from psyrun.errors import TaskFileError
 from psyrun.source.cache import SourceCache
 from psyrun.source.capture import read_source
+from psyrun.source.slices import SETTING_NAMES
 from psyrun.store import H5Store
 from psyrun.task.project import read_outlines
 from psyrun.task.settings import SETTINGS, check_text, literal_settings
@@ -85,6 +86,7 @@ def test_file_without_settings_has_defaults(project):
         ("paths = ['a']\nother = [name for name in paths]", {}),
         ("max_jobs = 2 + 2", {}),
         ("def f(name):\n    workdir = name\n    return workdir", {}),
+        ("if True:\n    def f(name):\n        workdir = name\n        return workdir", {}),
     ],
 )
 def test_literals_are_read_off_the_text(project, line, expected):
@@ -114,6 +116,9 @@ def test_literals_are_read_off_the_text(project, line, expected):
         "other = (name := 'a')",
         "other = [name := 'a']",
         "match 1:\n    case name:\n        pass",
+        "try:\n    pass\nexcept ValueError as name:\n    pass",
+        "if True:\n    async def name(): ...",
+        "if True:\n    def f():\n        return file_dep",
         "exec(\"name = 'a'\")",
         "globals()['name'] = 'a'",
     ],
@@ -313,6 +318,11 @@ def test_misspelt_setting_in_conf_is_refused_there(project):
         check_text(source_of(project, HEAD))
 
 
+def test_name_of_conf_that_the_task_file_reads_is_the_users_own(project):
+    project.write("psy-tasks/psy-conf.py", "max_job = 1\n")
+    check_text(source_of(project, HEAD + "n = max_job\n"))
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -393,6 +403,10 @@ def test_every_setting_has_a_meaning_and_accepts_its_default():
         assert setting.expected, name
         default = setting.default() if isinstance(setting.default, type) else setting.default
         assert name in ("pspace", "execute") or setting.accepts(default), name
+
+
+def test_digests_know_every_setting():
+    assert SETTINGS.keys() == SETTING_NAMES
 
 
 def test_task_files_are_found_in_the_order_of_their_names(project):

@@ -19,8 +19,10 @@ from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, TaskFileError
 from psyrun.source import cache as cache_module
 from psyrun.source import capture as source_module
+from psyrun.source.archive import read_zip, write_zip
 from psyrun.source.cache import SourceCache, digest_data
-from psyrun.source.capture import digest_with_data, read_source, read_zip, unread_names, write_zip
+from psyrun.source.capture import read_source
+from psyrun.source.digests import digest_with_data
 from psyrun.source.loading import loaded
 
 TASK = """
@@ -314,7 +316,7 @@ def test_root_that_is_a_symbolic_link(project, tmp_path, monkeypatch):
         ({"psy-tasks/task_a.py": "# coding: nonsense"}, "nonsense"),
         ({"psy-tasks/task_a.py": "import bad", "psy-tasks/bad.py": "\n\n(1"}, "psy-tasks/bad.py:3: "),
         ({"psy-tasks/task_a.py": "", "psy-tasks/psy-conf.py": "1 +"}, "psy-tasks/psy-conf.py:1: "),
-        ({"psy-tasks/task_a.py/x": ""}, "psy-tasks/task_a.py: it is no file"),
+        ({"psy-tasks/task_a.py/x": ""}, "psy-tasks/task_a.py: not a regular file"),
         ({"psy-tasks/x": ""}, "psy-tasks/task_a.py: No such file"),
     ],
 )
@@ -334,7 +336,7 @@ def test_declared_encodings_are_honoured(project, data):
         assert module.K == module.H == "é"
 
 
-# -- definitions and unread names
+# -- definitions
 
 
 def test_definitions_name_what_changed(project):
@@ -361,12 +363,6 @@ def test_definitions_name_what_changed(project):
         "psy-tasks/task_a.py: K",
         "psy-tasks/helper.py: f",
     }
-
-
-def test_unread_names_of_both_files(project):
-    write(project, task_a="N = 3\npspace = range(N + M)\nmax_job = 3\ndef execute(): ...")
-    put(project, {"psy-tasks/psy-conf.py": "M = 1\nschedular = 3"})
-    assert unread_names(read(project)) == {"pspace", "execute", "max_job", "schedular"}
 
 
 # -- data files

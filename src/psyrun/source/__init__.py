@@ -1,4 +1,4 @@
-"""Captured sources: what a task file and its modules say, digested and loaded."""
+"""Captured sources of a task file and its modules: digests, archives, loading."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
+    from psyrun.source.archive import read_zip, write_zip
     from psyrun.source.cache import CACHE_PATH, SourceCache, digest_data
-    from psyrun.source.capture import Source, digest_with_data, read_source, read_zip, unread_names, write_zip
+    from psyrun.source.capture import Source, read_source
+    from psyrun.source.digests import digest_with_data
     from psyrun.source.loading import hidden, loaded, shown
+    from psyrun.source.syntax import bound_names, parse, scopes_of
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
+        archive="read_zip write_zip",
         cache="CACHE_PATH SourceCache digest_data",
-        capture="Source digest_with_data read_source read_zip unread_names write_zip",
+        capture="Source read_source",
+        digests="digest_with_data",
         loading="hidden loaded shown",
+        syntax="bound_names parse scopes_of",
     )

@@ -1,4 +1,4 @@
-"""What was worked out from files before: it saves time, and never decides anything by itself."""
+"""Cache of facts about sources, and of digests of data files; it saves time and decides nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CACHE_PATH = "psy-work/.sources.json"  # relative to the project root
 
 _FORMAT = "psyrun source cache 1"
 _MOST_FACTS = 2000
-_RACY = 2_000_000_000  # ns: some file systems keep times to the two seconds
+_RESOLUTION = 2_000_000_000  # nanoseconds: FAT keeps times in steps of two seconds
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class SourceCache:
     """Facts by key, and digests of data files by path.
 
     A key holds a digest of everything that its fact depends on, so that no edit can be missed. Facts are JSON
-    values. The oldest go when there are more than 2,000.
+    values; the 2,000 that were used last are kept.
     """
 
     _facts: dict[str, Any] = field(default_factory=dict)
@@ -39,18 +39,16 @@ class SourceCache:
 
     @classmethod
     def load(cls, path: Path) -> SourceCache:
-        """Read a cache; one that is missing, damaged or not ours is empty."""
-        try:
+        """Read a cache; one that is missing, damaged or of another format is empty."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
             head, _, body = path.read_bytes().partition(b"\n")
             if head == _head(body):
                 saved = json.loads(body)
                 return cls(_facts=saved["facts"], _data=saved["data"])
-        except (OSError, ValueError, KeyError, TypeError):
-            pass
         return cls()
 
     def save(self, path: Path) -> None:
-        """Write the cache if it changed; not being able to is no error."""
+        """Write the cache if it changed; a cache that can't be written is not an error."""
         if not self._changed:
             return
         facts = dict(list(self._facts.items())[-_MOST_FACTS:])
@@ -63,18 +61,18 @@ class SourceCache:
         """Return the fact of this key, or None."""
         fact = self._facts.pop(key, None)
         if fact is not None:
-            self._facts[key] = fact  # the last one used is the last one to go
+            self._facts[key] = fact  # Facts used last stand last.
         return fact
 
     def put(self, key: str, fact: Any) -> None:
-        """Keep a fact; one that JSON can't express is not kept."""
+        """Keep a fact, unless JSON can't express it."""
         with suppress(TypeError, ValueError):
             json.dumps(fact)
             self._facts[key] = fact
             self._changed = True
 
     def recall(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the facts of this key, made now if they were not known."""
+        """Return the facts of this key, made if they are not in the cache."""
         known: dict[str, Any] | None = self.get(key)
         if known is None:
             known = make()
@@ -82,14 +80,14 @@ class SourceCache:
         return known
 
     def digest_file(self, name: str, path: Path) -> str:
-        """Digest the content of a file; it is read again only when its size, times or inode changed.
+        """Digest the content of a file; the file is read again only if its size, times or inode changed.
 
-        A digest taken within two seconds of the file's last change is not trusted: another change may have
-        left no trace in the times.
+        A digest taken within two seconds of the file's last change is taken again: another change may not
+        show in the times.
         """
         before = _stamp(path)
         known = self._data.get(name)
-        if known is not None and known[0] == before and max(before[1:3]) + _RACY < known[1]:
+        if known is not None and known[0] == before and max(before[1:3]) + _RESOLUTION < known[1]:
             return str(known[2])
         now = time.time_ns()
         with path.open("rb") as file:
@@ -105,7 +103,7 @@ def _head(body: bytes) -> bytes:
 
 
 def _stamp(path: Path) -> list[int]:
-    """Size, times of the last change of content and of anything (ns), inode."""
+    """Return size, mtime and ctime in nanoseconds, and inode."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
@@ -120,7 +118,7 @@ def digest_data(root: Path, paths: Iterable[str], cache: SourceCache | None = No
     paths
         Files, relative to the root.
     cache
-        Where digests of unchanged files are found.
+        Digests of files read before.
 
     Returns
     -------
@@ -130,9 +128,9 @@ def digest_data(root: Path, paths: Iterable[str], cache: SourceCache | None = No
     Raises
     ------
     TaskFileError
-        If one is missing, a folder, or can't be read.
+        If one is missing, is a folder, or can't be read.
     """
-    cache = SourceCache() if cache is None else cache
+    cache = cache or SourceCache()
     digests = {}
     for name in sorted(set(paths)):
         path = root / name

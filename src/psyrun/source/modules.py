@@ -1,7 +1,7 @@
-"""Local modules: found without importing anything, and imported as they were captured.
+"""Local modules: search for their sources, and imports of captured sources.
 
-A module is local when its source lies under the project root or the task folder, and in no site-packages or
-virtual environment. `psyrun` never is.
+A module is local when its source lies under the project root or the task folder, and in no environment of
+Python below them. `psyrun` never is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
-_FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages"})
+_PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 
 
 # -- finding
@@ -37,7 +37,7 @@ _FOREIGN_FOLDERS = frozenset({"site-packages", "dist-packages"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModule:
-    """Where a local module comes from; `path` is None for a namespace package, `folders` for no package."""
+    """Place of a local module; `path` is None for a namespace package, `folders` for a plain module."""
 
     path: str | None
     folders: tuple[str, ...] | None
@@ -45,7 +45,7 @@ class LocalModule:
 
 @dataclass(slots=True, kw_only=True)
 class ModuleSearch:
-    """Find the sources of local modules as an import statement of a task file would.
+    """Search for sources of local modules, as an import statement of a task file does it.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class ModuleSearch:
     folder
         The task folder, absolute; searched first, as when the task file runs.
     edits
-        What the task file adds to `sys.path`, as of `path_edits`.
+        Folders that the task file adds to `sys.path`, from `path_edits`.
     """
 
     root: str
@@ -63,19 +63,16 @@ class ModuleSearch:
     _known: dict[str, LocalModule | None] = field(default_factory=dict)
 
     def find(self, name: str) -> LocalModule | None:
-        """Find a module by its dotted name; None where there is none, or where it is not local."""
+        """Find a module by its dotted name; None if there is none, or if it is not local."""
         if name not in self._known:
-            self._known[name] = self._look_up(name)
+            parent = name.rpartition(".")[0]
+            if parent:
+                package = self.find(parent)
+                spec = _search(name, (package and package.folders) or ())
+            else:
+                spec = None if name == "psyrun" else self._find_top(name)
+            self._known[name] = self._as_local(spec)
         return self._known[name]
-
-    def _look_up(self, name: str) -> LocalModule | None:
-        parent, _, _ = name.rpartition(".")
-        if not parent:
-            return None if name == "psyrun" else self._as_local(self._find_top(name))
-        package = self.find(parent)
-        if package is None or package.folders is None:
-            return None
-        return self._as_local(_search(name, package.folders))
 
     def _find_top(self, name: str) -> ModuleSpec | None:
         path = apply_edits([self.folder, *filter(None, sys.path), self.root], self.edits, self.folder)
@@ -103,10 +100,8 @@ class ModuleSearch:
         return None
 
     def _is_local(self, path: str) -> bool:
-        homes = (self.root, self.folder)
-        return any(_lies_in(path, home) for home in homes) or any(
-            _lies_in(os.path.realpath(path), os.path.realpath(home)) for home in homes
-        )
+        forms = (str, os.path.realpath)
+        return any(_lies_in(form(path), form(home)) for form in forms for home in (self.root, self.folder))
 
 
 def _search(name: str, path: Iterable[str]) -> ModuleSpec | None:
@@ -129,15 +124,15 @@ def _search(name: str, path: Iterable[str]) -> ModuleSpec | None:
 
 
 def _lies_in(path: str, home: str) -> bool:
-    """Tell whether a path lies below a folder, and not in a Python environment below that folder."""
-    way = Path(path)
-    if not way.is_relative_to(home):
+    """Tell whether a path lies below a folder, and not in an environment of Python below that folder."""
+    file = Path(path)
+    if not file.is_relative_to(home):
         return False
-    between = way.relative_to(home)
-    if _FOREIGN_FOLDERS & set(between.parts):
+    between = file.relative_to(home)
+    if _PACKAGE_FOLDERS & set(between.parts):
         return False
     installed = {sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib")}
-    if any(Path(p).is_relative_to(home) and p != home and way.is_relative_to(p) for p in installed):
+    if any(Path(p).is_relative_to(home) and p != home and file.is_relative_to(p) for p in installed):
         return False
     above = [Path(home, folder) for folder in between.parents if folder.parts]
     return not any((folder / mark).exists() for folder in above for mark in _ENVIRONMENT_MARKS)
@@ -147,26 +142,26 @@ def _lies_in(path: str, home: str) -> bool:
 
 
 class CapturedLoader(importlib.machinery.SourceFileLoader):
-    """Load a module from captured bytes; no .pyc file is read or written."""
+    """Loader of a module from captured bytes; no .pyc file is read or written."""
 
     def __init__(self, fullname: str, path: str, data: bytes) -> None:
         super().__init__(fullname, path)
         self._captured = data
 
     def get_data(self, path: str) -> bytes:
-        """Give the captured bytes of the module, or those of another file, such as data of a package."""
+        """Return the captured bytes of the module, or those of another file, such as data of a package."""
         return self._captured if path == self.path else super().get_data(path)
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the captured bytes."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # once per child would be too often
+            warnings.simplefilter("ignore", SyntaxWarning)  # Otherwise each child repeats it.
             return self.source_to_code(self._captured, self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _CapturedFinder(importlib.abc.MetaPathFinder):
-    """The import hook: module name -> captured bytes, and the path that they were captured from."""
+    """Import hook that serves captured bytes."""
 
     root: str
     files: Mapping[str, bytes]
@@ -178,12 +173,15 @@ class _CapturedFinder(importlib.abc.MetaPathFinder):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Serve captured modules; others are found as ever."""
+        """Find captured modules; None leaves others to the next finder."""
         source = self.modules.get(fullname)
         if source is None:
             return None
-        if not source:
-            return self._namespace(fullname, sys.path if path is None else path)
+        if not source:  # A namespace package, even where its folders are gone.
+            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+            found = _search(fullname, sys.path if path is None else path)
+            spec.submodule_search_locations = list((found and found.submodule_search_locations) or ())
+            return spec
         location = os.path.normpath(Path(self.root, source))
         folders = [str(Path(location).parent)] if PurePosixPath(source).name == "__init__.py" else None
         loader = CapturedLoader(fullname, location, self.files[source])
@@ -191,17 +189,10 @@ class _CapturedFinder(importlib.abc.MetaPathFinder):
             fullname, location, loader=loader, submodule_search_locations=folders
         )
 
-    def _namespace(self, fullname: str, path: Iterable[str]) -> ModuleSpec:
-        """Make a namespace package that exists even where its folders are gone."""
-        spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-        found = _search(fullname, path)
-        spec.submodule_search_locations = list((found and found.submodule_search_locations) or ())
-        return spec
-
 
 @contextmanager
 def captured_imports(root: str, files: Mapping[str, bytes], modules: Mapping[str, str]) -> Iterator[None]:
-    """Import captured modules from their bytes while the context lasts, whatever is on disk or was imported.
+    """Import captured modules from their bytes inside the context, regardless of files and `sys.modules`.
 
     Parameters
     ----------
@@ -229,7 +220,7 @@ def _set_aside(modules: Mapping[str, str]) -> dict[str, ModuleType]:
     aside = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_captured(name, modules)}
     for name in aside:
         parent, _, child = name.rpartition(".")
-        if parent in sys.modules:  # a namespace package; `from parent import child` asks it first
+        if parent in sys.modules:  # A namespace package; `from parent import child` asks it first.
             vars(sys.modules[parent]).pop(child, None)
     return aside
 
@@ -237,7 +228,7 @@ def _set_aside(modules: Mapping[str, str]) -> dict[str, ModuleType]:
 def _is_captured(name: str, modules: Mapping[str, str]) -> bool:
     if modules.get(name):
         return True
-    if name in modules:  # a namespace package; it stays where others have parts of it in use
+    if name in modules:  # A namespace package; it stays if modules that were not captured use it.
         return not any(
             used.startswith(f"{name}.") and not _is_captured(used, modules) for used in sys.modules
         )
@@ -249,12 +240,12 @@ def _is_captured(name: str, modules: Mapping[str, str]) -> bool:
 
 @contextmanager
 def captured_lines(root: str, files: Mapping[str, bytes]) -> Iterator[None]:
-    """Let tracebacks show the captured lines while the context lasts, not those on disk by now."""
+    """Show captured lines in tracebacks inside the context, instead of those on disk."""
     paths = {os.path.normpath(Path(root, name)): data for name, data in files.items()}
     before = {path: linecache.cache[path] for path in paths if path in linecache.cache}
     for path, data in paths.items():
         lines = importlib.util.decode_source(data).splitlines(keepends=True)
-        linecache.cache[path] = (len(data), None, lines, path)  # no time: never compared with the disk
+        linecache.cache[path] = (len(data), None, lines, path)  # No mtime: never compared with the disk.
     try:
         yield
     finally:

@@ -54,14 +54,11 @@ class Slices:
         Indices of the statements in each slice.
     bound
         For each statement, the names that it binds, imports excepted.
-    unread
-        Names that are bound, by no import, and that no statement reads.
     """
 
     code: frozenset[int]
     space: frozenset[int]
     bound: tuple[tuple[str, ...], ...]
-    unread: frozenset[str]
 
 
 def slice_statements(body: Sequence[ast.stmt]) -> Slices:
@@ -80,11 +77,10 @@ def slice_statements(body: Sequence[ast.stmt]) -> Slices:
         slicer = _Slicer.prepare(statements, names)
         space = slicer.reach({"pspace"})
         code = slicer.reach({"execute", "setup"} | _possible_values(statements, space, names))
-    read = {name for statement in statements for name in statement.reads}
     bound = tuple(
         tuple(sorted(name for name, kind in statement.binds if kind != "module")) for statement in statements
     )
-    return Slices(code=code, space=space, bound=bound, unread=frozenset(n for b in bound for n in b) - read)
+    return Slices(code=code, space=space, bound=bound)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Syntax trees: parsed, digested the same on every Python, and asked which names they bind and read."""
+"""Syntax trees: parsing, digests that are equal on every Python, imports, and names bound and read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Inner: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.Cl
 
 _DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-_UNSAID = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+_IGNORED_FIELDS = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
 
 
 def parse(data: bytes, name: str) -> ast.Module:
@@ -53,7 +53,7 @@ def is_text(statement: ast.stmt) -> bool:
 
 
 def digest(tree: ast.AST) -> str:
-    """Digest what a tree says: 64 hexadecimal characters, equal on every Python from 3.11.
+    """Digest a tree: 64 hexadecimal characters, equal on every Python from 3.11.
 
     Comments, formatting, docstrings and line numbers are no part of it.
 
@@ -63,39 +63,39 @@ def digest(tree: ast.AST) -> str:
     >>> digest(one) == digest(other)
     True
     """
-    said: list[str] = []
+    parts: list[str] = []
     stack: list[ast.AST | str] = [tree]
     while stack:
         item = stack.pop()
         if isinstance(item, str):
-            said.append(item)
+            parts.append(item)
         else:
-            stack.extend(reversed(_spell(item)))
-    return hashlib.sha256("".join(said).encode()).hexdigest()
+            stack.extend(reversed(_serialize(item)))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _spell(node: ast.AST) -> list[ast.AST | str]:
-    """Class name and non-empty fields of one node, its child nodes still to be spelled."""
-    spelled: list[ast.AST | str] = [f"({type(node).__name__}"]
+def _serialize(node: ast.AST) -> list[ast.AST | str]:
+    """Return the class name and non-empty fields of a node, child nodes as they are."""
+    parts: list[ast.AST | str] = [f"({type(node).__name__}"]
     for name in node._fields:
         value = _content(node, name)
-        if name in _UNSAID or value is None or value == []:
+        if name in _IGNORED_FIELDS or value is None or value == []:
             continue
         items = value if isinstance(value, list) else [value]
-        spelled.append(f" {name}:{len(items)}=" if isinstance(value, list) else f" {name}=")
-        spelled.extend(item if isinstance(item, ast.AST) else _spell_leaf(item) for item in items)
-    spelled.append(")")
-    return spelled
+        parts.append(f" {name}:{len(items)}=" if isinstance(value, list) else f" {name}=")
+        parts.extend(item if isinstance(item, ast.AST) else _serialize_value(item) for item in items)
+    parts.append(")")
+    return parts
 
 
-def _spell_leaf(value: object) -> str:
-    # hex: decimal digits of a huge int raise ValueError
+def _serialize_value(value: object) -> str:
+    # Decimal digits of a huge int raise ValueError.
     text = hex(value) if type(value) is int else ascii(value)
     return f"{type(value).__name__} {text},"
 
 
 def _content(node: ast.AST, field: str) -> object:
-    """Give a field without its docstring, f-string literals joined (3.12 splits them differently)."""
+    """Return a field without docstring, literals of f-strings joined (3.12 splits them differently)."""
     value = getattr(node, field, None)
     if field == "body" and isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
         return node.body[1:]
@@ -120,7 +120,7 @@ def _join_literals(parts: Sequence[ast.expr]) -> list[ast.expr]:
 
 
 def imported_names(trees: Iterable[ast.AST]) -> list[str]:
-    r"""List what the import statements of trees may load, relative names with their leading dots.
+    r"""List the modules that trees may import, relative names with their leading dots.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def _literal_name(call: ast.Call) -> Iterator[str]:
 
 
 def exported_names(tree: ast.Module) -> list[str]:
-    """List what the ``__all__`` of a package names: ``from package import *`` loads submodules among them."""
+    """List the names in the ``__all__`` of a package; star imports load submodules among them."""
     exported: set[str] = set()
     for node in tree.body:
         match node:
@@ -168,16 +168,16 @@ def exported_names(tree: ast.Module) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """A stretch of code with one set of local variables.
+    """Code that shares one set of local variables.
 
     Attributes
     ----------
     own
-        Its nodes, without those of functions and classes inside, and without variables of comprehensions.
+        Its nodes, without the bodies of functions and classes inside and without variables of comprehensions.
     hidden
-        Names that mean a variable of a function here, not one of the module.
+        Names of local variables of functions, which hide variables of the module.
     runs_now
-        Whether it runs with the statement, rather than when somebody calls a function.
+        Whether it runs with the statement, not when a function is called.
     """
 
     own: tuple[ast.AST, ...]
@@ -185,7 +185,7 @@ class Scope:
     runs_now: bool = True
 
     def free_names(self) -> Iterator[ast.Name]:
-        """Give the occurrences of variables of the module that this scope reads."""
+        """Yield the places where this scope reads variables of the module."""
         updated = {id(node.target) for node in self.own if isinstance(node, ast.AugAssign)}
         for node in self.own:
             if not isinstance(node, ast.Name) or node.id in self.hidden:
@@ -215,7 +215,7 @@ def scopes_of(statement: ast.stmt) -> list[Scope]:
 
 
 def bound_names(own: Iterable[ast.AST]) -> Iterator[tuple[str, Kind]]:
-    """Give the names that nodes of one scope bind or delete, each with what it is bound to."""
+    """Yield the names that nodes of one scope bind or delete, each with the kind of its value."""
     for node in own:
         match node:
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
@@ -236,7 +236,7 @@ def bound_names(own: Iterable[ast.AST]) -> Iterator[tuple[str, Kind]]:
 
 
 def _split(roots: Iterable[ast.AST]) -> tuple[list[ast.AST], list[_Inner]]:
-    """Part the nodes below roots into those that run here and the functions and classes inside."""
+    """Return the nodes below roots that run in this scope, and the functions and classes among them."""
     own: list[ast.AST] = []
     inner: list[_Inner] = []
     stack = list(roots)
@@ -252,13 +252,13 @@ def _split(roots: Iterable[ast.AST]) -> tuple[list[ast.AST], list[_Inner]]:
 
 
 def _evaluated_outside(node: _Inner) -> list[ast.AST]:
-    """List what a def, lambda or class evaluates before its body: all of its children but the body."""
+    """Return the children of a function or class that are evaluated outside of its body."""
     body = {id(child) for child in ([node.body] if isinstance(node, ast.Lambda) else node.body)}
     return [child for child in ast.iter_child_nodes(node) if id(child) not in body]
 
 
 def _hide(function: _Function, own: Iterable[ast.AST], outer: frozenset[str]) -> frozenset[str]:
-    """Name the variables of a function and of those around it."""
+    """Return the local variables of a function and of functions around it."""
     declared: dict[type, set[str]] = {ast.Global: set(), ast.Nonlocal: set()}
     nodes = list(own)
     for node in nodes:
@@ -277,7 +277,7 @@ def _parameters(arguments: ast.arguments) -> list[ast.arg]:
 
 
 def _comprehension_variables(tree: ast.AST) -> set[int]:
-    """Identify the nodes that mean a variable of the comprehension around them."""
+    """Return the ids of nodes that are variables of a comprehension."""
     found: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, _COMPREHENSIONS):

@@ -1,4 +1,4 @@
-"""Settings: the names with a meaning in a task file, and what their values have to be."""
+"""Settings: the names with a meaning in a task file, checks of their values, and those read off the text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from psyrun.backend import Backend, DistributeBackend
 from psyrun.errors import TaskFileError
 from psyrun.scheduler import Local, Scheduler
-from psyrun.source import unread_names
+from psyrun.source import bound_names, parse, scopes_of
 from psyrun.store import EXTENSIONS, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Set
 
     from psyrun.source import Source
 
@@ -30,13 +30,13 @@ class Setting:
     Parameters
     ----------
     meaning
-        What it sets, in one line.
+        One line for the template.
     expected
-        What a value has to be, in words.
+        Description of its values, for messages.
     accepts
-        Whether a value is that.
+        Predicate of its values.
     default
-        The value where the file does not set it.
+        Value if the file does not set it.
     """
 
     meaning: str
@@ -49,32 +49,28 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
-def _is_names(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_path(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike)) and bool(path := os.fspath(value)) and "\0" not in str(path)
 
 
-def _is_paths(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(map(_is_path, value))
+def _is_options(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_text, value))
 
 
 def _or_none(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or accepts(value)
 
 
-def _is_seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
-def _is_options(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+def _list_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, (list, tuple)) and all(map(accepts, value))
 
 
 def _is_space(value: Any) -> bool:
@@ -83,7 +79,7 @@ def _is_space(value: Any) -> bool:
 
 
 def _is_a(protocol: type) -> Callable[[Any], bool]:
-    # isinstance is content with a subclass of the protocol, which may lack what it should have.
+    # isinstance accepts subclasses of the protocol that lack members.
     members = [name for name in {**protocol.__annotations__, **vars(protocol)} if not name.startswith("_")]
     return lambda value: all(hasattr(value, name) for name in members)
 
@@ -96,12 +92,12 @@ SETTINGS: Mapping[str, Setting] = {
     "setup": Setting(
         "a function called once per process, with its number", "a function or None", _or_none(callable)
     ),
-    "name": Setting("the task's name", "a name", _or_none(lambda value: isinstance(value, str))),
-    "file_dep": Setting("data files that the task reads", "a list of paths", _is_paths, ()),
+    "name": Setting("the task's name", "a name", _or_none(_is_text)),
+    "file_dep": Setting("data files that the task reads", "a list of paths", _list_of(_is_path), ()),
     "workdir": Setting("folder of work folders", "a path", _is_path, "psy-work"),
     "resultfile": Setting("the result file", "a path or None", _or_none(_is_path)),
     "store": Setting("how the result is stored", "a store, such as NpzStore()", _or_none(_is_a(Store))),
-    "exclude_from_result": Setting("names that are not recorded", "a list of names", _is_names, ()),
+    "exclude_from_result": Setting("names that are not recorded", "a list of names", _list_of(_is_text), ()),
     "max_jobs": Setting("at most so many jobs (batches)", "a whole number from 1", _is_count, 100),
     "min_items": Setting("at least so many assignments a job", "a whole number from 1", _is_count, 1),
     "pool_size": Setting("processes per job", "a whole number from 1, or None", _or_none(_is_count)),
@@ -131,9 +127,9 @@ def check_settings(source: Source, names: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     source
-        The captured sources, to say where a name stands.
+        The captured sources, for messages.
     names
-        Name -> value: what executing them left.
+        Variables of the module that ran.
 
     Returns
     -------
@@ -144,34 +140,17 @@ def check_settings(source: Source, names: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     TaskFileError
-        If a setting has a wrong type, or a name looks like a misspelt setting.
+        If a setting has a wrong type.
     """
     values = {}
     for name, setting in SETTINGS.items():
         value = names.get(name, setting.default)
         if isinstance(value, type) and name in ("store", "scheduler", "backend"):
             value = _instance(source, name, value)
-        if name in names:
-            _check(_file_of(source, name), name, value)
+        if name in names and not setting.accepts(value):
+            raise _refusal(_file_of(source, name), name, value)
         values[name] = value
     return values
-
-
-def _check(path: str, name: str, value: Any) -> None:
-    if not SETTINGS[name].accepts(value):
-        found = f"{_shorten(value)} ({type(value).__name__})"
-        raise TaskFileError(f"{path}: {name} has to be {SETTINGS[name].expected}, not {found}")
-
-
-def _file_of(source: Source, name: str) -> str:
-    """Return the file that sets a name: psy-conf.py where the task file does not."""
-    if source.conf is None or any(name in _bound_names(each) for each in _parse(source, source.task)):
-        return source.task
-    return source.conf
-
-
-def _parse(source: Source, path: str) -> list[ast.stmt]:
-    return ast.parse(source.files[path]).body
 
 
 def _instance(source: Source, name: str, kind: type) -> Any:
@@ -181,25 +160,70 @@ def _instance(source: Source, name: str, kind: type) -> Any:
         raise TaskFileError(f"{source.task}: {name} = {kind.__name__} can't be created: {error}") from error
 
 
+def _refusal(path: str, name: str, value: Any) -> TaskFileError:
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    found = text if len(text) <= 60 else text[:57] + "..."
+    return TaskFileError(
+        f"{path}: {name} has to be {SETTINGS[name].expected}, not {found} ({type(value).__name__})"
+    )
+
+
+# -- read off the text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Statement:
+    """A top-level statement, and names of the module; `bound` has also what it imports or declares global."""
+
+    node: ast.stmt
+    assigned: Set[str]
+    bound: Set[str]
+    read: Set[str]
+
+
+def _statements(source: Source, path: str) -> Iterator[_Statement]:
+    for node in parse(source.files[path], path).body:
+        scopes, parts = scopes_of(node), list(ast.walk(node))
+        kinds = set(bound_names(scopes[0].own))
+        shared = {name for part in parts if isinstance(part, ast.Global) for name in part.names}
+        shared |= {part.name for part in parts if isinstance(part, ast.alias) and part.name == "*"}
+        yield _Statement(
+            node=node,
+            assigned={name for name, kind in kinds if kind != "module"},
+            bound={name for name, _ in kinds} | shared,
+            read={name.id for scope in scopes for name in scope.free_names()},
+        )
+
+
+def _file_of(source: Source, name: str) -> str:
+    """Return the file that sets a name: psy-conf.py if the task file does not."""
+    if source.conf is None or any(name in each.bound for each in _statements(source, source.task)):
+        return source.task
+    return source.conf
+
+
 def check_text(source: Source) -> None:
-    """Check what can be read off the text: misspelt settings, and the types of literals.
+    """Check for misspelt settings, and types of literals, without running the file.
 
     Raises
     ------
     TaskFileError
         If a name that nothing reads looks like a misspelt setting, or a setting has a wrong type.
     """
-    unread = {name for name in unread_names(source) if not name.startswith("_") and name not in SETTINGS}
-    statements = [each for path in source.scripts for each in _parse(source, path)]
-    bound = {name for each in statements for name in _bound_names(each)}
-    for name in sorted(unread):
+    statements = {path: list(_statements(source, path)) for path in source.scripts}
+    everything = [each for path in statements for each in statements[path]]
+    assigned, bound, read = (
+        {name for each in everything for name in getattr(each, names)}
+        for names in ("assigned", "bound", "read")
+    )
+    for name in sorted(assigned - read - SETTINGS.keys()):
         near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.8)
-        if near and near[0] not in bound:
+        if near and near[0] not in bound and not name.startswith("_"):
             path = _file_of(source, name)
             raise TaskFileError(f"{path}: {name!r} is not a setting; did you mean {near[0]!r}?")
-    for path in source.scripts:
-        for statement in _parse(source, path):
-            match statement:
+    for path, each in statements.items():
+        for statement in each:
+            match statement.node:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in SETTINGS:
                     _check_literal(path, name, value)
 
@@ -209,21 +233,16 @@ def _check_literal(path: str, name: str, node: ast.expr) -> None:
         value = ast.literal_eval(node)
     except (ValueError, TypeError):  # It is computed, or Python can't make it.
         return
-    _check(path, name, value)
+    if not SETTINGS[name].accepts(value):
+        raise _refusal(path, name, value)
 
 
-def _shorten(value: Any, limit: int = 60) -> str:
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-# ---------------------------------------------------------------------- read off the text
-
-_OUTLINE = ("name", "workdir", "resultfile", "file_dep", "store", "exclude_from_result", "overwrite_dirty")
+_OUTLINE = {"name", "workdir", "resultfile", "file_dep", "store", "exclude_from_result", "overwrite_dirty"}
+_ANY_NAME = {"exec", "eval", "globals", "vars", "locals", "*"}
 
 
 def literal_settings(source: Source) -> dict[str, Any] | None:
-    """Read the settings that the graph needs off the syntax trees.
+    """Read the settings that the graph needs without running the file.
 
     Returns
     -------
@@ -232,69 +251,30 @@ def literal_settings(source: Source) -> dict[str, Any] | None:
         None where the file has to be run to know.
     """
     values: dict[str, Any] = {}
-    for path in source.scripts:
-        try:
-            values |= _literals(_parse(source, path))
-        except (ValueError, TypeError):
-            return None
+    try:
+        for path in source.scripts:
+            values |= _literals(_statements(source, path))
+    except (ValueError, TypeError):
+        return None
     return values
 
 
-_DYNAMIC = {"exec", "eval", "globals", "vars", "locals"}
-
-
-def _literals(statements: Iterable[ast.stmt]) -> dict[str, Any]:
-    """Raise ValueError where a setting is computed, or may be changed through another name."""
+def _literals(statements: Iterable[_Statement]) -> dict[str, Any]:
+    """Raise ValueError if a setting is computed, or may be changed through another name."""
     found: dict[str, Any] = {}
-    for statement in statements:
-        names = {name for name in _touched_names(statement) if name in _OUTLINE or name == "*"}
-        if not names:
-            continue
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if names == {name} - found.keys():
+    for each in statements:
+        is_definition = isinstance(each.node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        names = (each.bound if is_definition else each.bound | each.read) & (_OUTLINE | _ANY_NAME)
+        match each.node:
+            case _ if not names:
+                pass
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if (
+                names == {name} & _OUTLINE - found.keys()
+            ):
                 found[name] = _extension(value) if name == "store" else ast.literal_eval(value)
             case _:
-                raise ValueError(f"line {statement.lineno}: {', '.join(names)} is computed")
+                raise ValueError(f"line {each.node.lineno}: {', '.join(names)} is computed")
     return found
-
-
-def _touched_names(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement may bind or hand on at module level; '*' where it can't be told."""
-    names = _bound_names(statement)
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return names
-    read = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
-    return (names | read) - _comprehension_names(statement) | ({"*"} if read & _DYNAMIC else set())
-
-
-def _comprehension_names(statement: ast.stmt) -> set[str]:
-    """Return the names that comprehensions bind for themselves."""
-    targets = [node.target for node in ast.walk(statement) if isinstance(node, ast.comprehension)]
-    return {node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
-
-
-def _bound_names(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement may bind at module level."""
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {statement.name} | _globals_in(statement)
-    names = set()
-    for node in ast.walk(statement):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-                names.add(name)
-            case (
-                ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name))
-            ):
-                names.add(name)
-            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-                names |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-    return names
-
-
-def _globals_in(function: ast.stmt) -> set[str]:
-    return {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
 
 
 def _extension(value: ast.expr) -> str:
