@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from psyrun import Param
 from psyrun.pspace.keys import row_keys
-from psyrun.split.matching import Existing, Space, make_plan
+from psyrun.split.adoption import Adoption, Existing
+from psyrun.split.matching import Space, make_plan
 from psyrun.store import PickleStore
 from psyrun.workdir.inputs import encode_inputs
 from psyrun.workdir.journal import encode_block, read_blocks
@@ -80,10 +81,10 @@ def measure_parts(rows: int) -> None:
     )
     whole = Space(columns=columns, rows=rows)
     with table.measure("plan, nothing there"):
-        make_plan(whole, [], blank, partition=lambda n: [n])
+        make_plan(whole, Adoption(batches=[]), blank, partition=lambda n: [n])
     old = Existing(number=0, size=rows, code="c", columns=columns, done=range(rows))
     with table.measure("plan, everything there"):
-        make_plan(whole, [old], blank, partition=lambda n: [n])
+        make_plan(whole, Adoption(batches=[old]), blank, partition=lambda n: [n])
     with table.measure("encode inputs"):
         encode_inputs({}, columns)
     with table.measure("encode a block"):

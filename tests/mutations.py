@@ -133,10 +133,10 @@ MUTATIONS = [
         "test_journal.py test_faults.py::test_orphan_and_successor_count_each_row_once",
     ),
     Mutation(
-        "rows of older code kept beside their equals",
-        "split/matching.py",
-        "        if named[key] < 0:\n",
-        "        if (number, row) not in taken:\n",
+        "rows of older code adopted beside their equals",
+        "split/adoption.py",
+        "            if named[key] < 0:\n",
+        "            if (number, row) not in taken:\n",
         "test_edits.py -k names_each_assignment",
     ),
     Mutation(
@@ -176,7 +176,7 @@ MUTATIONS = [
     ),
     Mutation(
         "--force gives up nothing but the space",
-        "split/draft.py",
+        "split/adoption.py",
         "since = number if options.force else old.since",
         "since = number if options.force else 0 if old.since",
         "test_run.py -k gave_up",

@@ -39,7 +39,8 @@ from hypothesis.stateful import (
 
 from psyrun.backend import DistributeBackend
 from psyrun.cli import commands as cli
-from psyrun.split.matching import Existing, Space, make_plan
+from psyrun.split.adoption import Adoption, Existing
+from psyrun.split.matching import Space, make_plan
 from psyrun.workdir.plan import Plan
 from reference import find_rest
 
@@ -479,12 +480,12 @@ class Edits(RuleBasedStateMachine):
             self.disk.clear()
             self.failed.clear()
         self.has_inputs = True
-        keeps = "--continue" in flags
+        adopts = "--continue" in flags
         goes_on = old is not None and old.code == self.code and "--force" not in flags
         adopted = set(old.adopted) if goes_on else set()
-        self.usable = {self.code} | ({code for code, _ in self.evaluated.values()} if keeps else adopted)
+        self.usable = {self.code} | ({code for code, _ in self.evaluated.values()} if adopts else adopted)
         self.plan = Planned(self.sources, self.code, adopted)
-        self.kept = [ticket for ticket in old.cells if ticket in self.disk] if keeps and old else []
+        self.kept = [ticket for ticket in old.cells if ticket in self.disk] if adopts and old else []
         found = Counter(row for code, row in map(self.evaluated.get, self.disk) if code in self.usable)
         rows = Counter(self.space.rows()) - found
         return Counter({(self.code, row): times for row, times in rows.items()})
@@ -641,31 +642,34 @@ class Plans(RuleBasedStateMachine):
         rows=st.lists(st.sampled_from(PALETTE), max_size=12),
         code=st.sampled_from("AB"),
         jobs=st.integers(1, 4),
-        keeps=st.booleans(),
+        adopts=st.booleans(),
         data=st.data(),
     )
-    def replan(self, rows, code, jobs, keeps, data):
+    def replan(self, rows, code, jobs, adopts, data):
         old = self.plan
         adopted = old.adopted if old.code == code else ()
-        usable = {"A", "B"} if keeps else {code, *adopted}
+        usable = {"A", "B"} if adopts else {code, *adopted}
         plan, new = make_plan(
             Space(columns={"x": [value for _, value in rows]}, rows=len(rows)),
-            [self.batch(number) for number, (of, *_) in self.batches.items() if of in usable],
-            replace(BLANK, code=code, adopted=adopted, next_batch=old.next_batch),
+            Adoption(
+                batches=[self.batch(number) for number, (of, *_) in self.batches.items() if of in usable],
+                codes=adopted,
+                tables=[old.segments()] if adopts else (),
+            ),
+            replace(BLANK, code=code, next_batch=old.next_batch),
             partition=lambda size: DistributeBackend().partition(size, jobs, 1),
-            keep=[old.segments()] if keeps else (),
         )
         before = Counter(self.name(cell)[1] for cell in self.done if self.name(cell)[0] in usable)
         for number, places in new.items():
             self.batches[number] = code, [rows[i][0] for i in places], [rows[i][1] for i in places]
         self.plan = plan
-        self.check(rows, Counter(name for name, _ in rows) - before, old if keeps else None)
+        self.check(rows, Counter(name for name, _ in rows) - before, old if adopts else None)
         todo = sorted({cell for cell in self.cells(plan) if cell not in self.done})
         self.done |= set(data.draw(st.sampled_from([todo, todo, todo[::2], []])))
         TALLY.update(plans=1, rows=len(rows))
         STATES.add((plan.to_json(), len(self.done)))
 
-    def check(self, rows, fresh, kept):
+    def check(self, rows, fresh, adopted):
         cells = self.cells(self.plan)
         space, tail = cells[: len(rows)], cells[len(rows) :]
         assert [self.name(cell)[1] for cell in space] == [name for name, _ in rows]
@@ -674,7 +678,7 @@ class Plans(RuleBasedStateMachine):
         assert Counter(self.name(cell)[1] for cell in todo) == fresh
         assert {self.name(cell)[0] for cell in todo} <= {self.plan.code}
         assert {self.name(cell)[0] for cell in cells} <= {self.plan.code, *self.plan.adopted}
-        candidates = [] if kept is None else [cell for cell in self.cells(kept) if cell in self.done]
+        candidates = [] if adopted is None else [cell for cell in self.cells(adopted) if cell in self.done]
         names = [name for name, _ in rows]
         assert tail == find_rest(candidates, set(space), names, lambda cell: self.name(cell)[1])
 

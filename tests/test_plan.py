@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from psyrun.backend import DistributeBackend, LoadBalancingBackend
 from psyrun.errors import FormatError, NewerFormatError
-from psyrun.split.matching import Existing, Space, make_plan
+from psyrun.split.adoption import Adoption, Existing
+from psyrun.split.matching import Space, make_plan
 from psyrun.workdir.layout import Layout
 from psyrun.workdir.plan import Batch, Plan, read_plan, write_plan
 from reference import find_rest
@@ -93,7 +94,7 @@ def situations(draw):
 
 
 @st.composite
-def kept(draw, existing):
+def tables(draw, existing):
     """Runs of rows that do not overlap, as an older plan has them."""
     runs = []
     for batch in existing:
@@ -109,10 +110,11 @@ def cells_of(plan):
     return [(number, row) for number, rows in plan.segments() for row in rows]
 
 
-def plan_for(situation, partition, keep=()):
+def plan_for(situation, partition, table=()):
     wanted, existing, held, blank = situation
     space = Space(columns=columns_of(wanted), rows=len(wanted))
-    plan, new = make_plan(space, existing, blank, partition=partition, keep=[keep])
+    adoption = Adoption(batches=existing, tables=[table])
+    plan, new = make_plan(space, adoption, blank, partition=partition)
     there = held | {
         (number, row): name_of(wanted[i]) for number, rows in new.items() for row, i in enumerate(rows)
     }
@@ -171,14 +173,14 @@ def test_new_batches_hold_each_new_row_once_under_numbers_never_used(situation, 
 
 @MANY
 @given(situation=situations(), partition=PARTITIONS, data=st.data())
-def test_rows_to_keep_follow_those_of_the_space_where_it_names_fewer(situation, partition, data):
+def test_rows_of_an_adopted_table_follow_those_of_the_space_where_it_names_fewer(situation, partition, data):
     wanted, existing, _, _ = situation
-    keep = data.draw(kept(existing))
+    table = data.draw(tables(existing))
     without, _, _ = plan_for(situation, partition)
-    plan, _, there = plan_for(situation, partition, keep)
+    plan, _, there = plan_for(situation, partition, table)
     cells = cells_of(plan)
     done = {(batch.number, row) for batch in existing for row in batch.done}
-    candidates = [cell for number, rows in keep for row in rows if (cell := (number, row)) in done]
+    candidates = [cell for number, rows in table for row in rows if (cell := (number, row)) in done]
     assert plan.rows == len(wanted)
     assert cells[: plan.rows] == cells_of(without)
     used = set(cells_of(without))
@@ -190,7 +192,7 @@ def test_rows_to_keep_follow_those_of_the_space_where_it_names_fewer(situation, 
 @given(situation=situations(), partition=PARTITIONS, data=st.data())
 def test_batches_count_the_wanted_rows_of_the_segments(situation, partition, data):
     _, existing, _, _ = situation
-    plan, new, _ = plan_for(situation, partition, data.draw(kept(existing)))
+    plan, new, _ = plan_for(situation, partition, data.draw(tables(existing)))
     sizes = {batch.number: batch.size for batch in existing} | {b: len(rows) for b, rows in new.items()}
     wanted = {}
     for number, row in cells_of(plan):
@@ -239,8 +241,9 @@ def test_planning_again_when_all_is_done_keeps_every_row(situation, partition):
     ]
     there = [replace(batch, done=range(batch.size)) if batch.code == "new" else batch for batch in existing]
     space = Space(columns=columns_of(wanted), rows=len(wanted))
+    adoption = Adoption(batches=[*there, *made])
     later, nothing = make_plan(
-        space, [*there, *made], replace(blank, next_batch=plan.next_batch), partition=partition
+        space, adoption, replace(blank, next_batch=plan.next_batch), partition=partition
     )
     assert nothing == {}
     assert later.next_batch == plan.next_batch
@@ -254,7 +257,8 @@ def plan_columns(columns, existing=(), **changes):
     blank = replace(BLANK, names=tuple(columns), **changes)
     share = DistributeBackend()
     space = Space(columns=columns, rows=size)
-    return make_plan(space, existing, blank, partition=lambda rows: share.partition(rows, 4, 1))
+    adoption = Adoption(batches=existing)
+    return make_plan(space, adoption, blank, partition=lambda rows: share.partition(rows, 4, 1))
 
 
 def test_finished_row_of_older_code_is_preferred_to_an_unfinished_one_of_the_code_at_hand():

@@ -23,9 +23,9 @@ from psyrun.jobs import QueueCache, finish, process
 from psyrun.merge import merge
 from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.split import compute_digests, is_unmanaged_result, split
+from psyrun.split import compute_digests, is_planned, split
 from psyrun.task import read_outlines
-from psyrun.workdir import has_inputs, is_current, is_receipt_true, read_plan, read_receipt, refresh_receipt
+from psyrun.workdir import is_current, is_receipt_true, read_plan, read_receipt, refresh_receipt
 
 if TYPE_CHECKING:
     from psyrun.task import Outline
@@ -235,12 +235,7 @@ class _Nodes:
         options = self.run.options.for_task(self.outline.name)
         if options.force or options.adopt or given.get("again") or given.get("keep_rows"):
             return False
-        plan = read_plan(layout)
-        if plan is None or is_unmanaged_result(layout, plan):
-            return False
-        if not compute_digests(self.outline, self.run.cache).match(plan):
-            return False
-        return has_inputs(plan, layout) or is_current(layout, plan)
+        return is_planned(layout, read_plan(layout), compute_digests(self.outline, self.run.cache))
 
     # ------------------------------------------------------------------ process
 

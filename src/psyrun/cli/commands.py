@@ -155,7 +155,7 @@ def status(
     from psyrun.cli.status import as_json, list_details, read_status
     from psyrun.cli.text import show_details, show_kept, show_statuses
     from psyrun.jobs import QueueCache
-    from psyrun.split import count_kept
+    from psyrun.split import count_adopted
     from psyrun.workdir import read_plan
 
     selection = project.select(tasks)
@@ -164,7 +164,7 @@ def status(
     def print_details(outline: Outline) -> None:
         lines = show_details(list_details(outline, queues), None if everything else 100)
         plan = read_plan(outline.layout)
-        lines += [] if plan is None else show_kept(*count_kept(outline.layout, plan))
+        lines += [] if plan is None else show_kept(*count_adopted(outline.layout, plan))
         if lines:
             click.echo("\n".join([f"\n{outline.name}:", *lines]))
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.split.adoption import is_unmanaged_result, refuse_folder, refuse_unmanaged_result
-    from psyrun.split.changes import changed_definitions, count_kept, count_reevaluated
+    from psyrun.split.adoption import count_adopted, refuse_folder, refuse_unmanaged_result
+    from psyrun.split.changes import changed_definitions, count_reevaluated
     from psyrun.split.draft import Digests, compute_digests, draft_plan
     from psyrun.split.step import (
         encode_assignments,
         ensure_work_folder,
+        is_planned,
         report_lock_owner,
         restore_journals,
         split,
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        adoption="is_unmanaged_result refuse_folder refuse_unmanaged_result",
-        changes="changed_definitions count_kept count_reevaluated",
+        adoption="count_adopted refuse_folder refuse_unmanaged_result",
+        changes="changed_definitions count_reevaluated",
         draft="Digests compute_digests draft_plan",
-        step="encode_assignments ensure_work_folder report_lock_owner restore_journals split",
+        step="encode_assignments ensure_work_folder is_planned report_lock_owner restore_journals split",
     )

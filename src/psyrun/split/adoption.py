@@ -1,33 +1,261 @@
-"""Foreign results: what stands in the place of a result, and is not psyrun's to overwrite unasked."""
+"""Adoption: which rows on disk a new plan takes over, and what `--continue` adds to them.
+
+Every plan takes rows of its own code, except those that `--force` gave up. `--continue` adopts more, and
+removes nothing:
+
+- Rows of older code that have values. They count as current, for later plain runs too, until the code is
+  edited again.
+- Rows of the last plan that the space no longer names. They stay in the result, behind those of the space.
+- Rows of a result file that psyrun did not write, which become a batch.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import DirtyError, StoreError
-from psyrun.split.matching import Existing
-from psyrun.workdir import file_digest, has_inputs, is_current, read_input_header, read_progress
+from psyrun.errors import DirtyError, FormatError, NewerFormatError, StoreError
+from psyrun.workdir import (
+    file_digest,
+    has_inputs,
+    is_current,
+    list_journals,
+    read_input_header,
+    read_inputs,
+    read_progress,
+    read_receipt,
+    read_records,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from psyrun.options import RunOptions
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout, Plan
 
 
-@dataclass(frozen=True, slots=True)
+Cell = tuple[int, int]  # batch number, row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Existing:
+    """A batch on disk whose rows a plan may use.
+
+    Parameters
+    ----------
+    number, size
+        Its number, and how many assignments it holds.
+    code
+        Digest of the code that its rows are, or will be, evaluated with.
+    columns
+        Its assignments, parameter -> values (size,).
+    done
+        Rows that have values.
+    origin
+        Digest of the result file that its rows were adopted from, or None.
+    """
+
+    number: int
+    size: int
+    code: str
+    columns: Mapping[str, Sequence[Any]]
+    done: Collection[int]
+    origin: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptedRows:
-    """The rows of a result that psyrun did not write: a batch, its values, and the digest of the file."""
+    """The rows of a result that psyrun did not write: a batch that is yet to be written, and its values."""
 
     batch: Existing
     values: Mapping[str, Sequence[Any]]
-    origin: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adoption:
+    """What a new plan takes over.
+
+    Parameters
+    ----------
+    batches
+        Batches whose rows count: all of them for `--continue`, else those of the code and of adopted codes.
+    codes
+        Digests of older code whose rows count since an earlier `--continue`.
+    since
+        The lowest batch number that counts: `--force` gave up the batches before.
+    tables
+        Tables, as (batch number, rows), whose rows follow those of the space where it names fewer equal ones.
+    result
+        The result that psyrun did not write, where it is adopted now; it is one of the batches.
+    next_batch
+        The lowest number that no batch ever had.
+    """
+
+    batches: Sequence[Existing]
+    codes: tuple[str, ...] = ()
+    since: int = 0
+    tables: Sequence[Iterable[tuple[int, range]]] = ()
+    result: AdoptedRows | None = None
+    next_batch: int = 0
+
+    def codes_after(self, plan: Plan) -> tuple[str, ...]:
+        """Return the digests of older code whose rows count as current once there is a plan."""
+        codes = {batch.number: batch.code for batch in self.batches}
+        used = {codes[batch.number] for batch in plan.batches if batch.number in codes}
+        return tuple(sorted(used.union(self.codes) - {plan.code}))
+
+    def find_tail(
+        self, placed: Collection[Cell], wanted: Iterable[Any], keys: Mapping[int, Sequence[Any]]
+    ) -> list[Cell]:
+        """Return the rows of the tables that have values, less as many equal ones as the space names.
+
+        Parameters
+        ----------
+        placed
+            The rows that were found for the space.
+        wanted
+            The keys of the rows of the space.
+        keys
+            Batch number -> the keys of its rows.
+        """
+        candidates = self._find_done(keys)
+        if not candidates:
+            return []
+        named, taken = Counter(wanted), set(placed)
+        tail = []
+        # What the space took comes first; where it took newer ones, these stand for the first of the others.
+        for number, row in sorted(candidates, key=lambda cell: cell not in taken):
+            key = keys[number][row]
+            named[key] -= 1
+            if named[key] < 0:
+                tail.append((number, row))
+        return tail
+
+    def _find_done(self, keys: Mapping[int, Sequence[Any]]) -> dict[Cell, None]:
+        """Return the rows that have values; of equal rows, as many as the table with most of them has."""
+        done = {batch.number: batch.done for batch in self.batches}
+        found: dict[Cell, None] = {}
+        most: Counter[Any] = Counter()
+        for table in self.tables:
+            count: Counter[Any] = Counter()
+            for number, row in ((number, row) for number, rows in table for row in rows):
+                if row in done.get(number, ()):
+                    key = keys[number][row]
+                    count[key] += 1
+                    if count[key] > most[key]:
+                        found[number, row] = None
+            most |= count
+        return found
+
+
+def adopt(task: Task, code: str, old: Plan | None, options: RunOptions, names: Sequence[str]) -> Adoption:
+    """Find what a new plan takes over; write nothing.
+
+    Parameters
+    ----------
+    task
+        The task.
+    code
+        The digest of its code now.
+    old
+        Its plan, if there is one.
+    options
+        What the user asked for.
+    names
+        The parameters.
+
+    Raises
+    ------
+    DirtyError
+        If the rows of a result that psyrun did not write can't be read.
+    FormatError
+        If an input file is damaged, or a newer psyrun wrote it.
+    """
+    layout = task.outline.layout
+    number = _next_number(layout, old)
+    codes = old.adopted if old is not None and old.code == code and not options.force else ()
+    since = number if options.force else old.since if old is not None else 0
+    batches = [*_read_batches(layout, None if options.adopt else {code, *codes}, since)]
+    tables: list[list[tuple[int, range]]] = [old.segments()] if old is not None and options.adopt else []
+    result = None
+    if options.adopt and is_unmanaged_result(layout, old):
+        digest = file_digest(layout.result)
+        read_before = [b for b in batches if b.origin == digest is not None and len(b.done) == b.size]
+        if not read_before:
+            result = _read_unmanaged_result(task, number, code, names)
+            batches.append(result.batch)
+        batch = read_before[0] if result is None else result.batch
+        tables.append([(batch.number, range(batch.size))])
+    return Adoption(
+        batches=batches,
+        codes=codes,
+        since=since,
+        tables=tables,
+        result=result,
+        next_batch=number if result is None else number + 1,
+    )
+
+
+def adopts_more(layout: Layout, plan: Plan, options: RunOptions) -> bool:
+    """Whether `--continue` may adopt rows that the plan for these very sources lacks."""
+    return options.adopt and not (is_current(layout, plan) or read_progress(plan, layout).complete)
+
+
+def count_adopted(layout: Layout, plan: Plan) -> tuple[int, int]:
+    """Count the rows of a plan that were adopted: of older code, and such that the space does not name.
+
+    Raises
+    ------
+    FormatError
+        If an input file is damaged.
+    """
+    older = 0
+    for batch in plan.batches if plan.adopted else ():
+        with suppress(FileNotFoundError):  # Its rows are in the result.
+            if read_input_header(layout.input(batch.number))["code"] != plan.code:
+                older += batch.wanted
+    return older, plan.total - plan.rows
+
+
+def _next_number(layout: Layout, old: Plan | None) -> int:
+    used = [int(path.stem) for path in layout.inputs.glob("*.pkl") if path.stem.isdecimal()]
+    used += list_journals(layout.out)
+    noted = (read_receipt(layout.receipt) or {}).get("next_batch")  # Known where the folder was removed.
+    least = [old.next_batch if old is not None else 0, noted if isinstance(noted, int) else 0]
+    return max([*least, *(number + 1 for number in used)])
+
+
+def _read_batches(layout: Layout, codes: Collection[str] | None, since: int) -> Iterator[Existing]:
+    """Yield the batches of these codes, or of any; input files that are damaged or not ours are left out."""
+    journals = list_journals(layout.out)
+    for path in layout.inputs.glob("*.pkl"):
+        try:
+            header = read_input_header(path)
+        except NewerFormatError:
+            raise
+        except FormatError:
+            continue
+        number = int(path.stem) if path.stem.isdecimal() else -1
+        if number < since or not (codes is None or header["code"] in codes):
+            continue
+        yield Existing(
+            number=number,
+            size=header["size"],
+            code=header["code"],
+            columns=read_inputs(path)[1],
+            done=read_records(journals.get(number, ()), rows=header["size"]).done,
+            origin=header.get("origin"),
+        )
+
+
+# ---------------------------------------------------------------------- results that psyrun did not write
 
 
 def is_unmanaged_result(layout: Layout, plan: Plan | None) -> bool:
-    """Whether there is a result file that psyrun did not write, or of which the work folder knows nothing."""
+    """Whether there is a result file that psyrun did not write, or that the work folder does not know."""
     if not layout.result.exists():
         return False
     if not layout.receipt.exists():
@@ -40,7 +268,7 @@ def is_unmanaged_result(layout: Layout, plan: Plan | None) -> bool:
 
 
 def refuse_unmanaged_result(outline: Outline, plan: Plan | None, options: RunOptions) -> None:
-    """Raise DirtyError where there is a foreign result, and nobody said what is to become of it."""
+    """Raise DirtyError where psyrun did not write the result, and no option says what to do with it."""
     layout = outline.layout
     if options.force or options.adopt or not is_unmanaged_result(layout, plan):
         return
@@ -62,27 +290,11 @@ def refuse_folder(outline: Outline) -> None:
         )
 
 
-def find_adopted(layout: Layout, existing: Sequence[Existing]) -> Existing | None:
-    """Return the batch that a run which got no further made of the result file."""
-    origin = file_digest(layout.result)
-    for batch in existing:
-        header = read_input_header(layout.input(batch.number))
-        if header.get("origin") == origin and len(batch.done) == batch.size:
-            return batch
-    return None
-
-
-def read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[str]) -> AdoptedRows:
-    """Read the rows of a foreign result as a batch of this number and code.
-
-    Raises
-    ------
-    DirtyError
-        If the file can't be read, or lacks a parameter.
-    """
-    result = task.outline.result
+def _read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[str]) -> AdoptedRows:
+    """Read the rows of a result as a batch of this number and code."""
+    path, result = task.outline.layout.result, task.outline.result
     try:
-        table = task.store.load(task.outline.layout.result)
+        table = task.store.load(path)
     except (StoreError, OSError) as error:
         raise DirtyError(
             f"{result}: its rows can't be kept: {error}; move it away, or use --force"
@@ -94,7 +306,12 @@ def read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[st
             " move it away, or use --force"
         )
     size = max((len(values) for values in table.values()), default=0)
-    columns = {name: list(table[name]) for name in names}
-    values = {name: list(column) for name, column in table.items() if name not in columns}
-    batch = Existing(number=number, size=size, code=code, columns=columns, done=frozenset(range(size)))
-    return AdoptedRows(batch, values, file_digest(task.outline.layout.result))
+    batch = Existing(
+        number=number,
+        size=size,
+        code=code,
+        columns={name: list(table[name]) for name in names},
+        done=frozenset(range(size)),
+        origin=file_digest(path),
+    )
+    return AdoptedRows(batch=batch, values={n: list(column) for n, column in table.items() if n not in names})

@@ -6,23 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import FormatError, IdentityError, NewerFormatError, TaskFileError
+from psyrun.errors import IdentityError, TaskFileError
 from psyrun.source import digest_data, digest_with_data
-from psyrun.split.adoption import find_adopted, is_unmanaged_result, read_unmanaged_result
-from psyrun.split.matching import Existing, Space, make_plan
-from psyrun.workdir import (
-    Plan,
-    has_inputs,
-    list_journals,
-    read_input_header,
-    read_inputs,
-    read_receipt,
-    read_records,
-)
+from psyrun.split.adoption import adopt
+from psyrun.split.matching import Space, make_plan
+from psyrun.workdir import Plan, has_inputs, read_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from psyrun.options import RunOptions
     from psyrun.source import SourceCache
@@ -67,7 +58,7 @@ def compute_digests(outline: Outline, cache: SourceCache) -> Digests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A plan that was not written yet.
+    """A plan that is not written yet.
 
     Parameters
     ----------
@@ -77,14 +68,14 @@ class Draft:
         The evaluated space.
     new
         New batch -> the rows of the space that it holds.
-    found
-        Rows of a result that psyrun did not write: a batch with its values, or None.
+    adopted
+        Rows of a result that psyrun did not write, to be written as a batch, or None.
     """
 
     plan: Plan
     space: Space
     new: Mapping[int, Sequence[int]]
-    found: AdoptedRows | None
+    adopted: AdoptedRows | None
 
 
 def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptions) -> Draft:
@@ -94,43 +85,29 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptio
     ------
     TaskFileError
         If the space can't be evaluated, or a parameter can't be pickled.
+    DirtyError
+        If the rows of a result that psyrun did not write can't be adopted.
     """
-    layout = task.outline.layout
-    space = _old_space(layout, old, digests) or _evaluate_space(task)
-    number = _next_number(layout, old)
-    adopted = _adopted(old, digests, options)
-    codes = None if options.adopt else {digests.code, *adopted}
-    since = number if options.force else old.since if old is not None else 0
-    existing = _read_existing(layout, codes, since)
-    keep: list[list[tuple[int, range]]] = [old.segments()] if old is not None and options.adopt else []
-    found = None
-    if options.adopt and is_unmanaged_result(layout, old):
-        batch = find_adopted(layout, existing)
-        if batch is None:
-            found = read_unmanaged_result(task, number, digests.code, list(space.columns))
-            number += 1
-            batch = found.batch
-            existing.append(batch)
-        keep.append([(batch.number, range(batch.size))])
+    outline = task.outline
+    space = _old_space(outline.layout, old, digests) or _evaluate_space(task)
+    adoption = adopt(task, digests.code, old, options, list(space.columns))
     blank = Plan(
         code=digests.code,
         space=digests.space,
-        definitions=dict(task.outline.source.definitions),
-        settings=task.outline.settings,
+        definitions=dict(outline.source.definitions),
+        settings=outline.settings,
         names=tuple(space.columns),
         batches=(),
         order="",
         rows=space.rows,
-        next_batch=number,
-        adopted=adopted,
-        since=since,
+        next_batch=adoption.next_batch,
+        since=adoption.since,
     )
-    share = partial(_partition, task)
     try:
-        plan, new = make_plan(space, existing, blank, partition=share, keep=keep)
+        plan, new = make_plan(space, adoption, blank, partition=partial(_partition, task))
     except IdentityError as error:
-        raise TaskFileError(f"{task.outline.path}: {error}") from error
-    return Draft(plan=plan, space=space, new=new, found=found)
+        raise TaskFileError(f"{outline.path}: {error}") from error
+    return Draft(plan=plan, space=space, new=new, adopted=adoption.result)
 
 
 def _partition(task: Task, rows: int) -> Sequence[int]:
@@ -158,46 +135,3 @@ def _old_space(layout: Layout, old: Plan | None, digests: Digests) -> Space | No
         for name, values in columns.items():
             values += inputs[number][name][part.start : part.stop] if part else []
     return Space(columns=columns, rows=old.rows)
-
-
-def _adopted(old: Plan | None, digests: Digests, options: RunOptions) -> tuple[str, ...]:
-    """Return the digests of older code whose rows count as current since an earlier `--continue`."""
-    goes_on = old is not None and old.code == digests.code and not options.force
-    return old.adopted if old is not None and goes_on else ()
-
-
-def _read_existing(layout: Layout, codes: set[str] | None, since: int) -> list[Existing]:
-    journals = list_journals(layout.out)
-    existing = []
-    for path in layout.inputs.glob("*.pkl"):
-        header = _own_header(path)
-        if header is None or not (codes is None or header["code"] in codes):
-            continue
-        number = int(path.stem)
-        if number < since:
-            continue
-        _, columns = read_inputs(path)
-        done = read_records(journals.get(number, ()), rows=header["size"]).done
-        existing.append(
-            Existing(number=number, size=header["size"], code=header["code"], columns=columns, done=done)
-        )
-    return existing
-
-
-def _own_header(path: Path) -> dict[str, Any] | None:
-    """Return the header of an input file; None where the file is damaged, or psyrun did not write it."""
-    try:
-        header = read_input_header(path)
-    except NewerFormatError:
-        raise
-    except FormatError:
-        return None
-    return header if path.stem.isdecimal() else None
-
-
-def _next_number(layout: Layout, old: Plan | None) -> int:
-    used = [int(path.stem) for path in layout.inputs.glob("*.pkl") if path.stem.isdecimal()]
-    used += list_journals(layout.out)
-    told = (read_receipt(layout.receipt) or {}).get("next_batch")  # Known where the folder was removed.
-    least = [old.next_batch if old is not None else 0, told if isinstance(told, int) else 0]
-    return max([*least, *(number + 1 for number in used)])

@@ -1,4 +1,4 @@
-"""Plans: a parameter space and what exists already become batches."""
+"""Matching: the rows of a space are found among those on disk, and the others become batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import sys
 import zlib
 from array import array
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from psyrun.pspace import row_keys
 from psyrun.workdir import Batch, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from psyrun.split.adoption import Adoption, Cell, Existing
 
 
-# ---------------------------------------------------------------------- planning
+_Run = tuple[int, int, int]  # batch number, first row, length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,41 +37,16 @@ class Space:
     columns: Mapping[str, Sequence[Any]]
     rows: int
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Existing:
-    """A batch on disk whose rows a plan may use.
-
-    Parameters
-    ----------
-    number, size
-        Its number, and how many assignments it holds.
-    code
-        Digest of the code that its rows are, or will be, evaluated with.
-    columns
-        Its assignments, parameter -> values (size,).
-    done
-        Rows that have values.
-    """
-
-    number: int
-    size: int
-    code: str
-    columns: Mapping[str, Sequence[Any]]
-    done: Collection[int]
-
-
-_Cell = tuple[int, int]  # batch number, row
-_Run = tuple[int, int, int]  # batch number, first row, length
+    def part(self, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
+        """Return the values of ascending rows."""
+        first, end = rows[0], rows[-1] + 1
+        if end - first == len(rows):
+            return {name: values[first:end] for name, values in self.columns.items()}
+        return {name: [values[row] for row in rows] for name, values in self.columns.items()}
 
 
 def make_plan(
-    space: Space,
-    existing: Sequence[Existing],
-    blank: Plan,
-    *,
-    partition: Callable[[int], Sequence[int]],
-    keep: Sequence[Iterable[tuple[int, range]]] = (),
+    space: Space, adoption: Adoption, blank: Plan, *, partition: Callable[[int], Sequence[int]]
 ) -> tuple[Plan, dict[int, Sequence[int]]]:
     """Find the rows of a space among those on disk, and batch the others.
 
@@ -81,15 +58,12 @@ def make_plan(
     ----------
     space
         What is asked for, n rows.
-    existing
+    adoption
         What there is. Rows of other code than the plan's are used only where they have values.
     blank
-        The plan to complete: digests, settings, next batch number, code that was adopted before.
+        The plan to complete: digests, settings, next batch number.
     partition
         Number of rows -> sizes of new batches, which add up to it.
-    keep
-        Tables whose rows (batch number, rows) are kept behind those of the space, where the space names
-        fewer equal ones; of equal rows, as many as the table has that has most of them.
 
     Returns
     -------
@@ -97,37 +71,45 @@ def make_plan(
     new : dict
         Number of a new batch -> the rows of the space (numbers from 0) that it holds.
     """
-    keys = {batch.number: row_keys(batch.columns) for batch in existing}
-    wanted: Sequence[Any] = ()
+    existing = adoption.batches
+    wanted = keys_of(space.columns, space.rows) if existing else ()
+    keys = {batch.number: keys_of(batch.columns, batch.size) for batch in existing}
+    cells = _match(wanted, existing, keys, blank.code)
+    fresh = [i for i, cell in enumerate(cells) if cell is None] if existing else range(space.rows)
+    new = _number_batches(fresh, partition, blank.next_batch)
     if existing:
-        wanted = row_keys(space.columns) if space.columns else [()] * space.rows
-        cells: list[_Cell | None] = _match(wanted, existing, keys, blank.code)
-        fresh: Sequence[int] = [i for i, cell in enumerate(cells) if cell is None]
-    else:
-        cells, fresh = [], range(space.rows)
-    new: dict[int, Sequence[int]] = {}
-    start, number = 0, blank.next_batch
-    for size in partition(len(fresh)) if fresh else ():
-        new[number] = fresh[start : start + size]
-        start, number = start + size, number + 1
-    if existing:
-        for new_number, rows in new.items():
+        for number, rows in new.items():
             for row, i in enumerate(rows):
-                cells[i] = (new_number, row)
+                cells[i] = (number, row)
         placed = [cell for cell in cells if cell is not None]
-        runs = _find_runs([*placed, *_find_kept(keep, placed, wanted, existing, keys)])
+        runs = _find_runs([*placed, *adoption.find_tail(placed, wanted, keys)])
     else:
-        runs = [(new_number, 0, len(rows)) for new_number, rows in new.items()]
+        runs = [(number, 0, len(rows)) for number, rows in new.items()]
     sizes = {batch.number: batch.size for batch in existing} | {b: len(rows) for b, rows in new.items()}
-    plan = replace(blank, rows=space.rows, next_batch=number, **_arrange(runs, sizes))
-    codes = {batch.number: batch.code for batch in existing}
-    used = {codes[batch.number] for batch in plan.batches if batch.number in codes}
-    return replace(plan, adopted=tuple(sorted(used.union(blank.adopted) - {plan.code}))), new
+    next_batch = blank.next_batch + len(new)
+    plan = replace(blank, rows=space.rows, next_batch=next_batch, **_arrange(runs, sizes))
+    return replace(plan, adopted=adoption.codes_after(plan)), new
+
+
+def keys_of(columns: Mapping[str, Sequence[Any]], rows: int) -> Sequence[Any]:
+    """Return a key per row, by which equal rows are found."""
+    return row_keys(columns) if columns else [()] * rows
+
+
+def _number_batches(
+    rows: Sequence[int], partition: Callable[[int], Sequence[int]], first: int
+) -> dict[int, Sequence[int]]:
+    batches: dict[int, Sequence[int]] = {}
+    start = 0
+    for number, size in enumerate(partition(len(rows)) if rows else (), first):
+        batches[number] = rows[start : start + size]
+        start += size
+    return batches
 
 
 def _match(
     wanted: Iterable[Any], existing: Sequence[Existing], keys: Mapping[int, Sequence[Any]], code: str
-) -> list[_Cell | None]:
+) -> list[Cell | None]:
     """Find for each row of the space, told by its key, a row on disk; None where there is none."""
     # The first of equal rows is the best.
     ranked = sorted(existing, key=lambda batch: (batch.code == code, batch.number), reverse=True)
@@ -153,59 +135,16 @@ def _index_rows(index: dict[Any, Any], keys: Sequence[Any], batch: Existing, row
                 index[keys[row]] = deque([other, cell])
 
 
-def _take(index: dict[Any, Any], key: Any) -> _Cell | None:
+def _take(index: dict[Any, Any], key: Any) -> Cell | None:
     found = index.pop(key, None)
     if not isinstance(found, deque):
         return found  # type: ignore[no-any-return]
-    cell: _Cell = found.popleft()
+    cell: Cell = found.popleft()
     index[key] = found if len(found) > 1 else found[0]
     return cell
 
 
-def _find_kept(
-    keep: Sequence[Iterable[tuple[int, range]]],
-    placed: Collection[_Cell],
-    wanted: Iterable[Any],
-    existing: Sequence[Existing],
-    keys: Mapping[int, Sequence[Any]],
-) -> list[_Cell]:
-    """Return the rows to keep that have values, less as many equal ones as the space names."""
-    candidates = _find_done(keep, existing, keys)
-    if not candidates:
-        return []
-    named, taken = Counter(wanted), set(placed)
-    kept = []
-    # What the space took comes first; where it took newer ones, these stand for the first of the others.
-    for number, row in sorted(candidates, key=lambda cell: cell not in taken):
-        key = keys[number][row]
-        named[key] -= 1
-        if named[key] < 0:
-            kept.append((number, row))
-    return kept
-
-
-def _find_done(
-    tables: Sequence[Iterable[tuple[int, range]]],
-    existing: Sequence[Existing],
-    keys: Mapping[int, Sequence[Any]],
-) -> dict[_Cell, None]:
-    """Return the rows that have values; of equal rows, as many as the table with most of them has."""
-    done = {batch.number: batch.done for batch in existing}
-    found: dict[_Cell, None] = {}
-    most: Counter[Any] = Counter()
-    for table in tables:
-        count: Counter[Any] = Counter()
-        for number, row in ((number, row) for number, rows in table for row in rows):
-            if row in done.get(number, ()):
-                key = keys[number][row]
-                count[key] += 1
-                if count[key] > most[key]:
-                    found[number, row] = None
-        most |= count
-    return found
-
-
-def _find_runs(cells: Iterable[_Cell]) -> list[_Run]:
+def _find_runs(cells: Iterable[Cell]) -> list[_Run]:
     """Join neighbouring rows of one batch."""
     runs: list[_Run] = []
     first = end = batch = -1

@@ -1,4 +1,4 @@
-"""The split step: a task file becomes a plan, its batches' input files, and the captured sources."""
+"""The split step: writes the plan of a task, the input files of its batches, and the captured sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import write_all, write_atomic
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, TaskFileError
 from psyrun.source import read_zip, write_zip
-from psyrun.split.adoption import is_unmanaged_result, refuse_folder, refuse_unmanaged_result
+from psyrun.split.adoption import adopts_more, is_unmanaged_result, refuse_folder, refuse_unmanaged_result
 from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.task import open_task
@@ -64,15 +64,22 @@ def split(outline: Outline, options: RunOptions, cache: SourceCache, watcher: Wa
         raise
 
 
+def is_planned(layout: Layout, plan: Plan | None, digests: Digests) -> bool:
+    """Whether a plan was made for these digests, and what it names is there."""
+    if plan is None or is_unmanaged_result(layout, plan) or not digests.match(plan):
+        return False
+    return has_inputs(plan, layout) or is_current(layout, plan)
+
+
 def _is_settled(outline: Outline, options: RunOptions, digests: Digests) -> bool:
     """Whether the plan stands as it is; bring the settings that it records up to date."""
     layout = outline.layout
     refuse_folder(outline)
     old = read_plan(layout)
     refuse_unmanaged_result(outline, old, options)
-    if old is None or not digests.match(old) or not (has_inputs(old, layout) or is_current(layout, old)):
+    if old is None or options.force or not is_planned(layout, old, digests):
         return False
-    if options.force or is_unmanaged_result(layout, old) or (options.adopt and not _is_finished(layout, old)):
+    if adopts_more(layout, old, options):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
     if current != old or not layout.plan.exists():
@@ -80,13 +87,9 @@ def _is_settled(outline: Outline, options: RunOptions, digests: Digests) -> bool
     return True
 
 
-def _is_finished(layout: Layout, plan: Plan) -> bool:
-    return is_current(layout, plan) or read_progress(plan, layout).complete
-
-
 def _plan_anew(outline: Outline, options: RunOptions, digests: Digests) -> None:
     layout = outline.layout
-    if _is_settled(outline, options, digests):  # Somebody else planned meanwhile.
+    if _is_settled(outline, options, digests):  # Another psy planned meanwhile.
         return
     old = read_plan(layout)
     with open_task(outline) as task:
@@ -110,7 +113,7 @@ def _refuse_dirty(outline: Outline, old: Plan, draft: Draft) -> None:
 
 
 def restore_journals(task: Task, old: Plan) -> None:
-    """Write rows that only the result holds, for journals were removed, to journals again."""
+    """Write rows whose journals were removed from the result to journals again."""
     layout = task.outline.layout
     if read_progress(old, layout).complete:
         return
@@ -129,7 +132,7 @@ def restore_journals(task: Task, old: Plan) -> None:
 
 
 def report_lock_owner(outline: Outline, watcher: Watcher, owner: str) -> None:
-    """Show how far a task is at which somebody else is at work."""
+    """Show who holds the lock of a task, and how far it is."""
     plan = read_plan(outline.layout)
     if plan is not None:
         watcher.note(outline.name, f"{owner} is at work on it; waiting")
@@ -141,25 +144,23 @@ def report_lock_owner(outline: Outline, watcher: Watcher, owner: str) -> None:
 
 def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
     """Write everything that a plan refers to, and the plan last."""
-    columns = draft.space.columns
-    plan = draft.plan
-    inputs = {}
-    for number, rows in draft.new.items():
-        part = {name: _pick(values, rows) for name, values in columns.items()}
-        inputs[number] = _encode(outline, plan, number, part)
-    ensure_work_folder(outline, plan)
-    if draft.found is not None:
-        found = draft.found.batch
-        data = _encode(outline, plan, found.number, found.columns, draft.found.origin)
-        write_atomic(layout.input(found.number), data)
-        write_journal(layout.out, found.number, encode_block(range(found.size), draft.found.values))
+    inputs = {
+        layout.input(number).name: _encode(outline, draft.plan, number, draft.space.part(rows))
+        for number, rows in draft.new.items()
+    }
+    ensure_work_folder(outline, draft.plan)
+    if draft.adopted is not None:
+        batch = draft.adopted.batch
+        data = _encode(outline, draft.plan, batch.number, batch.columns, origin=batch.origin)
+        write_atomic(layout.input(batch.number), data)
+        write_journal(layout.out, batch.number, encode_block(range(batch.size), draft.adopted.values))
     if inputs:
-        write_all(layout.inputs, {layout.input(number).name: data for number, data in inputs.items()})
-    write_plan(layout, plan)
+        write_all(layout.inputs, inputs)
+    write_plan(layout, draft.plan)
 
 
 def ensure_work_folder(outline: Outline, plan: Plan) -> None:
-    """Make the folders of a task, and keep the sources that it was planned from, where they are missing."""
+    """Create the folders of a task and the captured sources of its plan, where they are missing."""
     layout, code = outline.layout, outline.layout.code(plan.code)
     for folder in (layout.inputs, layout.out, layout.log, layout.jobs, code.parent):
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,7 +169,13 @@ def ensure_work_folder(outline: Outline, plan: Plan) -> None:
 
 
 def _is_readable(code: Path) -> bool:
-    """Whether captured sources can be loaded; those that can't are written anew, unless they are newer."""
+    """Whether captured sources can be loaded.
+
+    Raises
+    ------
+    NewerFormatError
+        If a newer psyrun wrote them: they must not be overwritten.
+    """
     try:
         read_zip(code)
     except NewerFormatError:
@@ -178,25 +185,12 @@ def _is_readable(code: Path) -> bool:
     return True
 
 
-def _pick(values: Sequence[Any], rows: Sequence[int]) -> Sequence[Any]:
-    first, last = rows[0], rows[-1]
-    if last - first + 1 == len(rows):
-        return values[first : last + 1]
-    return [values[row] for row in rows]
-
-
 def _encode(
-    outline: Outline,
-    plan: Plan,
-    number: int,
-    columns: Mapping[str, Sequence[Any]],
-    origin: str | None = None,
+    outline: Outline, plan: Plan, number: int, columns: Mapping[str, Sequence[Any]], **more: str | None
 ) -> bytes:
     size = max((len(values) for values in columns.values()), default=0)
     header = {"batch": number, "size": size, "code": plan.code, "space": plan.space, "names": list(columns)}
-    if origin is not None:
-        header["origin"] = origin
-    return encode_assignments(outline, header, columns)
+    return encode_assignments(outline, header | more, columns)
 
 
 def encode_assignments(
