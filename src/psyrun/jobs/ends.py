@@ -51,13 +51,15 @@ def classify(found: Evidence, scheduler: Scheduler, now: float) -> End:
 
     Rows that are missing are waited for within the scheduler's grace.
     """
-    reason = found.reported
-    if reason is None and found.lost and scheduler.detached:
-        reason = f"job {found.job} left the queue without its rows"
-    if reason and found.printed and scheduler.detached and f"({found.printed})" not in reason:
-        reason = f"{reason} ({found.printed})"
     late = found.lost and 0 <= now - found.since < scheduler.grace
-    return End(since=found.since, reason=found.error or reason, final=not late)
+    reason = found.reported
+    if found.lost or reason is None:
+        if reason is None and found.lost and scheduler.detached:
+            reason = f"job {found.job} left the queue without its rows"
+        if reason is not None and found.printed and scheduler.detached and found.printed not in reason:
+            reason = f"{reason} ({found.printed})"
+        reason = found.error or reason
+    return End(since=found.since, reason=reason, final=not late)
 
 
 def read_last_error(layout: Layout, submission: Submission, element: int) -> tuple[str | None, str | None]:

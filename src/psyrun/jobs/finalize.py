@@ -1,7 +1,7 @@
 """``python -m psyrun.jobs.finalize TASK_FILE``: merges in a job of its own, when the others have ended.
 
-Where rows are missing, it writes down why jobs ended. It submits nothing, keeps no database, and leaves alone
-what was edited since it was submitted: psy run has the say then.
+Where rows are missing, it records why jobs ended. It submits nothing, keeps no database, and leaves tasks
+alone that were edited since it was submitted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, unless it was not possible; whether it was necessary is told in words.
+        0, unless that was not possible; what was done is printed.
     """
     (path,) = sys.argv[1:] if argv is None else argv
     root = Path.cwd()
@@ -60,12 +60,12 @@ def _finish(outline: Outline) -> str:
     edited = not compute_digests(outline, SourceCache()).match(plan) or plan.settings != outline.settings
     if edited:
         return f"it was edited meanwhile; psy run {outline.name} has the say"
-    survey = collect(plan, outline.layout).progress
-    rows = f"{survey.total:,} row" + "s" * (survey.total != 1)
-    if not survey.complete:
-        with suppress(PsyrunError):  # What batch systems tell on this host is welcome, and no more.
-            note_ends(outline, QueueCache(), survey)
-        return f"{survey.done:,} of {rows} are done; psy run {outline.name} goes on"
+    progress = collect(plan, outline.layout).progress
+    rows = f"{progress.total:,} row" + "s" * (progress.total != 1)
+    if not progress.complete:
+        with suppress(PsyrunError):  # This host may not reach the batch system.
+            note_ends(outline, QueueCache(), progress)
+        return f"{progress.done:,} of {rows} are done; psy run {outline.name} goes on"
     merged = merge(outline, RunOptions())
     return f"{rows} in {outline.result}" if merged.written else "up to date"
 

@@ -1,4 +1,4 @@
-"""QueueCache: what batch systems say of the jobs of a project's tasks, each asked once for all of them."""
+"""States of the jobs of a project's tasks; each batch system is asked once for all of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Answer:
 
 
 class QueueCache:
-    """What batch systems say of open submissions.
+    """Answers of batch systems about open submissions.
 
     Parameters
     ----------
@@ -44,10 +44,10 @@ class QueueCache:
         self._answers: dict[str, _Answer] = {}
 
     def element_states(self, submission: Submission, scheduler: Scheduler) -> States:
-        """Return element -> state of a submission's job; None where nobody knows.
+        """Return element -> state of a submission's job; None where it is unknown.
 
-        The scheduler is asked once for the open submissions of all tasks; its answer holds for as long as
-        it wants to be left alone.
+        The scheduler is asked once for the open submissions of all tasks; its answer holds for the shortest
+        time between two queries.
         """
         if submission.job is None:
             return None
@@ -61,18 +61,18 @@ class QueueCache:
         return answer.states.get(submission.job, {})
 
     def refresh(self) -> None:
-        """Forget the answers: the next look asks."""
+        """Drop the answers, so that batch systems are asked again."""
         self._answers.clear()
 
     def batch_states(self, outline: Outline) -> dict[int, JobState]:
-        """Return batch -> state of what is in flight of a task.
+        """Return batch -> state of the batches of a task that are in flight.
 
         Raises
         ------
         FormatError
             If a submission can't be read.
         TaskFileError
-            If nobody provides the scheduler of a submission.
+            If the scheduler of a submission can't be found.
         """
         found: dict[int, JobState] = {}
         for submission in open_submissions(outline):
@@ -84,17 +84,17 @@ class QueueCache:
         jobs = {submission.job} if submission.job is not None else set()
         for outline in self._outlines:
             try:
-                there = open_submissions(outline)
-            except FormatError:  # Its own task says so.
+                submissions = open_submissions(outline)
+            except FormatError:  # An error of that task.
                 continue
-            jobs |= {each.job for each in there if each.job and each.scheduler == submission.scheduler}
+            jobs |= {each.job for each in submissions if each.job and each.scheduler == submission.scheduler}
         answer = _Answer(time.monotonic(), frozenset(jobs), scheduler.query(jobs))
         self._answers[submission.scheduler] = answer
         return answer
 
 
 def open_submissions(outline: Outline) -> list[Submission]:
-    """Return the submissions of a task that are not closed, as far as its files tell."""
+    """Return the submissions of a task that are not closed."""
     return [each for each in list_submissions(outline.layout.jobs) if not each.closed]
 
 
@@ -106,7 +106,7 @@ def by_batch(submission: Submission, states: States) -> dict[int, JobState]:
     submission
         The submission.
     states
-        Element -> state, -1 standing for all of them; None where nobody knows.
+        Element -> state, -1 standing for all of them; None where it is unknown.
     """
     numbers = submission.numbers
     if states is None:
@@ -122,7 +122,7 @@ def find_scheduler(outline: Outline, name: str) -> Scheduler:
     Raises
     ------
     TaskFileError
-        If nobody provides it any more, not even the task file.
+        If neither an installed package nor the task file provides it.
     """
     try:
         return create_scheduler(name)

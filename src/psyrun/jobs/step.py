@@ -1,45 +1,41 @@
-"""The process step of one task: what is missing, submit or adopt, wait, collect."""
+"""The process step of one task: adopt jobs, submit what no job is at, wait, collect."""
 
 from __future__ import annotations
 
-import itertools
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from psyrun.disk import write_atomic
-from psyrun.errors import FormatError, NoAnswerError, SchedulerError, SubmitLimitError
-from psyrun.jobs.queue import find_scheduler, open_submissions
+from psyrun.errors import SchedulerError, SubmitLimitError
+from psyrun.jobs.queue import open_submissions
+from psyrun.jobs.submit import Submitter
 from psyrun.jobs.tracker import JobTracker
+from psyrun.jobs.wait import wait_for_jobs
 from psyrun.options import RunSize
-from psyrun.scheduler import JobSpec, JobState, job_environment
 from psyrun.split import ensure_work_folder, report_lock_owner, restore_journals
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
     RowCounter,
-    Submission,
     forget_submissions,
     is_current,
     list_journals,
     make_receipt,
-    new_token,
-    read_input_header,
     read_inputs,
-    read_plan,
     read_progress,
     read_values,
+    require_plan,
     task_lock,
     verify_progress,
-    write_submission,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from psyrun.jobs.queue import QueueCache
     from psyrun.options import RunOptions, Watcher
     from psyrun.task import Outline, Task
-    from psyrun.workdir import Layout, Plan, PlanProgress
+    from psyrun.workdir import BatchProgress, Layout, Plan, PlanProgress, Submission
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +47,9 @@ class Outcome:
     progress
         How far the task is.
     in_flight
-        Batches in the hands of jobs: one each.
+        Batches that jobs are at, one each.
     messages
-        What the user should know.
+        Messages for the user.
     """
 
     progress: PlanProgress
@@ -76,9 +72,9 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
     options
         What the user asked for.
     watcher
-        Told how it goes.
+        Progress listener.
     queues
-        What batch systems say.
+        Answers of batch systems.
 
     Returns
     -------
@@ -93,28 +89,24 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
         If the scheduler refuses a submission.
     """
     layout = outline.layout
-    plan = _read_plan(layout)
+    plan = require_plan(layout)
     done = read_progress(plan, layout).complete or is_current(layout, plan)
     if done and not open_submissions(outline):
         outcome = collect(plan, layout)
         if outcome.finished or (is_current(layout, plan) and layout.process.exists()):
             return outcome
     with task_lock(layout.lock, lambda owner: report_lock_owner(outline, watcher, owner)):
-        plan = _read_plan(layout)  # Whoever held the lock may have planned anew.
+        plan = require_plan(layout)  # The owner of the lock may have made another.
         with open_task(outline) as task:
             if is_current(layout, plan) and not layout.process.exists():
                 restore_journals(task, plan)
-            step = _Step(task, plan, options, watcher, queues)
+            step = _Step(task, plan, options, watcher, JobTracker(outline, task.scheduler, queues, []))
             try:
                 step.run()
             finally:
                 watcher.end(outline.name)
-        outcome = collect(plan, layout)
-        return replace(
-            outcome,
-            in_flight=frozenset(step.active),
-            messages=tuple(step.messages),
-        )
+        messages = tuple(step.tracker.messages)
+        return replace(collect(plan, layout), in_flight=frozenset(step.active), messages=messages)
 
 
 def finish(outline: Outline, options: RunOptions, watcher: Watcher, queues: QueueCache) -> Outcome:
@@ -130,298 +122,151 @@ def finish(outline: Outline, options: RunOptions, watcher: Watcher, queues: Queu
     return outcome
 
 
-def _read_plan(layout: Layout) -> Plan:
-    plan = read_plan(layout)
-    if plan is None:
-        raise FormatError(f"{layout.relative(layout.plan)}: missing; psy run plans anew")
-    return plan
-
-
 def collect(plan: Plan, layout: Layout) -> Outcome:
     """Write process.json where all rows have values."""
-    survey, records = verify_progress(plan, layout)
-    if survey.complete:
+    progress, records = verify_progress(plan, layout)
+    if progress.complete:
         receipt = make_receipt(plan, records)
         if not layout.process.exists() or layout.process.read_bytes() != receipt:
             write_atomic(layout.process, receipt)
         forget_submissions(layout.jobs, {batch.number for batch in plan.batches})
-    return Outcome(progress=survey)
+    return Outcome(progress=progress)
 
 
+@dataclass(slots=True)
 class _Step:
-    """One process step: the task's open submissions, and what is to be submitted."""
+    """One process step under the task's lock.
 
-    def __init__(
-        self, task: Task, plan: Plan, options: RunOptions, watcher: Watcher, queues: QueueCache
-    ) -> None:
-        self.task, self.plan, self.options, self.watcher = task, plan, options, watcher
-        self.layout = task.outline.layout
-        self.scheduler = task.scheduler
-        self.messages: list[str] = []
-        self.tracker = JobTracker(task.outline, self.scheduler, queues, self.messages)
-        self.active: dict[int, JobState] = {}
-        self._tallies = RowCounter()
-        self._checked = False
-        self._cores: int | None = None
+    Parameters
+    ----------
+    task, plan
+        The task and its plan.
+    options
+        What the user asked for.
+    watcher
+        Progress listener.
+    tracker
+        The task's open submissions.
+    active
+        Batches that jobs are at.
+    """
+
+    task: Task
+    plan: Plan
+    options: RunOptions
+    watcher: Watcher
+    tracker: JobTracker
+    active: set[int] = field(default_factory=set)
+    _counter: RowCounter = field(default_factory=RowCounter)
+    _checked: bool = False
 
     def run(self) -> None:
-        """Submit what is missing and in nobody's hands; wait for jobs that end with us."""
+        """Adopt the jobs that are there, and submit the batches that no job is at."""
+        self._adopt_jobs()
+        progress = self._count_rows()
+        if progress.complete:  # Block headers also count rows of damaged blocks.
+            progress, _ = verify_progress(self.plan, self.task.outline.layout)
+        self._check_store(progress)
+        todo = self._select_batches(progress)
+        complete = {each.batch.number for each in progress.batches if each.done == each.batch.wanted}
+        self.tracker.drop_ends(complete | {each.batch.number for each in todo})
+        if todo:
+            ensure_work_folder(self.task.outline, self.plan)
+            self._submit(todo, progress)
+
+    def _adopt_jobs(self) -> None:
         self.tracker.drop_other_schedulers()
         adopted = self.tracker.cancel_outdated(self.tracker.recover(), self.plan)
         states = self.tracker.find_active(adopted)
-        if not self.scheduler.detached and any(states.values()):
-            # We hold the lock, so their psy is gone: they end, and what they leave is ours to do.
+        if not self.task.scheduler.detached and any(states.values()):
+            # We hold the lock, so the psy that started these workers has exited; wait for them.
             self._follow(adopted)
         else:
-            self.active = self.tracker.update(adopted, states, self._survey())
-        survey = self._survey()
-        if survey.complete:  # The headers count rows whose blocks are damaged.
-            survey, _ = verify_progress(self.plan, self.layout)
-        self._check_store(survey)
-        todo = self._todo(survey)
-        complete = [each.batch.number for each in survey.batches if each.done == each.batch.wanted]
-        self.tracker.drop_ends({*complete, *todo})
-        if todo:
-            ensure_work_folder(self.task.outline, self.plan)
-            self._submit_all(todo, survey)
+            self.active = self.tracker.update(adopted, states, self._count_rows())
 
-    def _submit_all(self, todo: Sequence[int], survey: PlanProgress) -> None:
-        self._cores = self._count_cores()
-        processes = self._processes()
-        self.watcher.start(self.task.name, survey, self._weigh(todo, survey, processes))
-        submissions = []
-        for submission in self._submit(todo, processes):
-            submissions.append(submission)
-            self.active |= dict.fromkeys(submission.numbers, JobState.QUEUED)
-        if not self.scheduler.detached:
+    def _count_rows(self) -> PlanProgress:
+        return read_progress(self.plan, self.task.outline.layout, self._counter)
+
+    def _select_batches(self, progress: PlanProgress) -> list[BatchProgress]:
+        """Return the batches with rows to evaluate that no job is at, or was at in this run."""
+        busy = self.active | self.options.tried.get(self.task.name, frozenset())
+        return [each for each in progress.batches if each.batch.number not in busy and self._count_todo(each)]
+
+    def _count_todo(self, batch: BatchProgress) -> int:
+        return batch.missing + (batch.failed if self.options.retry else 0)
+
+    def _submit(self, todo: Sequence[BatchProgress], progress: PlanProgress) -> None:
+        """Submit batches, as many as the site takes; then the job that merges, or wait for workers here."""
+        submitter = self._make_submitter()
+        rows = sum(map(self._count_todo, todo))
+        size = RunSize(rows=rows, batches=len(todo), processes=submitter.processes)
+        self.watcher.start(self.task.name, progress, size)
+        submissions: list[Submission] = []
+        try:
+            for submission in submitter.submit([each.batch.number for each in todo]):
+                submissions.append(submission)
+                self.active.update(submission.numbers)
+        except SubmitLimitError as error:
+            self.tracker.messages.append(
+                f"the site takes no more jobs now: {sum(len(each.batches) for each in submissions):,} of"
+                f" {len(todo):,} are submitted, the others go with the next psy run"
+                f" ({error.output.strip().splitlines()[0]})"
+            )
+        if not self.task.scheduler.detached:
             self._follow(submissions)
         elif submissions:
-            self._submit_merge(submissions)
+            self._submit_merge(submitter, submissions)
 
-    # ------------------------------------------------------------------ what there is
+    def _make_submitter(self) -> Submitter:
+        processes, cores = self.task.pool_size, None
+        if not self.task.scheduler.detached:  # A job gets a process for each core that it is granted.
+            import joblib
 
-    def _survey(self) -> PlanProgress:
-        return read_progress(self.plan, self.layout, self._tallies)
-
-    def _todo(self, survey: PlanProgress) -> list[int]:
-        tried = self.options.tried.get(self.task.name, frozenset())
-        return [
-            progress.batch.number
-            for progress in survey.batches
-            if progress.batch.number not in self.active
-            and progress.batch.number not in tried
-            and (progress.missing > 0 or (progress.failed > 0 and self.options.retry))
-        ]
-
-    def _weigh(self, todo: Sequence[int], survey: PlanProgress, processes: int | None) -> RunSize:
-        numbers = set(todo)
-        rows = sum(
-            progress.missing + (progress.failed if self.options.retry else 0)
-            for progress in survey.batches
-            if progress.batch.number in numbers
+            cores = int(joblib.cpu_count())
+            processes = self.options.processes or processes or cores
+        return Submitter(
+            task=self.task, plan=self.plan, retry=self.options.retry, processes=processes, cores=cores
         )
-        return RunSize(rows=rows, batches=len(numbers), processes=processes)
 
-    def _processes(self) -> int | None:
-        if self.scheduler.detached:  # A job employs as many as it was granted cores.
-            return self.task.pool_size
-        return self.options.processes or self.task.pool_size or self._cores
-
-    def _count_cores(self) -> int | None:
-        """Return the cores that this machine grants, or None where jobs run elsewhere."""
-        if self.scheduler.detached:
-            return None
-        import joblib
-
-        return int(joblib.cpu_count())
-
-    # ------------------------------------------------------------------ submitting
-
-    def _submit(self, todo: Sequence[int], processes: int | None) -> Iterator[Submission]:
-        """Yield submissions as they are accepted; where the site takes no more, the rest has to wait."""
-        limit = self.scheduler.array_limit()
-        left = len(todo)
-        for code, numbers in self._by_code(todo):
-            while numbers:
-                part = numbers[:limit]
-                try:
-                    yield self._submit_one(code, part, processes)
-                except SubmitLimitError as error:
-                    limit = len(part) // 2
-                    if limit == 0:
-                        self.messages.append(
-                            f"the site takes no more jobs now: {len(todo) - left:,} of {len(todo):,} are"
-                            f" submitted, the others go with the next psy run"
-                            f" ({error.output.strip().splitlines()[0]})"
-                        )
-                        return
-                    continue
-                numbers = numbers[len(part) :]
-                left -= len(part)
-
-    def _by_code(self, todo: Sequence[int]) -> Iterator[tuple[str, list[int]]]:
-        codes = {number: read_input_header(self.layout.input(number))["code"] for number in todo}
-        ordered = sorted(todo, key=lambda number: (codes[number], number))
-        for code, numbers in itertools.groupby(ordered, key=codes.__getitem__):
-            yield code, list(numbers)
-
-    def _submit_one(self, code: str, numbers: Sequence[int], processes: int | None) -> Submission:
-        wanted = self.plan.wanted_rows()
-        submission = Submission(
-            token=new_token(),
-            task=self.task.name,
-            code=code,
-            scheduler=type(self.scheduler).__name__,
-            batches=tuple((number, _ranges(wanted.get(number))) for number in numbers),
-            retry=self.options.retry,
-            processes=processes,
-            cores=self._cores,
-            core_variables=tuple(self.scheduler.core_variables),
-            timeout=self.task.timeout,
-            exclude=self.task.outline.exclude,
-        )
-        path = write_submission(self.layout.jobs, submission)
-        spec = self._spec(
-            "process",
-            ["psyrun.worker", self.layout.relative(path)],
-            self.task.scheduler_args,
-            token=submission.token,
-            indices=range(len(numbers)),
-            throttle=self.task.backend.throttle(self.task.max_jobs),
-        )
+    def _submit_merge(self, submitter: Submitter, submissions: Sequence[Submission]) -> None:
         try:
-            job = self.scheduler.submit(spec)
-        except NoAnswerError:  # It may have been accepted: whoever comes next looks its name up.
-            raise
-        except SchedulerError:
-            path.unlink()
-            raise
-        submission = replace(submission, job=job)
-        write_submission(self.layout.jobs, submission)
-        return submission
-
-    def _submit_merge(self, submissions: Sequence[Submission]) -> None:
-        """Submit the job that merges when the others have ended, so that the result appears by itself."""
-        task = self.task
-        inherited = {k: v for k, v in task.scheduler_args.items() if k in self.scheduler.inherited}
-        spec = self._spec(
-            "merge",
-            ["psyrun.jobs.finalize", task.outline.path],
-            task.merge_args or inherited,
-            token=new_token(),
-            indices=(),
-            after=[each.job for each in submissions if each.job is not None],
-        )
-        try:
-            job = self.scheduler.submit(spec)
+            submitter.submit_merge(submissions)
         except SchedulerError as error:
-            self.messages.append(
-                f"the job that merges was not accepted: psy run {task.name} merges later ({error})"
+            self.tracker.messages.append(
+                f"the job that merges was not accepted: psy run {self.task.name} merges later ({error})"
             )
-            return
-        write_submission(self.layout.jobs, replace(submissions[-1], merge=job))
-
-    def _spec(
-        self, step: str, module: Sequence[str], options: Mapping[str, Any], *, token: str, **more: Any
-    ) -> JobSpec:
-        root, name = self.layout.root, f"{self.task.name}:{step}"
-        prologue = self.task.prologue
-        return JobSpec(
-            argv=[self.task.python, "-P", "-m", *module],
-            name=name,
-            token=token,
-            log=self.layout.log / f"{token}.log",
-            folder=root,
-            env=job_environment(self.scheduler),
-            options={key: value(name) if callable(value) else value for key, value in options.items()},
-            prologue=None if prologue is None else (root / self.task.outline.path).parent / prologue,
-            **more,
-        )
-
-    # ------------------------------------------------------------------ waiting
 
     def _follow(self, submissions: Sequence[Submission]) -> None:
-        """Attend jobs that end with us, until they have ended."""
-        interval, most = self.scheduler.poll
+        """Wait for jobs that end with psy; cancel them where that is interrupted."""
+        interval, most = self.task.scheduler.poll
         try:
             while True:
                 states = self.tracker.find_active(submissions)
                 began = time.monotonic()
-                survey = self._survey()
-                self.watcher.progress(self.task.name, survey)
-                self._check_store(survey)
+                progress = self._count_rows()
+                self.watcher.progress(self.task.name, progress)
+                self._check_store(progress)
                 if not any(states.values()):
                     break
                 time.sleep(max(interval, 20 * (time.monotonic() - began)))
                 interval = min(most, 1.2 * interval)
         except BaseException:
-            self.scheduler.cancel([submission.job for submission in submissions if submission.job])
+            self.task.scheduler.cancel([each.job for each in submissions if each.job])
             raise
-        self.active = self.tracker.update(submissions, states, survey)
+        self.active = self.tracker.update(submissions, states, progress)
 
-    def _check_store(self, survey: PlanProgress) -> None:
-        """Find with the first finished row, not with the last, that the store can't hold the values."""
-        if self._checked or survey.done == 0:
+    def _check_store(self, progress: PlanProgress) -> None:
+        """Raise with the first finished row, rather than at the end, that the store can't hold the values."""
+        if self._checked or progress.done == 0:
             return
         self._checked = True
-        number = next(progress.batch.number for progress in survey.batches if progress.done)
-        header, assignments = read_inputs(self.layout.input(number))
-        journals = list_journals(self.layout.out).get(number, ())
+        outline = self.task.outline
+        number = next(each.batch.number for each in progress.batches if each.done)
+        header, assignments = read_inputs(outline.layout.input(number))
+        journals = list_journals(outline.layout.out).get(number, ())
         for rows, columns in read_values(journals, rows=header["size"]):
             first = {name: [values[rows[0]]] for name, values in assignments.items()}
             first |= {name: [values[0]] for name, values in columns.items()}
-            exclude = self.task.outline.exclude
-            with prefix_store_errors(self.task.outline):
-                self.task.store.check({name: value for name, value in first.items() if name not in exclude})
+            with prefix_store_errors(outline):
+                self.task.store.check({n: value for n, value in first.items() if n not in outline.exclude})
             return
-
-
-def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCache) -> None:
-    """Wait until rows of some task are all there, or fewer of its jobs are in flight, if only by one.
-
-    Looks at files first, and asks each batch system once for all tasks, ever more rarely.
-
-    Parameters
-    ----------
-    outlines
-        Tasks with jobs in flight.
-    watcher
-        Told how it goes.
-    queues
-        What batch systems say.
-    """
-    counter = {outline.name: RowCounter() for outline in outlines}
-    before = {outline.name: len(queues.batch_states(outline)) for outline in outlines}
-    polls = [find_scheduler(o, each.scheduler).poll for o in outlines for each in open_submissions(o)]
-    interval, most = min(polls, default=(1.0, 1.0))
-    due = time.monotonic() + interval
-    while True:
-        for outline in outlines:
-            survey = read_progress(_read_plan(outline.layout), outline.layout, counter[outline.name])
-            watcher.progress(outline.name, survey)
-            if survey.complete:
-                return
-        if time.monotonic() >= due:
-            queues.refresh()
-            now = {outline.name: queues.batch_states(outline) for outline in outlines}
-            if any(len(now[name]) < count or not count for name, count in before.items()):
-                return
-            for name, states in now.items():
-                if JobState.UNKNOWN in states.values():
-                    watcher.note(name, "the batch system does not answer; waiting")
-            interval = min(most, 1.5 * interval)
-            due = time.monotonic() + interval
-        time.sleep(min(1.0, interval / 10))
-
-
-def _ranges(rows: frozenset[int] | None) -> tuple[tuple[int, int], ...] | None:
-    """Return the rows as (first, end) pairs."""
-    if rows is None:
-        return None
-    found: list[tuple[int, int]] = []
-    for row in sorted(rows):
-        if found and found[-1][1] == row:
-            found[-1] = (found[-1][0], row + 1)
-        else:
-            found.append((row, row + 1))
-    return tuple(found)

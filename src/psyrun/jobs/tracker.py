@@ -147,7 +147,7 @@ class JobTracker:
         submissions: Sequence[Submission],
         active: Mapping[str, Mapping[int, JobState]],
         progress: PlanProgress,
-    ) -> dict[int, JobState]:
+    ) -> set[int]:
         """Record why jobs ended before their rows were there, and remove submissions that did their work.
 
         Parameters
@@ -161,16 +161,15 @@ class JobTracker:
 
         Returns
         -------
-        dict
-            Batch -> state of those in flight, or whose files may still show up.
+        set
+            The batches that are in flight, or whose files may still show up.
         """
-        in_flight: dict[int, JobState] = {}
+        in_flight: set[int] = set()
         ends = self.find_ends(submissions, active, progress)
         for each in submissions:
-            late = [each.numbers[e] for e, end in ends[each.token].items() if not end.final]
-            ours = dict.fromkeys(late, JobState.UNKNOWN) | dict(active[each.token])
-            self.record(each, ends[each.token], closed=not ours)
-            in_flight |= ours
+            late = {each.numbers[e] for e, end in ends[each.token].items() if not end.final}
+            self.record(each, ends[each.token], closed=not active[each.token] and not late)
+            in_flight |= late | active[each.token].keys()
         self._report(submissions, ends)
         return in_flight
 
@@ -200,15 +199,12 @@ class JobTracker:
     def _find_end(self, submission: Submission, element: int, reason: str | None, *, lost: bool) -> End:
         now = time.time()
         before = submission.ends.get(element, End(since=now))
-        reported = reason or before.reason
-        error, printed = None, None
-        if lost or reported is None:
-            error, printed = read_last_error(self.outline.layout, submission, element)
+        error, printed = read_last_error(self.outline.layout, submission, element)
         evidence = Evidence(
             job=submission.job,
             lost=lost,
             since=before.since,
-            reported=reported,
+            reported=reason or before.reason,
             error=error,
             printed=printed,
         )

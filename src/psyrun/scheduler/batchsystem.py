@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from psyrun.scheduler.protocol import JobSpec, JobState
 
@@ -99,8 +98,14 @@ class BatchSystem(ABC):
         """Return the id of the job just submitted."""
 
     @abstractmethod
-    def list_queue(self) -> list[Entry] | None:
-        """Return the entries of the user's queue; None where there is no answer."""
+    def list_queue(self) -> Iterable[Entry]:
+        """Return the entries of the user's queue.
+
+        Raises
+        ------
+        NoAnswerError
+            If the system can't be reached.
+        """
 
     @abstractmethod
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
@@ -151,22 +156,23 @@ class BatchSystem(ABC):
 
     def find(self, tokens: Collection[str]) -> Mapping[str, str] | None:
         """Return token -> job id for those that are in the queue."""
-        entries = self.list_queue() if tokens else []
-        if entries is None:
+        try:
+            entries = self.list_queue() if tokens else ()
+        except NoAnswerError:
             return None
         return {token: entry.job for entry in entries for token in tokens if token in entry.label}
 
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]] | None:
         """Return job id -> element -> state, asking once for all; None where there is no answer."""
-        entries = self.list_queue() if job_ids else []
-        if entries is None:
+        try:
+            entries = self.list_queue() if job_ids else ()
+        except NoAnswerError:
             return None
-        wanted = set(job_ids)
-        states: dict[str, dict[int, JobState]] = defaultdict(dict)
+        states: dict[str, dict[int, JobState]] = {}
         for entry in entries:
-            if entry.job in wanted and entry.state is not None:
-                states[entry.job][entry.element] = entry.state
-        return dict(states)
+            if entry.job in job_ids and entry.state is not None:
+                states.setdefault(entry.job, {})[entry.element] = entry.state
+        return states
 
     def cancel(self, job_ids: Collection[str]) -> None:
         """Cancel these jobs and no others; ids that the system no longer knows are no error."""

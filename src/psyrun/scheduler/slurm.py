@@ -8,12 +8,12 @@ import shlex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import NoAnswerError, SchedulerError
+from psyrun.errors import SchedulerError
 from psyrun.scheduler.batchsystem import BatchSystem, Entry, Option, job_script
 from psyrun.scheduler.protocol import STOPPED, JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from psyrun.scheduler.protocol import JobSpec
 
@@ -78,9 +78,7 @@ class Slurm(BatchSystem):
     )
     unknown_job = re.compile(r"Invalid job id|already comple|Job/step already")
 
-    def __init__(self, workdir: str | os.PathLike[str] | None = None) -> None:
-        super().__init__(workdir)
-        self._limit: int | None = None
+    _limit: int | None = None
 
     def array_limit(self) -> int:
         """Return the site's MaxArraySize, which the largest index has to be below."""
@@ -110,13 +108,10 @@ class Slurm(BatchSystem):
         """Return the id, which a name of a cluster may follow."""
         return printed.strip().partition(";")[0]
 
-    def list_queue(self) -> list[Entry] | None:
+    def list_queue(self) -> Iterable[Entry]:
         """Return the entries of the user's jobs in squeue."""
         argv = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%K|%T|%j"]
-        try:
-            return list(parse_queue(self.run(argv, env=_plain_env())))
-        except NoAnswerError:
-            return None
+        return parse_queue(self.run(argv, env=_plain_env()))
 
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
         """Return why elements ended, from accounting and from what squeue still lists."""

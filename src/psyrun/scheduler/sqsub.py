@@ -10,12 +10,12 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from psyrun.errors import NoAnswerError, SchedulerError
+from psyrun.errors import SchedulerError
 from psyrun.scheduler.batchsystem import BatchSystem, Entry, Option, job_script
 from psyrun.scheduler.protocol import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from psyrun.scheduler.protocol import JobSpec
@@ -28,14 +28,9 @@ _OPTIONS = {
     "n_nodes": Option(("-N", "{}"), "nodes per job"),
 }
 _STATES: Mapping[str, JobState | None] = MappingProxyType(
-    {
-        "R": JobState.RUNNING,
-        "Z": JobState.RUNNING,  # suspended
-        "Q": JobState.QUEUED,
-        "*Q": JobState.QUEUED,
-        "D": None,
-        "C": None,
-    }
+    dict.fromkeys(("R", "Z"), JobState.RUNNING)  # Z: suspended
+    | dict.fromkeys(("Q", "*Q"), JobState.QUEUED)
+    | dict.fromkeys(("D", "C"))
 )
 _HEADING_LINES = 2
 
@@ -78,15 +73,13 @@ class Sqsub(BatchSystem):
         path.unlink()
         return job
 
-    def list_queue(self) -> list[Entry] | None:
+    def list_queue(self) -> Iterable[Entry]:
         """Return the entries of sqjobs."""
         try:
-            return list(parse_jobs(self.run(["sqjobs"])))
-        except NoAnswerError:
-            return None
+            return parse_jobs(self.run(["sqjobs"]))
         except SchedulerError as error:
             if error.returncode == 1:  # There is no job.
-                return []
+                return ()
             raise
 
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:

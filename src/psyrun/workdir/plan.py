@@ -146,6 +146,20 @@ def read_plan(layout: Layout) -> Plan | None:
         return None
 
 
+def require_plan(layout: Layout) -> Plan:
+    """Read a plan.
+
+    Raises
+    ------
+    FormatError
+        If there is none, the file is damaged, or a newer psyrun wrote it.
+    """
+    plan = read_plan(layout)
+    if plan is None:
+        raise FormatError(f"{layout.relative(layout.plan)}: missing; psy run plans anew")
+    return plan
+
+
 def _read(path: Path) -> Plan:
     return read_json(path, FORMAT, _decode, cure="delete it, psy run makes it anew")
 

@@ -1,0 +1,148 @@
+"""Submitting: batches as job arrays, and the job that merges."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError
+from psyrun.scheduler import JobSpec, job_environment
+from psyrun.workdir import Submission, new_token, read_input_header, write_submission
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from psyrun.task import Task
+    from psyrun.workdir import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitter:
+    """Submits batches of a task.
+
+    Parameters
+    ----------
+    task, plan
+        The task and its plan.
+    retry
+        Whether rows that failed before are tried once more.
+    processes
+        Children of a worker; None: as many as cores.
+    cores
+        Cores for all children together; None: what a job is granted.
+    """
+
+    task: Task
+    plan: Plan
+    retry: bool
+    processes: int | None
+    cores: int | None
+
+    def submit(self, numbers: Collection[int]) -> Iterator[Submission]:
+        """Submit batches, and yield submissions as they are accepted.
+
+        Raises
+        ------
+        SubmitLimitError
+            If the site takes no more jobs, be it for a single batch.
+        """
+        limit = self.task.scheduler.array_limit()
+        for code, left in self._by_code(numbers):
+            while left:
+                part = left[:limit]
+                try:
+                    yield self._submit_array(code, part)
+                except SubmitLimitError:
+                    limit = len(part) // 2
+                    if limit == 0:
+                        raise
+                else:
+                    left = left[len(part) :]
+
+    def _by_code(self, numbers: Collection[int]) -> Iterator[tuple[str, list[int]]]:
+        """Yield the digests of codes, and the batches of each."""
+        inputs = self.task.outline.layout.input
+        codes = {number: read_input_header(inputs(number))["code"] for number in numbers}
+        ordered = sorted(numbers, key=lambda number: (codes[number], number))
+        for code, group in itertools.groupby(ordered, key=codes.__getitem__):
+            yield code, list(group)
+
+    def _submit_array(self, code: str, numbers: Sequence[int]) -> Submission:
+        layout, scheduler = self.task.outline.layout, self.task.scheduler
+        submission = self._describe(code, numbers)
+        path = write_submission(layout.jobs, submission)
+        spec = self._make_spec(
+            "process",
+            ["psyrun.worker", layout.relative(path)],
+            self.task.scheduler_args,
+            token=submission.token,
+            indices=range(len(numbers)),
+            throttle=self.task.backend.throttle(self.task.max_jobs),
+        )
+        try:
+            submission = replace(submission, job=scheduler.submit(spec))
+        except NoAnswerError:  # May have been accepted; the next run looks it up by name.
+            raise
+        except SchedulerError:
+            path.unlink()
+            raise
+        write_submission(layout.jobs, submission)
+        return submission
+
+    def _describe(self, code: str, numbers: Sequence[int]) -> Submission:
+        wanted = self.plan.wanted_rows()
+        return Submission(
+            token=new_token(),
+            task=self.task.name,
+            code=code,
+            scheduler=type(self.task.scheduler).__name__,
+            batches=tuple((number, _find_ranges(wanted.get(number))) for number in numbers),
+            retry=self.retry,
+            processes=self.processes,
+            cores=self.cores,
+            core_variables=tuple(self.task.scheduler.core_variables),
+            timeout=self.task.timeout,
+            exclude=self.task.outline.exclude,
+        )
+
+    def submit_merge(self, submissions: Sequence[Submission]) -> None:
+        """Submit the job that merges when the others have ended, so that the result appears by itself."""
+        task = self.task
+        inherited = {k: v for k, v in task.scheduler_args.items() if k in task.scheduler.inherited}
+        spec = self._make_spec(
+            "merge",
+            ["psyrun.jobs.finalize", task.outline.path],
+            task.merge_args or inherited,
+            token=new_token(),
+            indices=(),
+            after=[each.job for each in submissions if each.job is not None],
+        )
+        job = task.scheduler.submit(spec)
+        write_submission(task.outline.layout.jobs, replace(submissions[-1], merge=job))
+
+    def _make_spec(
+        self, step: str, module: Sequence[str], options: Mapping[str, Any], *, token: str, **more: Any
+    ) -> JobSpec:
+        task, layout, name = self.task, self.task.outline.layout, f"{self.task.name}:{step}"
+        folder = (layout.root / task.outline.path).parent
+        return JobSpec(
+            argv=[task.python, "-P", "-m", *module],
+            name=name,
+            token=token,
+            log=layout.log / f"{token}.log",
+            folder=layout.root,
+            env=job_environment(task.scheduler),
+            options={key: value(name) if callable(value) else value for key, value in options.items()},
+            prologue=None if task.prologue is None else folder / task.prologue,
+            **more,
+        )
+
+
+def _find_ranges(rows: frozenset[int] | None) -> tuple[tuple[int, int], ...] | None:
+    """Return the rows as (first, end) pairs."""
+    if rows is None:
+        return None
+    runs = itertools.groupby(enumerate(sorted(rows)), key=lambda each: each[1] - each[0])
+    spans = [[row for _, row in run] for _, run in runs]
+    return tuple((span[0], span[-1] + 1) for span in spans)
