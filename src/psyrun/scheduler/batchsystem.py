@@ -157,7 +157,7 @@ class BatchSystem(ABC):
     def find(self, tokens: Collection[str]) -> Mapping[str, str] | None:
         """Return token -> job id for those that are in the queue."""
         try:
-            entries = self.list_queue() if tokens else ()
+            entries = list(self.list_queue()) if tokens else []
         except NoAnswerError:
             return None
         return {token: entry.job for entry in entries for token in tokens if token in entry.label}
@@ -165,7 +165,7 @@ class BatchSystem(ABC):
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]] | None:
         """Return job id -> element -> state, asking once for all; None where there is no answer."""
         try:
-            entries = self.list_queue() if job_ids else ()
+            entries = list(self.list_queue()) if job_ids else []
         except NoAnswerError:
             return None
         states: dict[str, dict[int, JobState]] = {}
