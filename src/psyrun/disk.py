@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic and durable writing of files."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
-_SYNCS = 8  # files that are synced at a time
+_THREADS = 8  # a disk syncs several files at a time
 
 
 @contextmanager
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Give a random name beside `path`; what was written there takes its place at the end.
+    """Give a temporary name beside `path`; the file written there replaces it at the end.
 
     Parameters
     ----------
     path
         The file; its folder exists.
     suffix
-        What the temporary name ends in.
+        Suffix of the temporary name.
 
     Raises
     ------
     OSError
-        From fsync or rename; the old file is untouched then, as it is when the block raises.
+        From fsync or rename; the old file stays then, as it does when the block raises.
 
     Notes
     -----
@@ -59,37 +59,28 @@ def _renaming(path: Path, suffix: str) -> Iterator[Path]:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write all bytes of a file by `replacing` it."""
-    with replacing(path) as temporary:
-        _create(temporary, data)
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        file.write(data)
 
 
 def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write many files of a folder, name -> bytes, each by replacing it; when it returns, all are safe.
-
-    Several are synced at a time, for a disk takes them together, and the folder once.
-    """
+    """Write many files of a folder, name -> bytes, each by `replacing` it; on return, all are synced."""
     from concurrent.futures import ThreadPoolExecutor
 
     def write(name: str) -> None:
-        with _renaming(folder / name, ".tmp") as temporary:
-            _create(temporary, files[name])
+        with _renaming(folder / name, ".tmp") as temporary, temporary.open("xb") as file:
+            file.write(files[name])
 
-    pool = ThreadPoolExecutor(_SYNCS)
+    pool = ThreadPoolExecutor(_THREADS)
     try:
-        for _ in pool.map(write, files):
-            pass
+        list(pool.map(write, files))
     finally:
         pool.shutdown(cancel_futures=True)
     sync_folder(folder)
 
 
-def _create(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:  # noqa: PTH123 - "xb" takes no name twice
-        file.write(data)
-
-
 def find_temporaries(folder: Path, name: str | None = None) -> list[Path]:
-    """List the temporary files in a folder, or those of one file, that nobody came to rename or remove."""
+    """List the temporary files in a folder, or those of one file."""
     if not folder.is_dir():
         return []
     found = ((path, _TEMPORARY.fullmatch(path.name)) for path in folder.iterdir())
@@ -106,11 +97,8 @@ def _sync_file(path: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename in this folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _sync_file(folder)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems can't sync a folder
+        if error.errno != errno.EINVAL:  # Some network file systems can't sync a folder.
             raise
-    finally:
-        os.close(descriptor)

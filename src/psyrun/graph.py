@@ -12,11 +12,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doit.cmd_base import TaskLoader2
+from doit.cmd_base import ModuleTaskLoader
 from doit.dependency import DatabaseException, SqliteDB
 from doit.doit_cmd import DoitMain
 from doit.exceptions import BaseFail, InvalidTask, TaskFailed, UnmetDependency
-from doit.loader import generate_tasks
 
 from psyrun.errors import PsyrunError, TaskFileError, explain
 from psyrun.jobs import QueueCache, finish, process
@@ -104,12 +103,8 @@ class Run:
 
 def wait_in(root: Path, taskdir: str) -> Run:
     """Return a run that waits for the jobs of batch systems."""
-    return Run(
-        root=root,
-        taskdir=taskdir,
-        options=RunOptions(wait=True),
-        cache=SourceCache.load(root / CACHE_PATH),
-    )
+    cache = SourceCache.load(root / CACHE_PATH)
+    return Run(root=root, taskdir=taskdir, options=RunOptions(wait=True), cache=cache)
 
 
 def doit_tasks(taskdir: str = "psy-tasks") -> Iterator[dict[str, Any]]:
@@ -176,33 +171,25 @@ class _Nodes:
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         outline, layout = self.outline, self.outline.layout
-        name = outline.name
         plan, receipt = layout.relative(layout.plan), layout.relative(layout.process)
-        yield {"basename": name, "name": None, "doc": f"everything for {outline.path}"}
         sources = [*outline.source.files, *outline.file_dep]
-        yield self._node("split", self._split, self._is_split, sources, plan)
-        yield self._node("process", self._process, self._is_processed, [plan], receipt)
-        yield self._node("merge", self._merge, self._is_merged, [receipt], outline.result)
-
-    def _node(
-        self,
-        step: str,
-        action: Callable[[RunOptions], NodeOutcome | None],
-        is_done: Callable[[Any], bool],
-        file_dep: Sequence[str],
-        target: str,
-    ) -> dict[str, Any]:
-        return {
-            "basename": self.outline.name,
-            "name": step,
-            "file_dep": list(file_dep),
-            "targets": [target],
-            "actions": [(self._record(step, action),)],
-            "uptodate": [_veto(is_done)],
-            "verbosity": 2,
-            "doc": _DOCS[step],
-            "params": _PARAMS if step == "split" else [],
-        }
+        yield {"basename": outline.name, "name": None, "doc": f"everything for {outline.path}"}
+        for step, action, is_done, file_dep, target in (
+            ("split", self._split, self._is_split, sources, plan),
+            ("process", self._process, self._is_processed, [plan], receipt),
+            ("merge", self._merge, self._is_merged, [receipt], outline.result),
+        ):
+            yield {
+                "basename": outline.name,
+                "name": step,
+                "file_dep": file_dep,
+                "targets": [target],
+                "actions": [(self._record(step, action),)],
+                "uptodate": [_veto(is_done)],
+                "verbosity": 2,
+                "doc": _DOCS[step],
+                "params": _PARAMS if step == "split" else [],
+            }
 
     def _record(self, step: str, action: Callable[[RunOptions], NodeOutcome | None]) -> Callable[..., Any]:
         """Make an action for doit that adds its outcome to the others, errors included."""
@@ -351,27 +338,6 @@ class CacheDatabase(SqliteDB):  # type: ignore[misc]
             warnings.warn(f"{name}: {error}; going on without it, nothing is evaluated twice", stacklevel=3)
 
 
-class _Loader(TaskLoader2):  # type: ignore[misc]
-    """Loader of the nodes of a run, for doit."""
-
-    def __init__(self, run: Run, outcomes: dict[str, NodeOutcome], config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._run, self._outcomes, self._config = run, outcomes, config
-
-    def load_doit_config(self) -> dict[str, Any]:
-        """Return the settings that psyrun relies on."""
-        return {
-            "dep_file": f"{WORK}/.doit.db",
-            "backend": "psyrun",
-            "check_file_uptodate": "md5",
-            **self._config,
-        }
-
-    def load_tasks(self, cmd: Any, pos_args: Sequence[str]) -> list[Any]:
-        """Return the nodes of all task files."""
-        return list(generate_tasks("psyrun", _make_nodes(self._run, self._outcomes)))
-
-
 class _Reporter:
     """Reporter for doit that adds errors of its own to the outcomes."""
 
@@ -421,9 +387,12 @@ def _run_doit(
     run: Run, arguments: Sequence[str], outcomes: dict[str, NodeOutcome], config: Mapping[str, Any]
 ) -> int:
     (run.root / WORK).mkdir(exist_ok=True)
+    settings = {"dep_file": f"{WORK}/.doit.db", "backend": "psyrun", "check_file_uptodate": "md5", **config}
+    nodes = {"task_psyrun": lambda: _make_nodes(run, outcomes)}
+    loader = ModuleTaskLoader({"DOIT_CONFIG": settings, **nodes})
     plugins = {"BACKEND": {"psyrun": f"{__name__}:{CacheDatabase.__name__}"}}
-    main = DoitMain(_Loader(run, outcomes, config), config_filenames=(), extra_config=plugins)
     try:
+        main = DoitMain(loader, config_filenames=(), extra_config=plugins)
         return int(main.run(list(arguments)) or 0)
     finally:
         run.cache.save(run.root / CACHE_PATH)

@@ -1,7 +1,8 @@
-"""Cleaning: which files psyrun made for a task, and removing them."""
+"""Cleaning: finding the files that psyrun made for a task, and removing them."""
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -12,16 +13,16 @@ from psyrun.jobs import count_active
 from psyrun.workdir import batch_of, find_stale_claims, is_input, read_plan, task_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from psyrun.jobs import QueueCache
     from psyrun.task import Outline
-    from psyrun.workdir import Layout, Plan
+    from psyrun.workdir import Layout
 
 
 _FOLDERS = ("code", "in", "out", "log", "jobs")
-_FORGOTTEN = 3600.0  # seconds after which nobody is about to rename a temporary file
+_OLD_SECONDS = 3600.0  # A temporary file is renamed long before.
 
 
 def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
@@ -32,41 +33,34 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
     outline
         The task.
     stale
-        Only what the plan does not name: batches and captured sources of older code, and what was left
-        behind by a psy that was killed.
+        Only what the plan does not name: batches and captured sources of older code, and leftovers of a psy
+        that was killed.
 
     Returns
     -------
     list of Path
-        The files; nothing that psyrun did not make is among them.
+        The files; only such that psyrun made.
     """
     layout = outline.layout
-    if stale:
-        plan = read_plan(layout)
-        return sorted([*_left_behind(layout), *(() if plan is None else _stale_files(layout, plan))])
-    found = [path for name in _FOLDERS for path in _files_in(layout.folder / name) if _is_ours(path)]
-    found += [path for path in layout.files if _is_file(path)]
-    if _is_file(layout.receipt):
-        found += [path for path in (layout.receipt, layout.result) if _is_file(path)]
-    return sorted([*found, *_left_behind(layout)])
-
-
-def _left_behind(layout: Layout) -> Iterator[Path]:
-    """Give the temporary files and the claims to the lock of a psy that was killed."""
-    yield from find_stale_claims(layout.lock)
-    folders = [layout.folder, *(layout.folder / name for name in _FOLDERS)]
-    found = [path for folder in folders for path in find_temporaries(folder)]
+    folders = [layout.folder / name for name in _FOLDERS]
+    found = list(find_stale_claims(layout.lock))
+    for folder in (layout.folder, *folders):
+        found += find_temporaries(folder)
     for target in (layout.result, layout.receipt):
         found += find_temporaries(target.parent, target.name)
-    yield from dict.fromkeys(path for path in found if _is_file(path))
+    files = [path for folder in folders for path in folder.glob("*") if _is_file(path)]
+    if not stale:
+        found += [*filter(_is_ours, files), *layout.files]
+        found += [layout.receipt, layout.result] if _is_file(layout.receipt) else []
+    elif (plan := read_plan(layout)) is not None:
+        named = {plan.code, *plan.adopted, *(str(batch.number) for batch in plan.batches)}
+        others = (path for path in files if re.split("[-.]", path.name)[0] not in named)
+        found += [path for path in others if path.parent.name in ("code", "in", "out") and _is_ours(path)]
+    return sorted({path for path in found if _is_file(path)})
 
 
 def _is_file(path: Path) -> bool:
     return path.is_file() or path.is_symlink()
-
-
-def _files_in(folder: Path) -> Iterator[Path]:
-    yield from (path for path in folder.glob("*") if _is_file(path)) if folder.is_dir() else ()
 
 
 def _is_ours(path: Path) -> bool:
@@ -77,22 +71,7 @@ def _is_ours(path: Path) -> bool:
         case "out":
             return batch_of(path.name) is not None
         case folder:
-            return path.suffix in {"code": (".zip",), "log": (".log",), "jobs": (".json",)}[folder]
-
-
-def _stale_files(layout: Layout, plan: Plan) -> Iterator[Path]:
-    numbers = {str(batch.number) for batch in plan.batches}
-    codes = {plan.code, *plan.adopted}
-    for path in _files_in(layout.inputs):
-        if path.stem not in numbers and is_input(path):
-            yield path
-    for path in _files_in(layout.out):
-        batch = batch_of(path.name)
-        if batch is not None and str(batch) not in numbers:
-            yield path
-    for path in _files_in(layout.code("x").parent):
-        if path.suffix == ".zip" and path.stem not in codes:
-            yield path
+            return path.suffix == {"code": ".zip", "log": ".log", "jobs": ".json"}[folder]
 
 
 def remove_files(outline: Outline, files: Sequence[Path], queues: QueueCache) -> None:
@@ -104,15 +83,17 @@ def remove_files(outline: Outline, files: Sequence[Path], queues: QueueCache) ->
         If another psy is at work on the task, or jobs of it may be in flight.
     """
     layout = outline.layout
-    if not layout.folder.is_dir():  # There is no more than a result, elsewhere.
+    if not layout.folder.is_dir():  # There is only a result, elsewhere.
         _unlink(files, layout)
         return
     with task_lock(layout.lock, lambda owner: _refuse(outline, f"{owner} is at work on it")):
-        flying = count_active(outline, queues)
-        if flying:
-            _refuse(outline, f"{flying} batches may be in flight")
+        active = count_active(outline, queues)
+        if active:
+            _refuse(outline, f"{active} batches may be in flight")
         _unlink([path for path in files if path != layout.lock], layout)
-    _remove_empty([layout.folder / name for name in _FOLDERS] + [layout.folder])
+    for folder in (*(layout.folder / name for name in _FOLDERS), layout.folder):
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _refuse(outline: Outline, why: str) -> None:
@@ -120,24 +101,18 @@ def _refuse(outline: Outline, why: str) -> None:
 
 
 def _unlink(files: Iterable[Path], layout: Layout) -> None:
-    # The plan goes first: whatever is left after a crash is then known to nobody.
+    # The plan goes first: after a crash, it must not name files that are gone.
     first = (layout.plan, layout.plan_copy)
     for path in sorted(files, key=lambda path: path not in first):
         path.unlink(missing_ok=True)
 
 
 def remove_old_temporaries(folder: Path) -> None:
-    """Remove temporary files that lie in the folder of all work folders for an hour.
+    """Remove temporary files that are older than an hour from the folder of all work folders.
 
-    Any psy may write there, at any time: a younger one may be in use.
+    Any psy may write there at any time: a younger one may be in use.
     """
     for path in find_temporaries(folder):
         with suppress(OSError):
-            if path.stat().st_mtime + _FORGOTTEN < time.time():
+            if path.stat().st_mtime + _OLD_SECONDS < time.time():
                 path.unlink()
-
-
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()

@@ -21,7 +21,7 @@ from psyrun.cli.group import (
     task_names,
     try_each,
 )
-from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE, PsyrunError, exit_code, explain, worst
+from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE, PsyrunError, worst
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from psyrun.task import Outline, Project
 
 
-def _read_options(tasks: Sequence[str], *, adopt: bool, force: bool, **more: Any) -> RunOptions:
+def _read_options(
+    tasks: Sequence[str], *, adopt: bool, force: bool, no_retry: bool, jobs: int | None = None
+) -> RunOptions:
     from psyrun.options import RunOptions
 
     if adopt and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
-    return RunOptions(adopt=adopt, force=force, named=frozenset(tasks) if tasks else None, **more)
+    named = frozenset(tasks) if tasks else None
+    return RunOptions(adopt=adopt, force=force, retry=not no_retry, processes=jobs, named=named)
 
 
 @cli.command()
@@ -47,16 +50,7 @@ def _read_options(tasks: Sequence[str], *, adopt: bool, force: bool, **more: Any
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before rows of 10 minutes or more are repeated.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the jobs of a batch system.")
 @click.pass_obj
-def run(
-    project: Project,
-    tasks: tuple[str, ...],
-    adopt: bool,
-    force: bool,
-    jobs: int | None,
-    no_retry: bool,
-    yes: bool,
-    wait: bool,
-) -> int:
+def run(project: Project, /, tasks: Sequence[str], yes: bool, wait: bool, **given: Any) -> int:
     """Evaluate what is missing, and write results.
 
     Rows whose values are on disk are not evaluated again, unless the code that they depend on was edited.
@@ -75,7 +69,7 @@ def run(
     """
     from psyrun.cli.run import confirm_rerun, run_passes
 
-    options = _read_options(tasks, adopt=adopt, force=force, retry=not no_retry, processes=jobs)
+    options = _read_options(tasks, **given)
     selection = project.select(tasks)
     code = report_errors(selection.broken.values())
     if not selection.outlines:
@@ -93,7 +87,7 @@ def run(
 @force_option
 @no_retry_option
 @click.pass_obj
-def plan(project: Project, tasks: tuple[str, ...], adopt: bool, force: bool, no_retry: bool) -> int:
+def plan(project: Project, /, tasks: Sequence[str], **given: bool) -> int:
     """Say what psy run would do, and do nothing.
 
     \b
@@ -103,8 +97,7 @@ def plan(project: Project, tasks: tuple[str, ...], adopt: bool, force: bool, no_
     """
     from psyrun.cli.forecast import describe, forecast
 
-    options = _read_options(tasks, adopt=adopt, force=force, retry=not no_retry)
-    selection = project.select(tasks)
+    options, selection = _read_options(tasks, **given), project.select(tasks)
     report_errors(selection.broken.values())
     forecasts = forecast(selection.chain, options, selection.cache)
     _, wrong = try_each(forecasts, lambda each: print_lines(each.outline.name, describe(each)))
@@ -140,7 +133,7 @@ def list_(project: Project) -> int:
 )
 @click.pass_obj
 def status(
-    project: Project, tasks: tuple[str, ...], verbose: bool, everything: bool, for_programs: bool
+    project: Project, tasks: Sequence[str], verbose: bool, everything: bool, for_programs: bool
 ) -> int:
     """Tell how far the tasks are.
 
@@ -185,7 +178,7 @@ def status(
 @cli.command()
 @task_names
 @click.pass_obj
-def errors(project: Project, tasks: tuple[str, ...]) -> int:
+def errors(project: Project, tasks: Sequence[str]) -> int:
     """Show why rows failed, grouped by cause.
 
     One traceback for each cause, how often, and for which assignments.
@@ -243,7 +236,7 @@ def merge(project: Project, folder: Path, filename: Path, force: bool) -> int:
 @cli.command()
 @task_names
 @click.pass_obj
-def test(project: Project, tasks: tuple[str, ...]) -> int:
+def test(project: Project, tasks: Sequence[str]) -> int:
     """Evaluate one assignment in a fresh process.
 
     Puts its values through the store, estimates time and size for the whole space, and leaves nothing behind.
@@ -263,7 +256,7 @@ def test(project: Project, tasks: tuple[str, ...]) -> int:
 @click.option("--stale", is_flag=True, help="Only rows that no plan wants any more.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: bool, yes: bool) -> int:
+def clean(project: Project, tasks: Sequence[str], everything: bool, stale: bool, yes: bool) -> int:
     """Remove results and work folders of tasks.
 
     On a terminal, asks first. Takes the names of tasks whose files are gone, too.
@@ -302,7 +295,7 @@ def clean(project: Project, tasks: tuple[str, ...], everything: bool, stale: boo
 @task_names
 @click.option("--all", "everything", is_flag=True, help="All tasks.")
 @click.pass_obj
-def kill(project: Project, tasks: tuple[str, ...], everything: bool) -> int:
+def kill(project: Project, tasks: Sequence[str], everything: bool) -> int:
     """Cancel the jobs of tasks, and no others.
 
     Ends local runs too, and jobs of tasks whose files are broken or gone. Finished rows are kept; psy run
@@ -376,7 +369,7 @@ def completion(shell: str) -> int:
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_obj
-def doit(project: Project, arguments: tuple[str, ...]) -> int:
+def doit(project: Project, arguments: Sequence[str]) -> int:
     """Run plain doit on the same graph.
 
     Takes doit's commands and options; psy doit help lists them.
@@ -405,20 +398,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return USAGE
-    except PsyrunError as error:
-        echo_error(str(error))
-        return exit_code(error)
     except KeyboardInterrupt:
         echo_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # The reader of our output ended, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except OSError as error:
-        if error.filename is None:
+    except (PsyrunError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is None:
             raise
-        echo_error(explain(error))
-        return UNFINISHED
+        return report_errors([error])
 
 
 if __name__ == "__main__":

@@ -78,22 +78,17 @@ def forecast(chain: Iterable[Outline], options: RunOptions, cache: SourceCache) 
     changing: dict[str, Forecast] = {}
     for outline in chain:
         upstream = [changing[path] for path in outline.file_dep if path in changing]
-        found = _forecast_one(outline, options.for_task(outline.name), cache, upstream)
+        own = options.for_task(outline.name)
+        try:
+            plan = read_plan(outline.layout)
+            if not upstream:
+                refuse_unmanaged_result(outline, plan, own)
+            found = Forecast(outline, own, upstream, plan, compute_digests(outline, cache))
+        except (PsyrunError, OSError) as error:
+            found = Forecast(outline, own, upstream, None, error)
         if upstream or not found.current:
             changing[outline.result] = found
         yield found
-
-
-def _forecast_one(
-    outline: Outline, options: RunOptions, cache: SourceCache, upstream: Sequence[Forecast]
-) -> Forecast:
-    try:
-        plan = read_plan(outline.layout)
-        if not upstream:
-            refuse_unmanaged_result(outline, plan, options)
-        return Forecast(outline, options, upstream, plan, compute_digests(outline, cache))
-    except (PsyrunError, OSError) as error:
-        return Forecast(outline, options, upstream, None, error)
 
 
 def describe(of: Forecast) -> Iterator[str]:

@@ -12,7 +12,7 @@ from psyrun import __version__
 from psyrun.errors import PsyrunError, exit_code, explain, worst
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from psyrun.task import Outline, Project, Selection
 
@@ -26,13 +26,11 @@ def echo_error(text: str) -> None:
     click.echo(f"psy: {text}", err=True)
 
 
-def report_errors(errors: Iterable[Exception]) -> int:
+def report_errors(errors: Collection[Exception]) -> int:
     """Print errors; return the worst of their exit codes."""
-    codes = []
     for error in errors:
         echo_error(explain(error))
-        codes.append(exit_code(error))
-    return worst(codes)
+    return worst(map(exit_code, errors))
 
 
 def try_each(items: Iterable[Item], act: Callable[[Item], Value]) -> tuple[list[Value], list[Exception]]:

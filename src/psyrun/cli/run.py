@@ -14,8 +14,8 @@ import click
 from psyrun.cli.forecast import describe_stale_rows, forecast
 from psyrun.cli.group import report_errors
 from psyrun.cli.progress import make_watcher
-from psyrun.cli.status import read_status
-from psyrun.cli.summary import TaskEnd, find_waiting, summarise
+from psyrun.cli.status import Status, read_status
+from psyrun.cli.summary import find_waiting, summarise
 from psyrun.cli.text import count
 from psyrun.errors import INTERRUPTED, PsyrunError, worst
 from psyrun.graph import NodeState, Run, run_pass
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
+    from psyrun.cli.summary import Waiting
     from psyrun.graph import NodeOutcome
     from psyrun.options import RunOptions, Watcher
     from psyrun.source import SourceCache
@@ -80,6 +81,7 @@ def run_passes(taskdir: str, selection: Selection, options: RunOptions, *, wait:
     """
     queues = QueueCache(selection.chain)
     outcomes: dict[str, NodeOutcome] = {}
+    interrupted = False
     with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
         run = Run(
             root=selection.outlines[0].root,
@@ -92,9 +94,9 @@ def run_passes(taskdir: str, selection: Selection, options: RunOptions, *, wait:
         try:
             _make_passes(run, selection, queues, outcomes, wait=wait)
         except KeyboardInterrupt:
-            _print_summary(selection, outcomes, queues, interrupted=True)
-            return INTERRUPTED
-    return _print_summary(selection, outcomes, queues)
+            interrupted = True
+    code = _print_summary(selection, outcomes, queues, interrupted=interrupted)
+    return INTERRUPTED if interrupted else code
 
 
 def _make_passes(
@@ -154,11 +156,7 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 def _print_summary(
-    selection: Selection,
-    outcomes: Mapping[str, NodeOutcome],
-    queues: QueueCache,
-    *,
-    interrupted: bool = False,
+    selection: Selection, outcomes: Mapping[str, NodeOutcome], queues: QueueCache, *, interrupted: bool
 ) -> int:
     """Print the summary of each task, and of those before it that are not finished; return the exit code."""
     waiting = {} if interrupted else find_waiting(selection.chain, outcomes)
@@ -166,20 +164,17 @@ def _print_summary(
     codes = []
     for outline in [*(each for each in selection.upstream if each.name in unfinished), *selection.outlines]:
         outcome = outcomes.get(outline.name)
-        end = TaskEnd(
-            name=outline.name,
-            error=None if outcome is None else outcome.error,
-            waiting=waiting.get(outline.name),
-            outcome=outcome,
-            interrupted=interrupted,
-        )
-        end = _add_status(end, outline, selection.cache, queues)
-        if end.error is not None:
-            codes.append(report_errors([end.error]))
+        error = outcome.error if outcome is not None else None
+        end: Exception | Waiting | Status | None = error or waiting.get(outline.name)
+        if end is None and interrupted and not outline.layout.plan.exists():
+            continue  # The number of rows is known only after running the task file.
+        end = end or _try_status(outline, selection.cache, queues)
+        if isinstance(end, Exception):
+            codes.append(report_errors([end]))
             continue
-        lines, code = summarise(end)
-        for line in lines:
-            click.echo(line)
+        edited = isinstance(end, Status) and end.uptodate and _was_edited(outline)
+        lines, code = summarise(end, outcome, edited=edited, interrupted=interrupted)
+        click.echo("\n".join(lines))
         codes.append(code)
     if interrupted:
         in_flight = _find_in_flight(outcomes)
@@ -189,17 +184,11 @@ def _print_summary(
     return worst(codes)
 
 
-def _add_status(end: TaskEnd, outline: Outline, cache: SourceCache, queues: QueueCache) -> TaskEnd:
-    """Add the status of a task, or the error that keeps it from being read, where its summary needs it."""
-    if end.error is not None or end.waiting is not None:
-        return end
-    if end.interrupted and not outline.layout.plan.exists():
-        return end  # The number of rows is known only after running the task file.
+def _try_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Status | Exception:
     try:
-        status = read_status(outline, cache, queues)
+        return read_status(outline, cache, queues)
     except (PsyrunError, OSError) as error:
-        return replace(end, error=error)
-    return replace(end, status=status, edited=status.uptodate and _was_edited(outline))
+        return error
 
 
 def _was_edited(outline: Outline) -> bool:

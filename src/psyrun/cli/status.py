@@ -1,9 +1,10 @@
-"""Status: how far tasks are, told by files and one query."""
+"""Status of tasks, from their files and one query of each batch system."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ from psyrun.source import loaded, read_zip
 from psyrun.split import compute_digests
 from psyrun.task import open_task
 from psyrun.workdir import (
-    Failure,
-    RowCounter,
     is_current,
     list_journals,
     read_inputs,
@@ -30,23 +29,23 @@ if TYPE_CHECKING:
     from psyrun.jobs import QueueCache
     from psyrun.source import SourceCache
     from psyrun.task import Outline
-    from psyrun.workdir import BatchProgress, Layout, Plan
+    from psyrun.workdir import Failure, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How far a task is; the counts are rows, and the last five of them add up to `total`.
+    """Progress of a task; the counts are rows, and the last five of them add up to `total`.
 
     Parameters
     ----------
     name
         The task.
     total
-        Rows of the space (and rows kept beyond it).
+        Rows of the space, and rows kept beyond it.
     done, failed, running, queued, missing
-        Rows that have values, that failed, whose batch is running or queued, and the rest.
+        Rows that have values, that failed, whose batch is running or queued, and the others.
     uptodate
-        Whether the result is there and made from the sources as they are now.
+        Whether there is a result, made from the sources as they are.
     result
         The result file, relative to the project root; None where there is none.
     """
@@ -72,9 +71,9 @@ def as_json(statuses: Iterable[Status]) -> str:
 
 
 def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Status:
-    """Tell how far a task is, without writing anything.
+    """Read the status of a task; write nothing.
 
-    A task that was never planned is run for the length of its space.
+    The task file is run only where there is no plan, for the length of its space.
 
     Raises
     ------
@@ -92,22 +91,23 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         return Status(name=outline.name, total=total, missing=total, result=result)
     current = is_current(layout, plan)
     uptodate = current and _is_planned(outline, plan, cache)
-    states = (
-        {} if current else queues.batch_states(outline)
-    )  # Before the files: what ends meanwhile is seen there.
-    survey = read_progress(plan, layout, RowCounter())
-    if current and not survey.complete:  # Its journals were removed; the result has the rows.
+    # The queues before the files, which hold the rows of jobs that end meanwhile.
+    states = {} if current else queues.batch_states(outline)
+    progress = read_progress(plan, layout)
+    if current and not progress.complete:  # Its journals were removed; the result has the rows.
         return Status(name=outline.name, total=plan.total, done=plan.total, uptodate=uptodate, result=result)
-    running, queued = _count_in_flight(states, survey.batches)
+    missing: Counter[JobState | None] = Counter()
+    for each in progress.batches:
+        missing[states.get(each.batch.number)] += each.missing
     return Status(
         name=outline.name,
         total=plan.total,
-        done=survey.done,
-        failed=survey.failed,
-        running=running,
-        queued=queued,
-        missing=survey.missing - running - queued,
-        uptodate=uptodate and survey.complete,
+        done=progress.done,
+        failed=progress.failed,
+        running=missing[JobState.RUNNING] + missing[JobState.UNKNOWN],
+        queued=missing[JobState.QUEUED],
+        missing=missing[None],
+        uptodate=uptodate and progress.complete,
         result=result,
     )
 
@@ -117,16 +117,6 @@ def _is_planned(outline: Outline, plan: Plan, cache: SourceCache) -> bool:
         return compute_digests(outline, cache).match(plan)
     except TaskFileError:  # A data file is missing.
         return False
-
-
-def _count_in_flight(states: Mapping[int, JobState], batches: Sequence[BatchProgress]) -> tuple[int, int]:
-    """Count rows that are neither done nor failed and whose batch is running, and queued."""
-    counts = dict.fromkeys(JobState, 0)
-    for progress in batches:
-        state = states.get(progress.batch.number)
-        if state is not None:
-            counts[state] += progress.missing
-    return counts[JobState.RUNNING] + counts[JobState.UNKNOWN], counts[JobState.QUEUED]
 
 
 # ---------------------------------------------------------------------- row by row
@@ -141,9 +131,9 @@ class Detail:
     assignment
         Parameter -> value; None where the input file can't be read.
     failure
-        Why it has none; None where it was not evaluated yet.
+        Its failure; None where it was not evaluated yet.
     reason
-        Why its job ended early, where that is known.
+        Reason why its job ended early, where that is known.
     """
 
     assignment: Mapping[str, Any] | None
@@ -152,7 +142,7 @@ class Detail:
 
     @property
     def words(self) -> str | None:
-        """Why it has no values; what ended its process is better known to the batch system."""
+        """Reason why it has no values; the batch system knows better what ended a process."""
         if self.failure is None:
             return self.reason
         if self.failure.traceback or self.reason is None:
@@ -170,64 +160,53 @@ def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
     """
     layout = outline.layout
     plan = read_plan(layout)
-    if plan is None or (is_current(layout, plan)):
+    if plan is None or is_current(layout, plan):
         return
-    flying = queues.batch_states(outline)  # Before the files: what ends meanwhile is seen there.
+    active = queues.batch_states(outline)  # Before the files, which hold the rows of jobs that end meanwhile.
     wanted = plan.wanted_rows()
     journals = list_journals(layout.out)
-    survey = read_progress(plan, layout, RowCounter())
-    reasons = explain_ends(outline, queues, survey)
-    for progress in survey.batches:
-        batch = progress.batch
-        if progress.done == batch.wanted:
-            continue
+    progress = read_progress(plan, layout)
+    reasons = explain_ends(outline, queues, progress)
+    for batch in (each.batch for each in progress.batches if each.done < each.batch.wanted):
         records = read_records(journals.get(batch.number, ()), rows=batch.size)
         lacking = wanted.get(batch.number, frozenset(range(batch.size))) - records.done
-        rows = sorted(lacking & records.failures.keys() if batch.number in flying else lacking)
-        assignments = _read_assignments(outline, layout, batch.number, rows)
+        rows = sorted(lacking & records.failures.keys() if batch.number in active else lacking)
+        assignments = _read_assignments(outline, plan, batch.number, rows)
         for row, assignment in zip(rows, assignments):
             yield Detail(assignment, records.failures.get(row), reasons.get(batch.number))
 
 
 def _read_assignments(
-    outline: Outline, layout: Layout, number: int, rows: Iterable[int]
-) -> list[dict[str, Any] | None]:
+    outline: Outline, plan: Plan, number: int, rows: Sequence[int]
+) -> Sequence[Mapping[str, Any] | None]:
+    path = outline.layout.input(number)
     try:
-        columns = _read_columns(outline, layout, number)
+        try:
+            columns = read_inputs(path)[1]
+        except (ImportError, AttributeError):  # Assignments may be objects of the task's own classes.
+            with loaded(read_zip(outline.layout.code(plan.code)), outline.root, part="code"):
+                columns = read_inputs(path)[1]
     except (FormatError, OSError):
-        return [None for _ in rows]
+        return [None] * len(rows)
     return [{name: values[row] for name, values in columns.items()} for row in rows]
 
 
-def _read_columns(outline: Outline, layout: Layout, number: int) -> dict[str, list[Any]]:
-    """Read assignments; where they are objects of the task's own classes, load the code that they are of."""
-    path = layout.input(number)
-    try:
-        return read_inputs(path)[1]
-    except (ImportError, AttributeError):
-        plan = read_plan(layout)
-        if plan is None:
-            raise
-        with loaded(read_zip(layout.code(plan.code)), outline.root, part="code"):
-            return read_inputs(path)[1]
-
-
-# Values in a reason, which do not make it another one: numbers and what stands in quotes.
+# Values in a reason that do not make it another reason: numbers, and text in quotes.
 _VALUE = re.compile(r"""\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|"[^"]*\"""")
 
 
 @dataclass(slots=True)
 class Group:
-    """Rows that have no values for one reason.
+    """Rows without values for one reason.
 
     Parameters
     ----------
     reason, traceback
-        What they have in common.
+        Reason and traceback of the first.
     count
-        How many there are.
+        Their number.
     examples
-        Some of the assignments.
+        Some of their assignments.
     failed
         Whether they were evaluated, and failed.
     """
@@ -241,26 +220,22 @@ class Group:
 
 def group_failures(details: Iterable[Detail], examples: int = 3) -> list[Group]:
     """Group failures by traceback, the most frequent first; those without one by reason."""
-    groups: dict[str, Group] = {}
+    groups: dict[tuple[bool, str], Group] = {}
     for detail in details:
-        failure = detail.failure
-        failed = failure is not None
-        if failure is None and detail.reason is not None:
-            failure = Failure(0, detail.reason)
-        if failure is None:
+        failed, reason, traceback = detail.failure is not None, detail.reason, ""
+        if detail.failure is not None:
+            reason, traceback = detail.failure.reason, detail.failure.traceback
+        if reason is None:
             continue
-        reason = detail.words or failure.reason
-        key = f"{failed} " + (_place(failure.traceback) or _VALUE.sub("#", failure.reason))
-        group = groups.setdefault(key, Group(reason, failure.traceback, failed))
+        key = failed, _frames(traceback) or _VALUE.sub("#", reason)
+        group = groups.setdefault(key, Group(detail.words or reason, traceback, failed))
         group.count += 1
         if detail.assignment is not None and len(group.examples) < examples:
             group.examples.append(detail.assignment)
     return sorted(groups.values(), key=lambda group: -group.count)
 
 
-def _place(traceback: str) -> str:
+def _frames(traceback: str) -> str:
     """Return what tracebacks of one cause share: the frames, and the type of the exception."""
-    lines = traceback.strip().splitlines()
-    if not lines:
-        return ""
-    return "\n".join([*lines[:-1], lines[-1].partition(":")[0]])
+    *frames, last = traceback.strip().splitlines() or [""]
+    return "\n".join([*frames, last.partition(":")[0]])

@@ -1,4 +1,4 @@
-"""Text."""
+"""Words and tables."""
 
 from __future__ import annotations
 
@@ -49,18 +49,16 @@ def show_assignment(assignment: Mapping[str, Any] | None) -> str:
 
 def show_statuses(statuses: Sequence[Status]) -> str:
     """Return statuses as a table of aligned columns."""
-    heads = ("task", "rows", "done", "failed", "running", "queued", "missing", "result")
-    lines: list[tuple[str, ...]] = [heads]
-    for status in statuses:
-        numbers = (status.total, status.done, status.failed, status.running, status.queued, status.missing)
-        lines.append((status.name, *(f"{number:,}" for number in numbers), _show_result(status)))
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    lines: list[Sequence[str]] = [
+        ("task", "rows", "done", "failed", "running", "queued", "missing", "result")
+    ]
+    for each in statuses:
+        numbers = (each.total, each.done, each.failed, each.running, each.queued, each.missing)
+        lines.append((each.name, *(f"{number:,}" for number in numbers), _show_result(each)))
+    first, *others, _ = (max(map(len, column)) for column in zip(*lines))
     return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i in (0, len(heads) - 1) else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths))
-        ).rstrip()
-        for line in lines
+        "  ".join([name.ljust(first), *map(str.rjust, numbers, others), result])
+        for name, *numbers, result in lines
     )
 
 
