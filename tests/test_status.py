@@ -8,6 +8,8 @@ import pytest
 
 import psyrun
 from psyrun.cli.status import Status, as_json
+from psyrun.cli.summary import summarise
+from psyrun.graph import NodeOutcome, NodeState
 
 TASK = """\
 from counting import seen
@@ -266,6 +268,67 @@ def test_plan_takes_what_run_takes(two):
     assert "from 4 finished rows" in two.psy("plan", "--continue", "good").stdout
     assert "evaluate 2 rows" in two.psy("plan", "--force", "good").stdout
     two.psy("plan", "--force", "--continue", "good", code=2)
+
+
+def test_plan_and_run_say_that_a_task_waits_for_one_that_fails(two):
+    two.task(
+        "after",
+        """\
+        from psyrun import Param
+
+        pspace = Param(x=[1])
+        file_dep = ["../psy-work/good/result.pkl"]
+
+
+        def execute(x):
+            return {"y": x}
+        """,
+    )
+    two.psy("run", "after")
+    two.edit("psy-tasks/task_good.py", "pool_size = 1", 'pool_size = 1\nfile_dep = ["nowhere.csv"]')
+    done = two.psy("plan", "after")
+    assert "nowhere.csv" in done.stderr
+    assert done.stdout == "after: after good, as it then turns out\n"
+    done = two.psy("run", "after", code=2)
+    assert "nowhere.csv" in done.stderr
+    assert done.stdout.endswith("after: waits for psy-work/good/result.pkl, the result of good\n")
+
+
+# ---------------------------------------------------------------------- the end of a run
+
+WHY = "  why: psy errors t; which: psy status -v t"
+
+
+def end(done, *, outcome=None, interrupted=False, **counts):
+    """Return lines and exit code for a task of four rows."""
+    result = "t.pkl" if done == 4 else None
+    status = Status(name="t", total=4, done=done, uptodate=done == 4, result=result, **counts)
+    return summarise(status, outcome, interrupted=interrupted)
+
+
+def test_end_of_a_run_of_a_finished_task():
+    written = NodeOutcome(step="merge", state=NodeState.FINISHED)
+    assert end(4, outcome=written) == (["t: finished, 4 rows in t.pkl"], 0)
+    assert end(4) == (["t: up to date, 4 rows in t.pkl"], 0)
+
+
+def test_end_of_a_run_of_a_task_with_jobs_in_flight():
+    pending = NodeOutcome(step="process", state=NodeState.PENDING, in_flight=frozenset({0, 1}))
+    lines, code = end(1, outcome=pending, failed=1, queued=2)
+    assert (lines[0], code) == ("t: 1 of 4 rows done, 1 failed, 2 jobs in flight", 75)
+    assert "psy run --wait t" in lines[1]
+    assert end(1, running=3) == (["t: 1 of 4 rows done, 3 in flight: psy status t"], 75)
+    assert end(1, outcome=pending, queued=3, interrupted=True) == (["t: 1 of 4 rows done"], 1)
+
+
+def test_end_of_a_run_of_an_unfinished_task():
+    failed = NodeOutcome(step="process", state=NodeState.FAILED)
+    lines, code = end(2, outcome=failed, failed=1, missing=1)
+    assert (lines[:2], code) == (["t: 2 of 4 rows done, 1 failed, 1 missing", WHY], 1)
+    assert "psy run --continue t" in lines[2]
+    missing = "t: 2 of 4 rows done, 2 missing"
+    assert end(2, outcome=failed, missing=2) == ([f"{missing}; to go on: psy run t", WHY], 1)
+    assert end(2, missing=2, interrupted=True) == ([missing], 1)
 
 
 # ---------------------------------------------------------------------- test

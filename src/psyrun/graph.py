@@ -1,4 +1,4 @@
-"""The graph: doit nodes split -> process -> merge per task file; the loader; running a pass of doit."""
+"""Graph of doit nodes, split -> process -> merge for each task file, and passes over it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Run:
     queues: QueueCache | None = None
 
 
-def wait_in(root: Path, taskdir: str) -> Run:
+def waiting_run(root: Path, taskdir: str) -> Run:
     """Return a run that waits for the jobs of batch systems."""
     cache = SourceCache.load(root / CACHE_PATH)
     return Run(root=root, taskdir=taskdir, options=RunOptions(wait=True), cache=cache)
@@ -134,7 +134,7 @@ def doit_tasks(taskdir: str = "psy-tasks") -> Iterator[dict[str, Any]]:
         def task_plot():
             return {"file_dep": ["psy-work/example/result.pkl"], "actions": ["python plot.py"]}
     """
-    yield from _make_nodes(wait_in(Path.cwd(), taskdir), {})
+    yield from _make_nodes(waiting_run(Path.cwd(), taskdir), {})
 
 
 def _make_nodes(run: Run, outcomes: dict[str, NodeOutcome]) -> Iterator[dict[str, Any]]:

@@ -379,9 +379,9 @@ def doit(project: Project, arguments: Sequence[str]) -> int:
       psy doit list --all
       psy doit info fig1:process
     """
-    from psyrun.graph import run_doit, wait_in
+    from psyrun.graph import run_doit, waiting_run
 
-    return run_doit(wait_in(project.root, project.taskdir), arguments)
+    return run_doit(waiting_run(project.root, project.taskdir), arguments)
 
 
 # ---------------------------------------------------------------------- the entry point

@@ -52,8 +52,9 @@ def try_each(items: Iterable[Item], act: Callable[[Item], Value]) -> tuple[list[
 def print_lines(task: str, lines: Iterable[str]) -> int:
     """Print lines about a task; return their number."""
     number = 0
-    for number, line in enumerate(lines, 1):  # noqa: B007
+    for line in lines:
         click.echo(f"{task}: {line}")
+        number += 1
     return number
 
 
