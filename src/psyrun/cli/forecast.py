@@ -91,7 +91,7 @@ def forecast(chain: Iterable[Outline], options: RunOptions, cache: SourceCache) 
         yield found
 
 
-def describe(of: Forecast) -> Iterator[str]:
+def describe(found: Forecast) -> Iterator[str]:
     """Yield lines about what the run would do.
 
     Raises
@@ -99,41 +99,41 @@ def describe(of: Forecast) -> Iterator[str]:
     PsyrunError or OSError
         The error that the run would end with.
     """
-    old, digests = of.plan, of.digests
-    if of.upstream:
-        yield f"after {', '.join(each.outline.name for each in of.upstream)}, as it then turns out"
+    old, digests = found.plan, found.digests
+    if found.upstream:
+        yield f"after {', '.join(each.outline.name for each in found.upstream)}, as it then turns out"
     elif isinstance(digests, Exception):
         raise digests
-    elif old is not None and of.current:
+    elif old is not None and found.current:
         yield f"up to date ({count(old.total, 'row')})"
-    elif old is not None and of.planned:
-        yield _describe_rows(of, old)
+    elif old is not None and found.planned:
+        yield _describe_rows(found, old)
     else:
-        with open_task(of.outline) as task:
-            plan = draft_plan(task, digests, old, of.options).plan
+        with open_task(found.outline) as task:
+            plan = draft_plan(task, digests, old, found.options).plan
         if old is None:
             yield "was never run"
         elif old.code != plan.code:
-            yield f"{', '.join(changed_definitions(of.outline, old))} changed"
+            yield f"{', '.join(changed_definitions(found.outline, old))} changed"
         elif old.space != plan.space:
             yield "the parameter space changed"
-        yield _describe_rows(of, plan)
+        yield _describe_rows(found, plan)
 
 
-def _describe_rows(of: Forecast, plan: Plan) -> str:
-    progress = read_progress(plan, of.outline.layout)
+def _describe_rows(found: Forecast, plan: Plan) -> str:
+    progress = read_progress(plan, found.outline.layout)
     if progress.complete:
-        return f"write {of.outline.result} from {count(progress.done, 'finished row')}"
+        return f"write {found.outline.result} from {count(progress.done, 'finished row')}"
     words = [f"evaluate {count(progress.missing, 'row')}"] if progress.missing else []
     if progress.failed:
         failed = count(progress.failed, "failed row")
-        words.append(f"try {failed} again" if of.options.retry else f"leave {failed}")
+        words.append(f"try {failed} again" if found.options.retry else f"leave {failed}")
     if progress.done:
         words.append(f"keep {count(progress.done, 'finished row')}")
     return ", ".join(words)
 
 
-def describe_stale_rows(of: Forecast) -> tuple[str, float] | None:
+def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
     """Return a line about finished rows that the run evaluates again although no option says so.
 
     Returns
@@ -146,19 +146,19 @@ def describe_stale_rows(of: Forecast) -> tuple[str, float] | None:
     PsyrunError or OSError
         The error that the run would end with.
     """
-    task, old, digests = of.outline.name, of.plan, of.digests
-    if old is None or isinstance(digests, Exception) or of.options.adopt or of.options.force:
+    task, old, digests = found.outline.name, found.plan, found.digests
+    if old is None or isinstance(digests, Exception) or found.options.adopt or found.options.force:
         return None
     edited = digests.code != old.code
-    awaited = ", ".join(each.outline.result for each in of.upstream if not _is_settled(each))
-    progress = read_progress(old, of.outline.layout) if edited or awaited else None
+    awaited = ", ".join(each.outline.result for each in found.upstream if not _is_settled(each))
+    progress = read_progress(old, found.outline.layout) if edited or awaited else None
     if progress is None or progress.done == 0:
         return None
     rows, cause, condition = progress.done, "", f" if {awaited} changes"
     if edited:
-        with open_task(of.outline) as opened:
-            rows = count_reevaluated(of.outline, old, draft_plan(opened, digests, old, of.options))
-        cause, condition = f"{', '.join(changed_definitions(of.outline, old))} changed. ", ""
+        with open_task(found.outline) as opened:
+            rows = count_reevaluated(found.outline, old, draft_plan(opened, digests, old, found.options))
+        cause, condition = f"{', '.join(changed_definitions(found.outline, old))} changed. ", ""
     seconds = progress.seconds * rows / progress.done
     line = (
         f"{task}: {cause}{count(rows, 'row')} ({duration(seconds)} of computing)"
@@ -167,12 +167,12 @@ def describe_stale_rows(of: Forecast) -> tuple[str, float] | None:
     return (line, seconds) if rows else None
 
 
-def _is_settled(of: Forecast) -> bool:
+def _is_settled(found: Forecast) -> bool:
     """Whether the result stays, or comes from jobs that the user agreed to when they were submitted."""
     return (
-        (of.planned and not of.options.adopt)
-        and all(map(_is_settled, of.upstream))
-        and (of.current or _has_detached_jobs(of.outline))
+        (found.planned and not found.options.adopt)
+        and all(map(_is_settled, found.upstream))
+        and (found.current or _has_detached_jobs(found.outline))
     )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from psyrun.cli.text import count, duration
 from psyrun.options import Watcher
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self, TextIO
+    from collections.abc import Iterator
+    from typing import IO
+
+    from rich.progress import Progress
 
     from psyrun.options import RunSize
     from psyrun.workdir import PlanProgress
@@ -29,17 +32,11 @@ class LogWatcher(Watcher):
         File to write to.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._last = 0.0
         self._notes: set[str] = set()
         self._starts: dict[str, tuple[int, float]] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        pass
 
     def note(self, task: str, message: str) -> None:
         """Write a message, once."""
@@ -86,32 +83,10 @@ class LogWatcher(Watcher):
 class TerminalWatcher(LogWatcher):
     """A bar with rate, failures and time left, and lines above it."""
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        # The file of now: doit replaces sys.stdout while an action runs.
-        super().__init__(sys.stdout)
-        self._console = Console(file=self._stream, highlight=False)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[pace]}"),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+    def __init__(self, bar: Progress) -> None:
+        super().__init__(bar.console.file)
+        self._bar = bar
         self._ids: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
 
     def start(self, task: str, progress: PlanProgress, size: RunSize) -> None:
         """Write the amount of work, and show a bar."""
@@ -138,9 +113,28 @@ class TerminalWatcher(LogWatcher):
             self._bar.remove_task(self._ids.pop(task))
 
     def _write(self, line: str) -> None:
-        self._console.print(line, markup=False)
+        self._bar.console.print(line, markup=False)
 
 
-def make_watcher() -> LogWatcher:
-    """Return the watcher that suits standard output."""
-    return TerminalWatcher() if sys.stdout.isatty() else LogWatcher(sys.stdout)
+@contextmanager
+def watching() -> Iterator[LogWatcher]:
+    """Give the watcher that suits standard output."""
+    if not sys.stdout.isatty():
+        yield LogWatcher(sys.stdout)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TimeElapsedColumn(),
+    )
+    # The file of now: doit replaces sys.stdout while an action runs.
+    console = Console(file=sys.stdout, highlight=False)
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+        yield TerminalWatcher(bar)

@@ -13,7 +13,7 @@ import click
 
 from psyrun.cli.forecast import describe_stale_rows, forecast
 from psyrun.cli.group import report_errors
-from psyrun.cli.progress import make_watcher
+from psyrun.cli.progress import watching
 from psyrun.cli.status import Status, read_status
 from psyrun.cli.summary import find_waiting, summarise
 from psyrun.cli.text import count
@@ -82,7 +82,7 @@ def run_passes(taskdir: str, selection: Selection, options: RunOptions, *, wait:
     queues = QueueCache(selection.chain)
     outcomes: dict[str, NodeOutcome] = {}
     interrupted = False
-    with make_watcher() as watcher, _warnings_to(watcher), _signals_interrupt():
+    with watching() as watcher, _warnings_to(watcher), _signals_interrupt():
         run = Run(
             root=selection.outlines[0].root,
             taskdir=taskdir,
