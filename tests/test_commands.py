@@ -303,7 +303,7 @@ def test_test_evaluates_in_a_fresh_process_and_leaves_nothing(project, folder_of
     ("store", "size", "least"),
     [("PickleStore", "MB in .pkl", 7), ("NpzStore", "MB in .npz", 7), ("H5Store", "MB in .h5", 5)],
 )
-def test_test_foretells_the_size_of_the_result(project, store, size, least):
+def test_test_estimates_the_size_of_the_result(project, store, size, least):
     """A row of 1,000 different numbers takes 8 kB, and 1,000 of them 8 MB; HDF5 grows by whole chunks."""
     text = TRIED.replace("[0.5] * 1000", "np.arange(1000.0)").replace(
         "import Param", f"import Param, {store}"

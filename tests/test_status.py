@@ -196,11 +196,11 @@ def test_list_prints_bare_names_on_a_pipe(two):
     assert "task_broken.py" in done.stderr
 
 
-def foretell(evaluated):
+def expected(evaluated):
     return f"evaluate {evaluated} row" if evaluated else "write psy-work/good/result.pkl from"
 
 
-def test_plan_foretells_what_run_evaluates(two):
+def test_plan_says_what_run_evaluates(two):
     good = "psy-tasks/task_good.py"
     steps = [
         (lambda: None, "good: was never run", 4),
@@ -215,7 +215,7 @@ def test_plan_foretells_what_run_evaluates(two):
         said = two.psy("plan", "good").stdout.splitlines()
         assert said[0] == first
         if "up to date" not in first:
-            assert said[1].startswith(f"good: {foretell(evaluated)}"), said
+            assert said[1].startswith(f"good: {expected(evaluated)}"), said
         assert two.count("run", "good") == evaluated, said
 
 
