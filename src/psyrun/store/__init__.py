@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from psyrun.store.protocol import ChunkStore as ChunkStore
     from psyrun.store.protocol import Store as Store
     from psyrun.store.protocol import count_rows as count_rows
+    from psyrun.store.protocol import locate_row as locate_row
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
@@ -23,5 +24,5 @@ else:
         h5="H5Store",
         npz="NpzStore",
         pickle="DefaultStore PickleStore",
-        protocol="ChunkStore Store count_rows",
+        protocol="ChunkStore Store count_rows locate_row",
     )

@@ -44,13 +44,13 @@ class StoreContract:
     Attributes
     ----------
     kinds
-        The kinds of values, of `KINDS`, that the store holds. Any other is refused, or comes back as it was.
+        The kinds of values, of `KINDS`, that the store holds; it refuses the others.
     damaged
         Contents of files that are not of the store's format.
     """
 
     kinds: Collection[str] = tuple(KINDS)
-    damaged: Collection[bytes] = (b"", b"\0 no table")
+    damaged: Collection[bytes] = (b"", b"\xff no table")
 
     @pytest.fixture
     def store(self) -> Store:
@@ -68,22 +68,18 @@ class StoreContract:
         assert set(self.kinds) <= set(KINDS)
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_values_come_back_as_they_were(self, store: Store, path: Path, kind: str) -> None:
+    def test_values_come_back_as_they_were_or_are_refused(self, store: Store, path: Path, kind: str) -> None:
         table = {"x": [1, 2, 3], kind: KINDS[kind]}
-        if kind in self.kinds or _is_held(store, table):
+        if kind in self.kinds:
             store.check(table)
             store.save(path, table)
             assert_same(store.load(path), table)
-
-    def test_refused_values_are_named_and_leave_the_file_as_it_was(self, store: Store, path: Path) -> None:
+            return
         store.append(path, {"x": [0]})
         before = path.read_bytes()
-        for kind in KINDS:
-            table = {"x": [1, 2, 3], kind: KINDS[kind]}
-            if not _is_held(store, table):
-                for call in (store.check, partial(store.append, path)):
-                    with pytest.raises(StoreError, match=kind):
-                        call(table)
+        for call in (store.check, partial(store.append, path)):
+            with pytest.raises(StoreError, match=kind):  # The name of the column.
+                call(table)
         assert path.read_bytes() == before
 
     def test_appended_rows_come_after_those_that_were_there(self, store: Store, path: Path) -> None:
@@ -97,19 +93,19 @@ class StoreContract:
         store.save(path, table)
         assert_same(store.load(path), table)
 
-    def test_columns_keep_names_and_order(self, store: Store, path: Path) -> None:
-        table = {name: [1] for name in ("b", "a", "net.rate", "two words", "größe", "class", "a/b,c")}
+    def test_columns_keep_names_and_order_and_may_be_arrays(self, store: Store, path: Path) -> None:
+        names = ("b", "a", "net.rate", "two words", "größe", "class", "a/b,c")
+        table = {name: np.arange(3) / 2 for name in names}
+        store.check(table)
         store.save(path, table)
         assert_same(store.load(path), table)
 
     def test_columns_of_different_lengths_are_refused(self, store: Store, path: Path) -> None:
         store.append(path, {"x": [1], "y": [1]})
-        before = path.read_bytes()
-        with pytest.raises(StoreError):
-            store.append(path, {"x": [1, 2], "y": [1]})
-        assert path.read_bytes() == before
-        with pytest.raises(StoreError):
-            store.save(path.with_name(f"other{store.ext}"), {"x": [1, 2], "y": [1]})
+        for call in (store.append, store.save):
+            with pytest.raises(StoreError):
+                call(path, {"x": [1, 2], "y": [1]})
+            assert_same(store.load(path), {"x": [1], "y": [1]})
 
     def test_one_row_is_loaded_by_its_number_from_either_end(self, store: Store, path: Path) -> None:
         store.save(path, {"x": [1, 2, 3], "y": [4, 5, 6]})
@@ -124,20 +120,19 @@ class StoreContract:
             store.load(path)
         assert not path.exists()
 
-    @pytest.mark.parametrize("verb", ["load", "append"])
-    def test_damaged_file_is_an_error_and_left_alone(self, store: Store, path: Path, verb: str) -> None:
+    def test_damaged_file_is_an_error_and_left_alone(self, store: Store, path: Path) -> None:
         for content in self.damaged:
             path.write_bytes(content)
-            with pytest.raises((StoreError, OSError)):
-                store.load(path) if verb == "load" else store.append(path, {"x": [1]})
+            for call in (store.load, lambda path: store.append(path, {"x": [1]})):
+                with pytest.raises((StoreError, OSError)):
+                    call(path)
             assert path.read_bytes() == content
 
     def test_file_is_one_file_that_may_be_renamed(self, store: Store, path: Path) -> None:
         """A file is written under a temporary name, which ends in `ext`, and then renamed."""
-        with replacing(path, store.ext) as temporary:
-            store.save(temporary, {"x": [1, 2], "y": [3, 4]})
-        with replacing(path, store.ext) as temporary:
-            store.save(temporary, {"x": [5]})
+        for table in ({"x": [1, 2], "y": [3, 4]}, {"x": [5]}):
+            with replacing(path, store.ext) as temporary:
+                store.save(temporary, table)
         store.append(str(path), {"x": [6]})
         content = path.read_bytes()
         assert_same(store.load(str(path)), {"x": [5, 6]})
@@ -155,16 +150,10 @@ class ChunkContract(StoreContract):
 
     def test_chunks_are_written_one_below_the_other(self, store: ChunkStore, path: Path) -> None:
         """Chunks differ in names and types, and may have no rows; results of millions of rows have many."""
-        chunks: list[dict[str, list[Any]]] = [
-            {"x": [1]},
-            {},
-            {"x": [2.5, 3], "y": [4, 5]},
-            {"x": [], "y": []},
-            {"y": [6]},
-        ]
+        chunks: list[dict[str, list[Any]]] = [{"x": [1]}, {}, {"x": [2.5], "y": [4]}, {"x": []}, {"y": [6]}]
         store.save_chunks(path, lambda: iter(chunks))
         assert isinstance(store, ChunkStore)
-        assert_same(store.load(path), {"x": [1, 2.5, 3, None], "y": [None, 4, 5, 6]})
+        assert_same(store.load(path), {"x": [1, 2.5, None], "y": [None, 4, 6]})
 
     def test_error_of_the_chunks_is_handed_on(self, store: ChunkStore, path: Path) -> None:
         def chunks() -> Any:
@@ -196,11 +185,3 @@ def _is_missing(value: Any) -> bool:
     if isinstance(value, np.ndarray) and value.ndim:
         return value.size > 0 and all(map(_is_missing, value))
     return value is None or bool(np.isscalar(value) and value != value)
-
-
-def _is_held(store: Store, table: Mapping[str, Any]) -> bool:
-    try:
-        store.check(table)
-    except StoreError:
-        return False
-    return True
