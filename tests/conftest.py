@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from forks import ForkServer
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -54,6 +56,7 @@ class Project:
 
     root: Path
     prefix: tuple[str, ...] = ()
+    forks: ForkServer | None = None
 
     @property
     def evaluations(self) -> Path:
@@ -91,17 +94,24 @@ class Project:
     def psy(
         self, *arguments: str, code: int | None = 0, timeout: float = 120
     ) -> subprocess.CompletedProcess[str]:
-        """Run psy and check its exit code, unless that is None."""
+        """Run psy, forked where that makes no difference, and check its exit code, unless that is None."""
+        environment = self.env()
+        if self.forks and not self.prefix and self.forks.accepts(environment):
+            done = self.forks.run(arguments, folder=self.root, environment=environment, timeout=timeout)
+        else:
+            done = self._run(*arguments, timeout=timeout)
+        if code is not None:
+            assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def _run(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
         process = self.start(*arguments)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)
             raise
-        done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-        if code is not None:
-            assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
-        return done
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def count(self, *arguments: str, code: int | None = 0) -> int:
         """Run psy and return how many rows it evaluated."""
@@ -128,15 +138,26 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[ForkServer]:
+    """What forks psy commands."""
+    server = ForkServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A project whose path has a blank, outside which `counting.py` lies: it is no local module."""
+def project(request: pytest.FixtureRequest, tmp_path: Path, forks: ForkServer) -> Project:
+    """A project whose path has a blank, outside which `counting.py` lies: it is no local module.
+
+    Its psy commands are forked; with the mark `started`, they are processes of their own.
+    """
     root = tmp_path / "my project"
     (root / "psy-tasks").mkdir(parents=True)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "counting.py").write_text(PRELUDE)
-    return Project(root)
+    return Project(root, forks=None if request.node.get_closest_marker("started") else forks)
 
 
 @pytest.fixture

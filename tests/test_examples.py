@@ -18,6 +18,7 @@ import pytest
 
 import psyrun
 
+pytestmark = pytest.mark.started
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)

@@ -19,6 +19,8 @@ from psyrun.store import AutodetectStore, H5Store, NpzStore, PickleStore
 from psyrun.workdir.journal import JournalWriter, encode_block, read_blocks
 from psyrun.workdir.layout import Layout
 
+pytestmark = pytest.mark.started
+
 TASK = """\
 from counting import seen
 from psyrun import Param, PickleStore

@@ -9,6 +9,8 @@ import pytest
 from psyrun import Param, map_pspace
 from psyrun.store import AutodetectStore
 
+pytestmark = pytest.mark.started
+
 SPACE = Param(a=np.arange(1, 5)) * Param(b=np.linspace(0, 1, 10)) * Param(c=[1.0, 1.5, 10.0, 10.5])
 TASK = """\
 import numpy as np
