@@ -1,7 +1,6 @@
 """psy kill, new-task, test and completion, and the help of all commands."""
 
 import os
-import pickle
 import pty
 import shlex
 import signal
@@ -501,7 +500,7 @@ def test_help_is_short_of_nothing_that_psy_has(project):
 # ---------------------------------------------------------------------- merge without a plan
 
 
-def test_merge_without_a_plan_takes_the_newest_record_of_each_row_and_keeps_replicates(project):
+def test_merge_without_a_plan_says_that_psy_run_makes_it_anew(project):
     project.task(
         "t",
         """\
@@ -512,14 +511,12 @@ def test_merge_without_a_plan_takes_the_newest_record_of_each_row_and_keeps_repl
         """,
     )
     project.psy("run")
-    project.edit("psy-tasks/task_t.py", '"y": x', '"y": 10 * x')
-    project.edit("psy-tasks/task_t.py", "[1, 1, 2]", "[1, 1, 3]")
-    project.psy("run")
     for name in ("plan.json", "plan.json.bak"):
         (project.root / "psy-work/t" / name).unlink()
-    project.psy("merge", "psy-work/t/out", "all.pkl")
-    table = pickle.loads((project.root / "all.pkl").read_bytes())
-    assert sorted(zip(table["x"], table["y"])) == [(1, 10), (1, 10), (2, 2), (3, 30)]
+    said = project.psy("merge", "psy-work/t/out", "all.pkl", code=2).stderr
+    assert "psy-work/t/plan.json: missing" in said
+    assert "psy run makes it anew" in said
+    assert not (project.root / "all.pkl").exists()
 
 
 # ---------------------------------------------------------------------- on a terminal

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import FormatError
-from psyrun.pspace import ABSENT, row_keys, stack
+from psyrun.pspace import ABSENT, stack
 from psyrun.source import hidden, loaded, read_zip, shown
 from psyrun.split import refuse_folder, refuse_unmanaged_result
 from psyrun.store import AutodetectStore, ChunkStore
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from psyrun.options import RunOptions
-    from psyrun.store import Store
     from psyrun.task import Outline
     from psyrun.workdir import JournalFile, Plan
 
@@ -82,13 +81,20 @@ def merge(outline: Outline, options: RunOptions) -> Merged:
     if is_current(layout, plan):
         return Merged(written=False)
     refuse_unmanaged_result(outline, plan, options)
+    return _write_result(outline, plan)
+
+
+def _write_result(outline: Outline, plan: Plan) -> Merged:
+    layout = outline.layout
     layout.result.parent.mkdir(parents=True, exist_ok=True)
-    ends = read_journal_ends(layout.process)
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
         read = shown(outline.source, read_batch)
-        reader = _Reader(layout, plan, ends, set(outline.exclude), read)
+        reader = _Reader(layout, plan, read_journal_ends(layout.process), set(outline.exclude), read)
         with hidden(outline.source), prefix_store_errors(outline):
-            _store(task.store, temporary, reader)
+            if isinstance(task.store, ChunkStore):
+                task.store.save_chunks(temporary, reader.chunks)
+            else:
+                task.store.save(temporary, reader.table())
         status = temporary.stat()
         content = {
             "mtime": status.st_mtime_ns,
@@ -98,17 +104,10 @@ def merge(outline: Outline, options: RunOptions) -> Merged:
             "size": status.st_size,
             "table": plan.table_digest,
         }
-        # Without any receipt, the result would be taken for somebody else's.
+        # Without any receipt, psyrun would not take the result for its own.
         write_receipt(layout, {})
     write_receipt(layout, content)
     return Merged(written=True, filled=tuple(sorted(reader.find_lacking())))
-
-
-def _store(store: Store, path: Path, reader: _Reader) -> None:
-    if isinstance(store, ChunkStore):
-        store.save_chunks(path, reader.chunks)
-    else:
-        store.save(path, reader.table())
 
 
 # ---------------------------------------------------------------------- reading rows
@@ -125,7 +124,7 @@ def read_batch(
     Returns
     -------
     table : dict
-        Name -> values (size,); `rows.ABSENT` for rows that have none.
+        Name -> values (size,); `pspace.ABSENT` for rows that have none.
     done : list of bool
         Whether row i has values.
     """
@@ -138,23 +137,19 @@ def read_batch(
             done[row] = True
         for name, column in values.items():
             target = table.setdefault(name, [ABSENT] * size)
-            _place(target, rows, column)
+            if isinstance(rows, range):
+                target[rows.start : rows.stop] = column
+            else:
+                for row, value in zip(rows, column):
+                    target[row] = value
     for name in exclude:
         table.pop(name, None)
     return table, done
 
 
-def _place(target: list[Any], rows: Sequence[int], column: Sequence[Any]) -> None:
-    if isinstance(rows, range):
-        target[rows.start : rows.stop] = column
-        return
-    for row, value in zip(rows, column):
-        target[row] = value
-
-
 @dataclass(slots=True)
 class _Reader:
-    """Reads the rows of a plan in the order of the space, and notes which names rows lack."""
+    """Reader of the rows of a plan in the order of the space; notes which names rows lack."""
 
     layout: Layout
     plan: Plan
@@ -170,14 +165,14 @@ class _Reader:
         return self.partial | (set().union(*self.names) - everywhere)
 
     def table(self) -> dict[str, list[Any]]:
-        """Return all rows; names that a row lacks are filled."""
+        """Return all rows; values that a row lacks are filled in."""
         return stack(self._slices(math.inf), self._parameters())
 
     def _parameters(self) -> list[str]:
         return [name for name in self.plan.names if name not in self.exclude]
 
     def chunks(self) -> Iterator[dict[str, list[Any]]]:
-        """Yield tables of some thousand consecutive rows; None stands for what single rows lack."""
+        """Yield tables of some thousand consecutive rows; values that single rows lack are None."""
         gathered: list[dict[str, list[Any]]] = []
         rows = 0
         for part in self._slices(_CACHED_ROWS):
@@ -190,7 +185,7 @@ class _Reader:
             yield stack(gathered, () if gathered else self._parameters())
 
     def _slices(self, most: float) -> Iterator[dict[str, list[Any]]]:
-        """Yield consecutive rows of one batch at a time, keeping batches of `most` rows in all in memory."""
+        """Yield consecutive rows of one batch at a time; batches of up to `most` rows together are cached."""
         journals = list_journals(self.layout.out)
         cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
         cached = 0
@@ -208,7 +203,7 @@ class _Reader:
     def _read(self, number: int, journals: list[JournalFile]) -> dict[str, list[Any]]:
         table, done = self.read(self.layout, number, journals, self.exclude)
         if not all(done) and not self._has_wanted(number, done):
-            # process.json vouches for rows that are not there any more: process has to look again.
+            # process.json names rows that are lost: without it, process runs again.
             self.layout.process.unlink(missing_ok=True)
             out = self.layout.relative(self.layout.out)
             raise FormatError(
@@ -238,8 +233,7 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
     root
         The project root.
     folder
-        The folder ``out`` of a task. The plan beside it says which rows, in which order; without a plan,
-        these are all rows, and of equal ones those of the code that was planned last.
+        The folder ``out`` of a task. The plan beside it says which rows, in which order.
     filename
         The file to write; its extension says how it is stored.
 
@@ -251,7 +245,7 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
     Raises
     ------
     FormatError
-        If there are no journals, or a file is damaged.
+        If there are no journals or no plan, or a file is damaged.
     StoreError
         If the store can't hold a value.
     """
@@ -265,41 +259,28 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
             " name the folder `out` of a task, such as psy-work/example/out"
         )
     plan = read_plan(layout)
+    if plan is None:
+        raise FormatError(f"{layout.plan}: missing, so which rows count is not known; psy run makes it anew")
     filename = Path(filename).absolute()
     with _importable(layout, plan):
-        table = stack(_read_chunks(layout, folder, plan), () if plan is None else plan.names)
+        table = stack(_read_finished(layout, plan), plan.names)
     # Outside: objects of the task's own classes are then pickled by value, for readers that lack them.
     with replacing(filename, filename.suffix) as temporary:
         store.save(temporary, table)
-    return max((len(values) for values in table.values()), default=0)
+    return _count_rows(table)
 
 
-def _importable(layout: Layout, plan: Plan | None) -> AbstractContextManager[Any]:
+def _importable(layout: Layout, plan: Plan) -> AbstractContextManager[Any]:
     """Keep the task's own modules importable: values may be objects of their classes."""
-    if plan is None or not layout.code(plan.code).exists():
-        return nullcontext()
-    return loaded(read_zip(layout.code(plan.code)), layout.root, part="code")
+    code = layout.code(plan.code)
+    return loaded(read_zip(code), layout.root, part="code") if code.exists() else nullcontext()
 
 
-def _read_chunks(layout: Layout, folder: Path, plan: Plan | None) -> Iterator[Mapping[str, Sequence[Any]]]:
-    journals = list_journals(folder)
+def _read_finished(layout: Layout, plan: Plan) -> Iterator[Mapping[str, Sequence[Any]]]:
+    journals = list_journals(layout.out)
     read = cache(lambda number: read_batch(layout, number, journals.get(number, ())))
-    for number, rows in _find_newest(layout, sorted(journals)) if plan is None else plan.segments():
+    for number, rows in plan.segments():
         table, done = read(number)
         chosen = [row for row in rows if done[row]]
         if chosen:
             yield {name: [values[row] for row in chosen] for name, values in table.items()}
-
-
-def _find_newest(layout: Layout, numbers: Sequence[int]) -> list[tuple[int, Sequence[int]]]:
-    """Choose the rows to take where no plan says: of equal ones, those of the code that was planned last.
-
-    Equal rows of one code are replicates, which all count.
-    """
-    inputs = {number: read_inputs(layout.input(number)) for number in numbers}
-    keys = {number: row_keys(columns) for number, (_, columns) in inputs.items()}
-    newest = {key: inputs[number][0]["code"] for number in numbers for key in keys[number]}
-    return [
-        (number, [row for row, key in enumerate(keys[number]) if newest[key] == inputs[number][0]["code"]])
-        for number in numbers
-    ]
