@@ -140,7 +140,7 @@ MUTATIONS = [
         "test_edits.py -k names_each_assignment",
     ),
     Mutation(
-        "records count in the order of names, whatever was vouched for",
+        "records count in the order of names, whatever the receipt names",
         "workdir/progress.py",
         "    sizes = dict(ends)\n    return [",
         "    return list(journals)\n    sizes = dict(ends)\n    return [",

@@ -502,7 +502,7 @@ def test_records_are_the_union_over_all_journals_and_success_outweighs_failure(
     assert found.failures.keys() == failed
     assert found.seconds == 0.5 * len(flat)
     expected = (len(done), len(failed)) if wanted is None else (len(done & wanted), len(failed & wanted))
-    assert (found.tally(wanted).done, found.tally(wanted).failed) == expected
+    assert (found.count(wanted).done, found.count(wanted).failed) == expected
     last = {
         row: f"{j}.{b}"
         for j, blocks in enumerate(journals)
@@ -553,7 +553,7 @@ def test_counts_that_go_on_are_those_of_a_fresh_count(tmp_path_factory, journals
         if not left[j]:
             path.rename(path.with_suffix(".rows"))
         listed = list_journals(folder)[0]
-        exact = read_records(listed).tally(wanted)
+        exact = read_records(listed).count(wanted)
         assert going_on.count(listed, wanted) == exact
         assert RowCounter().count(listed, wanted) == exact
 
@@ -567,7 +567,7 @@ def test_values_are_read_no_further_than_the_receipt_says(tmp_path):
     assert read == [([0], ["0.0"]), ([1], ["1.0"])]
 
 
-def test_records_that_a_receipt_vouches_for_count_before_those_of_a_journal_that_went_on(tmp_path):
+def test_records_that_a_receipt_names_count_before_those_of_a_journal_that_went_on(tmp_path):
     write_journals(tmp_path, [[([0], []), ([1], [])], [([1], [])]])
     listed = list_journals(tmp_path)[0]
     size = len(make_block(0, 0, [0], []))
@@ -639,4 +639,4 @@ def test_journal_that_is_listed_under_both_names_is_read_once(tmp_path):
     closed.with_suffix(".part").hardlink_to(closed)
     listed = list_journals(tmp_path)[0]
     assert read_records(listed) == once
-    assert RowCounter().count(listed) == once.tally(None)
+    assert RowCounter().count(listed) == once.count(None)

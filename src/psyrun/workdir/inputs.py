@@ -12,7 +12,7 @@ import pickle
 import struct
 import zlib
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from psyrun.errors import FormatError, NewerFormatError
 from psyrun.workdir.journal import pack_column, unpack_column
@@ -79,7 +79,7 @@ def read_inputs(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     head, packed, checksum = _read_parts(path, whole=True)
     header = _load_header(head, path)
     if zlib.crc32(packed) != checksum:
-        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
+        raise _damaged(path)
     return header, {name: unpack_column(*column) for name, column in pickle.loads(packed).items()}
 
 
@@ -93,36 +93,40 @@ def _read_parts(path: Path, *, whole: bool = False) -> tuple[bytes, bytes, int]:
         if end >= 0:
             length, head_checksum, checksum, magic = _TRAILER.unpack(trailer)
         if end < length or not length or magic != _MAGIC:
-            raise _strange_input(file, path)
+            _refuse_strange(file, path)
         file.seek(0)
         head = file.read(length)
         packed = file.read(end - length) if whole else b""
     if zlib.crc32(head) != head_checksum:
-        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
+        raise _damaged(path)
     return head, packed, checksum
 
 
-def _strange_input(file: BinaryIO, path: Path) -> FormatError:
-    """Tell a newer format, of which we know only that it begins with a header, from damage."""
+def _refuse_strange(file: BinaryIO, path: Path) -> NoReturn:
+    """Tell a newer format, of which only the header at the beginning is known, from damage."""
     file.seek(0)
+    header = None
     with suppress(Exception):
         header = pickle.load(file)
-        if header["format"] > FORMAT:
-            return _newer(path, header["format"])
-    return FormatError(f"{path}: not an input file of psyrun, or damaged; delete it")
+    _refuse_newer(header, path)
+    raise FormatError(f"{path}: not an input file of psyrun, or damaged; delete it")
 
 
-def _newer(path: Path, version: int) -> NewerFormatError:
-    return NewerFormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun")
+def _refuse_newer(header: Any, path: Path) -> None:
+    version = header.get("format") if isinstance(header, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise NewerFormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun")
 
 
 def _load_header(head: bytes, path: Path) -> dict[str, Any]:
     header: dict[str, Any] = pickle.loads(head)
-    version = header.get("format") if isinstance(header, dict) else None
-    if not isinstance(version, int):
+    _refuse_newer(header, path)
+    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
         raise FormatError(f"{path}: not an input file of psyrun; delete it")
-    if version > FORMAT:
-        raise _newer(path, version)
     if not (isinstance(header.get("size"), int) and isinstance(header.get("code"), str)):
-        raise FormatError(f"{path}: damaged; delete it, psy run writes it anew")
+        raise _damaged(path)
     return header
+
+
+def _damaged(path: Path) -> FormatError:
+    return FormatError(f"{path}: damaged; delete it, psy run writes it anew")

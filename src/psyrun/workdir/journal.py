@@ -155,7 +155,8 @@ def encode_block(
     bytes
         The block; blocks may be concatenated.
     """
-    index = pickle.dumps((_compact(rows), [_fields(f) for f in failures]), _PROTOCOL)
+    fields = [(f.row, f.reason, f.traceback, f.seconds, f.host) for f in failures]
+    index = pickle.dumps((_compact(rows), fields), _PROTOCOL)
     values = _dumps({name: pack_column(column) for name, column in columns.items()}) if rows else b""
     counts = (_MAGIC, len(index), len(values), len(rows), len(failures), seconds)
     return b"".join((_HEADER.pack(*counts, _checksum(counts, index, values)), index, values))
@@ -203,7 +204,7 @@ def read_blocks(path: Path, *, size: int | None = None, limit: int | None = None
 
 
 def _make_block(header: Header, index: bytes, values: bytes, limit: int | None) -> Block | None:
-    """Decode the index of a block; None where it is not one that psyrun wrote for such a batch."""
+    """Decode the index of a block; None where psyrun did not write it for such a batch."""
     try:
         rows, failures = pickle.loads(index)
         block = Block(header, rows, [Failure(*each) for each in failures], values)
@@ -220,7 +221,7 @@ def _read_header(file: BinaryIO, start: int, size: int) -> tuple[Header, tuple[A
         return None
     file.seek(start)
     head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size:  # It was shortened since its size was taken.
+    if len(head) < _HEADER.size:  # Shortened since its size was taken.
         return None
     *counts, checksum = _HEADER.unpack(head)
     magic, index_length, values_length, rows, failures, seconds = counts
@@ -235,10 +236,6 @@ def _read_header(file: BinaryIO, start: int, size: int) -> tuple[Header, tuple[A
 
 def _checksum(counts: tuple[Any, ...], index: bytes, values: bytes) -> int:
     return zlib.crc32(values, zlib.crc32(index, zlib.crc32(_HEADER.pack(*counts, 0))))
-
-
-def _fields(failure: Failure) -> tuple[int, str, str, float, str]:
-    return (failure.row, failure.reason, failure.traceback, failure.seconds, failure.host)
 
 
 def _compact(rows: Sequence[int]) -> Sequence[int]:
@@ -262,7 +259,7 @@ def _dumps(value: Any) -> bytes:
 
 
 class JournalWriter:
-    """Appends blocks to a journal that no other process writes.
+    """Writer of a journal that no other process writes.
 
     Parameters
     ----------
@@ -295,10 +292,8 @@ class JournalWriter:
         self._dirty = True
 
     def sync(self) -> None:
-        """Make sure that what was appended survives the loss of the machine."""
-        if (
-            self._lost is not None
-        ):  # The system forgets at once what it could not write: it would succeed now.
+        """Sync the appended blocks, so that they survive the loss of the machine."""
+        if self._lost is not None:  # A second fsync would succeed, although data is lost.
             raise self._lost
         if self._dirty:
             try:
@@ -309,7 +304,7 @@ class JournalWriter:
             self._dirty = False
 
     def close(self) -> Path | None:
-        """Sync and rename to ``.rows``: nobody appends any more. An empty journal is removed."""
+        """Sync and rename to ``.rows``, which says that the journal is complete. An empty one is removed."""
         try:
             self.sync()
         finally:

@@ -1,4 +1,4 @@
-"""Surveys: how far the batches of a plan are, and the receipt of process."""
+"""Progress: how many rows of a plan are done, failed and missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from psyrun.workdir.receipts import make_receipt, read_journal_ends
 from psyrun.workdir.records import RowCounter, list_journals, read_records, up_to_receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from psyrun.workdir.layout import Layout
     from psyrun.workdir.plan import Batch, Plan
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """How far one batch is: of its wanted rows, how many are done and failed."""
+    """Progress of one batch: how many of its wanted rows are done and failed."""
 
     batch: Batch
     done: int
@@ -32,7 +32,7 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True)
 class PlanProgress:
-    """How far a plan is.
+    """Progress of a plan.
 
     Parameters
     ----------
@@ -79,41 +79,41 @@ def read_progress(plan: Plan, layout: Layout, counter: RowCounter | None = None)
     plan, layout
         The plan, and where its files are.
     counter
-        Remembers what was counted before.
+        Cache of earlier counts.
     """
     journals = list_journals(layout.out)
     wanted = plan.wanted_rows()
     counter = counter or RowCounter()
-    found = [
-        (batch, counter.count(journals.get(batch.number, ()), wanted.get(batch.number), rows=batch.size))
+    counts = {
+        batch.number: counter.count(journals.get(batch.number, ()), wanted.get(batch.number), rows=batch.size)
         for batch in plan.batches
-    ]
-    return _make_survey(found)
+    }
+    return _sum_up(plan, counts)
 
 
 def verify_progress(plan: Plan, layout: Layout) -> tuple[PlanProgress, dict[int, Records]]:
     """Read which rows are on disk, verifying the checksum of every block.
 
-    What the receipt on disk vouches for comes first, in its order: of several records of one row the same one
-    counts for good, whatever orphans bring in.
+    The journals that process.json names count first, in its order and up to its sizes: of several records of
+    one row, the same one counts always, whatever journals are added.
 
     Returns
     -------
-    survey : PlanProgress
+    progress : PlanProgress
     records : dict
         Batch number -> what its journals hold.
     """
-    known = read_journal_ends(layout.process)
+    ends = read_journal_ends(layout.process)
     journals = list_journals(layout.out)
     wanted = plan.wanted_rows()
     records = {
         batch.number: read_records(
-            _rank(journals.get(batch.number, ()), known.get(batch.number, ())), rows=batch.size
+            _rank(journals.get(batch.number, ()), ends.get(batch.number, ())), rows=batch.size
         )
         for batch in plan.batches
     }
-    found = [(batch, records[batch.number].tally(wanted.get(batch.number))) for batch in plan.batches]
-    return _make_survey(found), records
+    counts = {number: each.count(wanted.get(number)) for number, each in records.items()}
+    return _sum_up(plan, counts), records
 
 
 def _rank(journals: Sequence[JournalFile], ends: Sequence[tuple[str, int]]) -> list[JournalFile]:
@@ -124,10 +124,10 @@ def _rank(journals: Sequence[JournalFile], ends: Sequence[tuple[str, int]]) -> l
     ]
 
 
-def _make_survey(found: Sequence[tuple[Batch, RowCounts]]) -> PlanProgress:
+def _sum_up(plan: Plan, counts: Mapping[int, RowCounts]) -> PlanProgress:
     return PlanProgress(
-        [BatchProgress(batch, tally.done, tally.failed) for batch, tally in found],
-        sum(tally.seconds for _, tally in found),
+        [BatchProgress(b, counts[b.number].done, counts[b.number].failed) for b in plan.batches],
+        sum(each.seconds for each in counts.values()),
     )
 
 
@@ -139,5 +139,5 @@ def has_inputs(plan: Plan, layout: Layout) -> bool:
 
 def is_receipt_true(plan: Plan, layout: Layout) -> bool:
     """Whether process.json says what the journals hold, their checksums verified."""
-    survey, records = verify_progress(plan, layout)
-    return survey.complete and layout.process.read_bytes() == make_receipt(plan, records)
+    progress, records = verify_progress(plan, layout)
+    return progress.complete and layout.process.read_bytes() == make_receipt(plan, records)

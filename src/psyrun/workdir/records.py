@@ -39,7 +39,7 @@ class JournalFile:
 
     @property
     def closed(self) -> bool:
-        """Whether nobody appends any more."""
+        """Whether the journal is complete: no process appends to it."""
         return self.path.suffix == ".rows"
 
 
@@ -65,7 +65,7 @@ class Records:
     seconds: float = 0.0
     ends: tuple[tuple[str, int, int], ...] = ()
 
-    def tally(self, wanted: frozenset[int] | None) -> RowCounts:
+    def count(self, wanted: frozenset[int] | None) -> RowCounts:
         """Count the rows, or the wanted ones of them."""
         if wanted is None:
             return RowCounts(len(self.done), len(self.failures), self.seconds)
@@ -83,7 +83,7 @@ class RowCounts:
 
 
 def list_journals(folder: Path) -> dict[int, list[JournalFile]]:
-    """List the journals below `folder` by batch, with one look at the folder.
+    """List the journals in a folder by batch, with one listing.
 
     Returns
     -------
@@ -105,16 +105,16 @@ def list_journals(folder: Path) -> dict[int, list[JournalFile]]:
 
 
 def _dedupe(journals: list[JournalFile]) -> list[JournalFile]:
-    """Sort by name; a listing may show both names of a journal that is being closed, that is renamed."""
+    """Sort by name; a listing may show both names of a journal that is renamed meanwhile."""
     ordered = sorted(journals, key=lambda journal: (journal.path.stem, journal.closed))
     return list({journal.path.stem: journal for journal in ordered}.values())
 
 
 def _size(entry: os.DirEntry[str]) -> int | None:
-    """Return the size of a file; None of what is none, such as a folder."""
+    """Return the size of a file; None where it is no regular file."""
     try:
         status = entry.stat()
-    except FileNotFoundError:  # It was closed, that is renamed, a moment ago.
+    except FileNotFoundError:  # Closed, and thereby renamed, since it was listed.
         return 0
     except OSError:  # A link to itself.
         return None
@@ -122,14 +122,14 @@ def _size(entry: os.DirEntry[str]) -> int | None:
 
 
 def up_to_receipt(journals: Iterable[JournalFile], ends: Iterable[tuple[str, int]]) -> list[JournalFile]:
-    """Return the journals as far as a receipt vouches for them.
+    """Return the journals that a receipt names, up to the sizes in it.
 
     Parameters
     ----------
     journals
         What there is.
     ends
-        (journal without its suffix, bytes of it that count), in the order in which their records count.
+        The receipt: (journal without its suffix, bytes of it that count), in the order in which they count.
     """
     there = {journal.path.stem: journal for journal in journals}
     return [replace(there[name], end=end) for name, end in ends if name in there]
@@ -199,7 +199,7 @@ def _read_blocks(journal: JournalFile, rows: int | None = None) -> Iterator[Bloc
 
 
 def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:
-    """Read a journal, also one that was closed, that is renamed, or removed since it was listed."""
+    """Read a journal, also one that was renamed or removed since it was listed."""
     for name in dict.fromkeys((path, path.with_suffix(".rows"))):
         try:
             yield from read(name)
@@ -209,10 +209,9 @@ def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:
 
 
 class RowCounter:
-    """Counts rows of batches from block headers, and reads on where it had stopped.
+    """Counter of the rows of batches, which reads the headers of new blocks only.
 
-    A batch with several journals, or with failures, is read exactly; so the counts are right, and a batch
-    that just goes on costs the new headers only.
+    A batch with several journals, or with failures, is read exactly, so that no row is counted twice.
     """
 
     def __init__(self) -> None:
@@ -236,22 +235,22 @@ class RowCounter:
         rows
             How many rows the batch has.
         """
-        counter = [self._count_headers(journal) for journal in journals]
-        many = len(journals) > 1 or any(
-            tally.failed or (rows is not None and tally.done > rows) for tally in counter
+        counts = [self._count_headers(journal) for journal in journals]
+        exact = len(journals) > 1 or any(
+            each.failed or (rows is not None and each.done > rows) for each in counts
         )
-        if wanted is None and not many:
-            return counter[0] if counter else RowCounts()
-        return read_records(journals, rows=rows).tally(wanted)
+        if wanted is None and not exact:
+            return counts[0] if counts else RowCounts()
+        return read_records(journals, rows=rows).count(wanted)
 
     def _count_headers(self, journal: JournalFile) -> RowCounts:
-        start, tally = self._counted.get(journal.path.stem, (0, RowCounts()))
+        start, counts = self._counted.get(journal.path.stem, (0, RowCounts()))
         if start < journal.size:
-            tally_start = start
-            done, failed, seconds = tally.done, tally.failed, tally.seconds
-            for header in _follow(journal.path, lambda name: read_headers(name, tally_start)):
-                start = header.end
-                done, failed, seconds = done + header.rows, failed + header.failures, seconds + header.seconds
-            tally = RowCounts(done, failed, seconds)
-            self._counted[journal.path.stem] = (start, tally)
-        return tally
+            headers = list(_follow(journal.path, lambda name: read_headers(name, start)))
+            counts = RowCounts(
+                counts.done + sum(header.rows for header in headers),
+                counts.failed + sum(header.failures for header in headers),
+                counts.seconds + sum(header.seconds for header in headers),
+            )
+            self._counted[journal.path.stem] = (headers[-1].end if headers else start, counts)
+        return counts
