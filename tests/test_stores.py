@@ -316,6 +316,13 @@ def test_a_column_of_missing_values_takes_any_type_later(array_store, file):
         assert is_missing(loaded[0]) or all(map(is_missing, loaded[0]))
 
 
+def test_a_column_of_empty_lists_takes_strings_later(file):
+    path = file(H5Store())
+    H5Store().append(path, {"x": [[], []]})
+    H5Store().append(path, {"x": [["a", "b"]]})
+    assert same(H5Store().load(path)["x"], [[None, None], [None, None], ["a", "b"]])
+
+
 def test_integers_survive_where_float64_would_lose_digits(file):
     seeds = [2**60 + 1, None]
     assert round_trip(NpzStore(), file(NpzStore()), {"seed": seeds})["seed"].tolist() == seeds

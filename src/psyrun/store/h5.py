@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from psyrun.disk import replacing
 from psyrun.errors import StoreError
 from psyrun.store.columns import Column, describe, join, survey
 from psyrun.store.h5_nodes import (
     create_node,
+    describe_node,
     extend_node,
     find_group,
-    fit_node,
-    join_node,
+    fits,
+    is_growing,
     list_nodes,
+    read_blocks,
     read_node,
     read_row_count,
     write_row_count,
@@ -30,10 +35,9 @@ if TYPE_CHECKING:
 class H5Store:
     """Keeps a table in an HDF5 file, as one array (n, ...) per column below `node`; the rest is left alone.
 
-    How values become arrays is told in `psyrun.store.columns`, how arrays become nodes in
-    `psyrun.store.h5_nodes`. Numbers, strings, bytes, dates, time differences and arrays of them can be kept,
-    objects can't. Rows are written and appended block by block, without holding the table; one row is read
-    without the others.
+    `psyrun.store.columns` says how values become arrays, `psyrun.store.h5_nodes` how arrays become nodes.
+    Numbers, strings, bytes, dates, time differences and arrays of them can be kept, objects can't. Rows are
+    written and appended block by block, without holding the table; one row is read without the others.
 
     Parameters
     ----------
@@ -130,46 +134,45 @@ class H5Store:
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, in place; a missing file is created.
 
-        Names that one side lacks are filled with NaN or None. A column whose new values need another type or
-        a larger shape is written anew, by blocks. The rows count once all columns have them: when an append
-        was interrupted, the next one cuts what it left.
+        Names that one side lacks are filled with NaN or None. Where a column is new, or needs another type or
+        a larger shape, all is written anew, by blocks, and the file is replaced. The rows count once all
+        columns have them: when an append was interrupted, the next one cuts what it left.
 
         Raises
         ------
         StoreError
             If a value can't be held, naming column and type, or the file can't be written.
         """
+        path = Path(filename)
+        if not path.exists():
+            self.save(path, data)
+        elif not self._extend(path, data):
+            with replacing(path) as temporary:
+                shutil.copyfile(path, temporary)  # It may hold more than the table.
+                self.save_chunks(temporary, lambda: chain(self._read_blocks(path), [data]))
+
+    def _extend(self, path: Path, data: Mapping[str, Any]) -> bool:
+        """Add rows in place if the nodes can hold them; tell whether they can."""
         more = count_rows(data)
-        if not Path(filename).exists():
-            self.save(filename, data)
-            return
-        with _open(filename, "a") as file:
+        with _open(path, "a") as file:
             group = find_group(file, self.node, create=True)
             nodes, rows = list_nodes(group), read_row_count(group)
-            columns = _join_columns(nodes, data, rows, more)
-            _refuse_objects(columns)
-            for i, (name, column) in enumerate(columns.items()):
-                node = nodes.get(name)
-                if node is None:
-                    node = create_node(group, name, column, position=i, rows=rows + more)
-                node = fit_node(node, column, rows)
-                extend_node(node, data.get(name, [None] * more), column)
+            if not (data.keys() <= nodes.keys() and all(map(is_growing, nodes.values()))):
+                return False
+            values = {name: data.get(name, [None] * more) for name in nodes}
+            columns = {name: join(describe_node(nodes[name]), describe(values[name])) for name in nodes}
+            if not all(fits(nodes[name], columns[name], rows) for name in nodes):
+                return False
+            for name, node in nodes.items():
+                node.truncate(rows)
+                extend_node(node, values[name], columns[name])
             write_row_count(group, rows + more)
+        return True
 
-
-def _join_columns(
-    nodes: Mapping[str, Any], data: Mapping[str, Any], rows: int, more: int
-) -> dict[str, Column]:
-    """Describe old and new values of every column together."""
-    columns = {}
-    for name in [*nodes, *(name for name in data if name not in nodes)]:
-        new = describe(data[name]) if name in data else Column(holes=more > 0)
-        if name not in nodes:
-            columns[name] = join(Column(holes=rows > 0), new)
-            continue
-        short = len(nodes[name]) < rows
-        columns[name] = join_node(nodes[name], join(Column(holes=short), new))
-    return columns
+    def _read_blocks(self, path: Path) -> Iterator[dict[str, Any]]:
+        with _open(path, "r") as file:
+            if self.node in file:
+                yield from read_blocks(find_group(file, self.node))
 
 
 def _refuse_objects(columns: Mapping[str, Column]) -> None:

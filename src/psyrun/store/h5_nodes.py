@@ -4,8 +4,8 @@ Attributes of a node say what HDF5 can't: ``psyrun_kind`` (`Column.kind`), ``psy
 columns, from 0), ``psyrun_dtype`` of dates and time differences, which are kept as int64, and
 ``psyrun_shape`` of values that have an axis of length 0, which is kept as 1. The group has ``psyrun_rows``,
 the number of rows that all columns have. Strings are fixed-width, as `psyrun.store.encoding` encodes them, so
-that any HDF5 reader shows them. A node without these attributes is somebody else's array: it is read as it
-is, and becomes one of ours when it is appended to.
+that any HDF5 reader shows them. A node without these attributes was written by another program, or by psyrun
+0.8: it is read as it is, and replaced by one with attributes when rows are appended.
 """
 
 # ruff: noqa: SLF001 - PyTables spells its public names with _v_, to leave the others to nodes.
@@ -13,7 +13,6 @@ is, and becomes one of ours when it is appended to.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 # What PyTables refuses, hides or loses: slashes, a dot at the end, and its own prefixes.
 _UNSAFE = r"/|\.\Z|^_(?=[a-z]?_)"
-_TEMPORARY = "_p_psyrun_new"  # Hidden by its prefix, and no column's name.
 _CHUNK = 64 * 1024  # Bytes; read and written as a whole.
 _MIN_CHUNK_ROWS = 512  # For files that start small and grow.
 _BLOCK = 4 * 1024 * 1024  # Bytes of a node that are in memory at a time.
@@ -85,21 +83,17 @@ def list_nodes(group: Any) -> dict[str, Any]:
 
 def create_node(group: Any, name: str, column: Column, *, position: int, rows: int) -> Any:
     """Create an empty node for values that `column` describes; about `rows` of them are expected."""
-    return _create(group, escape(name, _UNSAFE), column, position, rows)
-
-
-def _create(group: Any, node_name: str, column: Column, position: int, rows: int) -> Any:
     import tables
 
     dtype, shape = _stored_dtype(column), _stored_shape(column)
-    size = dtype.itemsize * math.prod(shape)
+    chunk_rows = min(_CHUNK // (dtype.itemsize * math.prod(shape)), max(rows, _MIN_CHUNK_ROWS))
     padded = column.kind in _STRINGS or (column.holes and shape != ())
     node = group._v_file.create_earray(
         group,
-        node_name,
+        escape(name, _UNSAFE),
         atom=tables.Atom.from_dtype(dtype),
         shape=(0, *shape),
-        chunkshape=(max(1, min(_CHUNK // size, max(rows, _MIN_CHUNK_ROWS))), *shape),
+        chunkshape=(max(1, chunk_rows), *shape),
         # zlib is in every HDF5 library. It removes padding; numbers hardly shrink, and writing takes longer.
         filters=tables.Filters(complevel=1, complib="zlib") if padded else None,
     )
@@ -125,7 +119,7 @@ def _stored_shape(column: Column) -> tuple[int, ...]:
 
 
 def extend_node(node: Any, values: Sequence[Any] | NDArray[Any], column: Column) -> None:
-    """Append n values to a node that was created for `column`, or fitted to it."""
+    """Append n values to a node that was created for `column`, or that it fits."""
     array = build(values, column)
     dtype, shape = _stored_dtype(column), (len(values), *_stored_shape(column))
     if len(array) == 0:
@@ -139,81 +133,22 @@ def extend_node(node: Any, values: Sequence[Any] | NDArray[Any], column: Column)
     node.append(array.astype(dtype, copy=False))
 
 
-def read_node(node: Any, start: int, stop: int) -> NDArray[Any]:
-    """Read the values of the rows from `start` to `stop` (n, ...); what the node does not have is missing."""
-    if _is_ours(node):
-        kind = str(node.attrs.psyrun_kind)
-        blocks = [_decode(node, block) for block in _read_blocks(node, start, min(stop, len(node)))]
-        array = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-    else:
-        kind, array = "", _read_foreign(node)[start:stop]
-    lacking = stop - start - len(array)
-    if lacking:  # An append was interrupted, or the arrays are not ours.
-        column = join(describe(array), Column(holes=True))
-        array = np.concatenate([build(array, column), build([None] * lacking, column)])
-    return encoding.compact(array, _STRINGS[kind]) if kind in _STRINGS else array
+def is_growing(node: Any) -> bool:
+    """Whether rows can be appended to a node: to those that `create_node` made."""
+    return "psyrun_kind" in node.attrs and hasattr(node, "append")
 
 
-def _is_ours(node: Any) -> bool:
-    return "psyrun_kind" in node.attrs
-
-
-def _read_foreign(node: Any) -> NDArray[Any]:
-    values = node.read()
-    return build(values, describe(values)) if isinstance(values, list) else np.atleast_1d(values)
-
-
-def _read_blocks(node: Any, start: int, stop: int) -> Iterator[NDArray[Any]]:
-    """Yield the stored rows by blocks, at least one, which may be empty."""
-    step = max(1, _BLOCK // (node.atom.size * math.prod(node.shape[1:])))
-    for first in range(start, max(stop, start + 1), step):
-        yield node[first : min(first + step, stop)]
-
-
-def _decode(node: Any, stored: NDArray[Any]) -> NDArray[Any]:
-    """Turn stored rows into values (n, ...); strings become objects."""
-    kind = node.attrs.psyrun_kind
-    column = _column_of(node)
-    if 0 in column.shape:
-        return np.empty((len(stored), *column.shape), column.array_dtype)
-    if kind == "missing":
-        return np.full(len(stored), None)
-    if kind in _STRINGS:
-        strings = encoding.decode(stored.ravel().tolist())
-        array = np.empty(stored.size, dtype=object)
-        array[:] = strings if kind == "text" else [s if s is None else s.encode("latin-1") for s in strings]
-        return array.reshape(stored.shape)
-    return stored.astype(column.dtype, copy=False)
-
-
-# ---------------------------------------------------------------------- growing
-
-
-def join_node(node: Any, new: Column) -> Column:
-    """Describe the values of a node and those of `new` below them."""
-    old = _column_of(node) if _is_ours(node) else describe(_read_foreign(node))
-    both = join(old, new)
-    if not _is_ours(node) or old.dtype.kind not in "iu" or both.array_dtype == old.dtype:
-        return both
-    # Whether these integers fit another type depends on the values.
-    old = replace(old, high=0)
-    if len(node) and 0 not in old.shape:
-        for block in _read_blocks(node, 0, len(node)):
-            old = join(old, describe(block))
-    return join(old, new)
-
-
-def _column_of(node: Any) -> Column:
-    """Describe a node of ours from its attributes, without the values."""
+def describe_node(node: Any) -> Column:
+    """Describe a growing node from its attributes, without its values."""
     attributes = node.attrs
     kind = str(attributes.psyrun_kind)
-    shape = tuple(map(int, attributes.psyrun_shape)) if "psyrun_shape" in attributes else node.shape[1:]
+    shape = tuple(map(int, attributes.psyrun_shape if "psyrun_shape" in attributes else node.shape[1:]))
     empty = kind == "missing" and shape == ()
     plain = np.dtype(object) if kind in _STRINGS or kind == "missing" else node.dtype
     return Column(
         kind=kind,
         dtype=np.dtype(str(attributes.psyrun_dtype)) if kind in _TIMES else plain,
-        shape=tuple(map(int, shape)),
+        shape=shape,
         holes=empty and len(node) > 0,
         high=int(np.iinfo(np.uint64).max) if node.dtype == np.uint64 else 0,
         width=node.dtype.itemsize if kind in _STRINGS else 1,
@@ -221,44 +156,75 @@ def _column_of(node: Any) -> Column:
     )
 
 
-def fit_node(node: Any, column: Column, rows: int) -> Any:
-    """Make a node hold exactly `rows` values, of the type and shape that `column` says.
-
-    Where they differ from its own the node is written anew, by blocks, and the new one takes its place.
-    HDF5 does not give the space of the old one back; ``ptrepack`` does.
-    """
-    if _needs_rewriting(node, column):
-        node = _rewrite(node, column, rows)
-    if len(node) > rows:
-        node.truncate(rows)
-    for start in range(len(node), rows, _MIN_CHUNK_ROWS):
-        extend_node(node, [None] * min(_MIN_CHUNK_ROWS, rows - start), column)
-    return node
-
-
-def _needs_rewriting(node: Any, column: Column) -> bool:
-    if not _is_ours(node) or type(node).__name__ != "EArray":
-        return True
-    old = _column_of(node)
-    same = (old.kind, old.shape) == (column.kind, column.shape)
+def fits(node: Any, column: Column, rows: int) -> bool:
+    """Whether a growing node has `rows` values, and can hold all of a column that begins with them."""
+    old = describe_node(node)
     return (
-        not same
-        or _stored_dtype(column) != node.dtype
-        or (column.kind in _TIMES and old.dtype != column.dtype)
+        len(node) >= rows
+        and (old.kind, old.shape) == (column.kind, column.shape)
+        and _stored_dtype(column) == node.dtype
+        and (column.kind not in _TIMES or old.dtype == column.dtype)
     )
 
 
-def _rewrite(node: Any, column: Column, rows: int) -> Any:
-    group, name, file = node._v_parent, node._v_name, node._v_file
-    if _TEMPORARY in group:
-        file.remove_node(group, _TEMPORARY)
-    position = int(getattr(node.attrs, "psyrun_position", len(group._v_leaves)))
-    new = _create(group, _TEMPORARY, column, position, rows)
-    if _is_ours(node):
-        for block in _read_blocks(node, 0, len(node)):
-            extend_node(new, _decode(node, block), column)
+# ---------------------------------------------------------------------- reading
+
+
+def read_blocks(group: Any) -> Iterator[dict[str, Any]]:
+    """Yield all rows of a group, as tables of a few megabytes; what has no type yet is None."""
+    nodes, rows = list_nodes(group), read_row_count(group)
+    step = max(1, _BLOCK // max(1, sum(map(_row_size, nodes.values()))))
+    for start in range(0, max(rows, 1), step):
+        stop = min(start + step, rows)
+        yield {
+            name: [None] * (stop - start) if _is_untyped(node) else read_node(node, start, stop)
+            for name, node in nodes.items()
+        }
+
+
+def _is_untyped(node: Any) -> bool:
+    return getattr(node.attrs, "psyrun_kind", "") == "missing"
+
+
+def _row_size(node: Any) -> int:
+    return max(1, int(node.atom.size * math.prod(node.shape[1:])))
+
+
+def read_node(node: Any, start: int, stop: int) -> NDArray[Any]:
+    """Read the values of the rows from `start` to `stop` (n, ...); what the node does not have is missing."""
+    kind = ""
+    if is_growing(node):
+        kind, last, step = (
+            str(node.attrs.psyrun_kind),
+            min(stop, len(node)),
+            max(1, _BLOCK // _row_size(node)),
+        )
+        firsts = range(start, max(last, start + 1), step)
+        blocks = [_decode(node, node[first : min(first + step, last)]) for first in firsts]
+        array = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
     else:
-        extend_node(new, _read_foreign(node), column)
-    file.remove_node(node)
-    file.rename_node(new, name)
-    return new
+        values = node.read()
+        array = build(values, describe(values)) if isinstance(values, list) else np.atleast_1d(values)
+        array = array[start:stop]
+    lacking = stop - start - len(array)
+    if lacking:  # An append was interrupted, or psyrun did not write the arrays.
+        column = join(describe(array), Column(holes=True))
+        array = np.concatenate([build(array, column), build([None] * lacking, column)])
+    return encoding.compact(array, _STRINGS[kind]) if kind in _STRINGS else array
+
+
+def _decode(node: Any, stored: NDArray[Any]) -> NDArray[Any]:
+    """Turn stored rows into values (n, ...); strings become objects."""
+    column = describe_node(node)
+    if 0 in column.shape:
+        return np.empty((len(stored), *column.shape), column.array_dtype)
+    if column.kind == "missing":
+        return np.full(len(stored), None)
+    if column.kind not in _STRINGS:
+        return stored.astype(column.dtype, copy=False)
+    strings = encoding.decode(stored.ravel().tolist())
+    array = np.empty(stored.size, dtype=object)
+    array[:] = (
+        strings if column.kind == "text" else [s if s is None else s.encode("latin-1") for s in strings]
+    )
+    return array.reshape(stored.shape)
