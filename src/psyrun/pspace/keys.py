@@ -25,19 +25,8 @@ if TYPE_CHECKING:
 _KINDS = {bool: "bool", int: "integer", float: "real", complex: "complex", Fraction: "fraction"}
 _NUMBERS = "?bhilqpBHILQPefdFD"  # As dtype.char; g and G, of extended precision, fit no Python number.
 _WIDEST = {"b": "?", "i": "<i8", "u": "<u8", "f": "<f8", "c": "<c16"}
-_ATTOSECONDS = {
-    "W": 7 * 86_400 * 10**18,
-    "D": 86_400 * 10**18,
-    "h": 3_600 * 10**18,
-    "m": 60 * 10**18,
-    "s": 10**18,
-    "ms": 10**15,
-    "us": 10**12,
-    "ns": 10**9,
-    "ps": 10**6,
-    "fs": 10**3,
-    "as": 1,
-}
+_ATTOSECONDS = {unit: 1000**power for power, unit in enumerate(["as", "fs", "ps", "ns", "us", "ms", "s"])}
+_ATTOSECONDS |= {unit: n * 10**18 for unit, n in {"m": 60, "h": 3_600, "D": 86_400, "W": 604_800}.items()}
 
 
 def value_key(value: Any) -> Hashable:
@@ -138,11 +127,18 @@ def row_keys(
     True
     """
     if key not in (identity, value_key):
-        raise ValueError("rows are compared by rows.identity or by rows.value_key; pass one of these as key")
+        raise ValueError(
+            "rows are compared by identity or by value_key of psyrun.pspace; pass one of these as key"
+        )
     if not columns:
         return []
     names = tuple(sorted(columns))
-    keys = [_named_keys(name, columns[name], exact=key is identity) for name in names]
+    keys = []
+    for name in names:
+        try:
+            keys.append(_column_keys(columns[name], exact=key is identity))
+        except IdentityError as error:
+            raise IdentityError(f"parameter {name!r}: {error}") from error
     lengths = [len(column) for column in keys]
     if len(set(lengths)) > 1:
         raise ValueError(f"columns {list(names)} have {lengths} values; a table has as many in each")
@@ -185,13 +181,6 @@ def _narrow(value: Any) -> Any:
     return value if isinstance(narrow, complex) else Fraction(*value.as_integer_ratio())
 
 
-def _named_keys(name: str, column: Sequence[Any], *, exact: bool) -> list[Hashable]:
-    try:
-        return _column_keys(column, exact=exact)
-    except IdentityError as error:
-        raise IdentityError(f"parameter {name!r}: {error}") from error
-
-
 def _column_keys(column: Sequence[Any], *, exact: bool) -> list[Hashable]:
     """Make the keys of many values: plain columns in bulk, of others every object once."""
     values = _unbox_column(column)
@@ -224,10 +213,9 @@ def _unbox_column(column: Any) -> list[Any]:
 
 def _number_keys(values: list[Any], kind: type, *, exact: bool) -> list[Hashable]:
     keys: list[Hashable] = list(zip(repeat(_KINDS[kind]), values)) if exact else list(values)
-    if kind is float:
-        odd = [i for i, value in enumerate(values) if not value or value != value]
-        for i in odd:
-            keys[i] = _number_key(values[i], exact=exact)
+    for i, value in enumerate(values) if kind is float else ():
+        if not value or value != value:
+            keys[i] = _number_key(value, exact=exact)
     return keys
 
 
