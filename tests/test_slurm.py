@@ -23,6 +23,8 @@ from psyrun.scheduler.slurm import (
 )
 from psyrun.testing import ArrayContract, ExplainContract
 
+pytestmark = pytest.mark.xdist_group("slurm")
+
 
 @pytest.fixture
 def cluster(slurm, enter):

@@ -9,6 +9,8 @@ import pytest
 from clusters.sweep import assert_right, submissions, task
 from conftest import start_slurm
 
+pytestmark = pytest.mark.xdist_group("slurm")
+
 # Row 1 holds its job until somebody ends that.
 HELD = """\
     import os

@@ -9,7 +9,7 @@ import pytest
 from clusters.sweep import submissions, task
 from conftest import start_slurm
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("slurm")]
 
 ROWS = 48
 # Row x of a batch of eight waits for the file `open/<x % 8>`, or for `open/<x % 8>-<host>`.
