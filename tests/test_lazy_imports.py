@@ -82,14 +82,14 @@ for program in sys.argv[1:]:
     if os.waitpid(pid, 0)[1]:
         failed.append(program)
 else:
-    print(*failed, sep="\\n")
+    print(*failed, sep="\\n", end="")
 """
 
 
 def find_failing(programs):
     """Run each program in a process that has imported nothing; return those that fail."""
     argv = [sys.executable, "-P", "-W", "error", "-c", FORK_FOR_EACH, *programs]
-    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.split("\n")[:-1]
+    return subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
 
 
 def test_every_public_name_can_be_imported_on_its_own():
@@ -151,4 +151,4 @@ def test_paths_that_task_files_import_from_lead_somewhere():
 def test_modules_are_attributes_of_the_package():
     """Old programs say `import psyrun`, then `psyrun.pspace.missing`."""
     modules = ["pspace", "mapper", "store", "backend", "scheduler"]
-    assert find_failing([f"import psyrun; psyrun.{module}" for module in modules]) == [""]
+    assert find_failing([f"import psyrun; psyrun.{module}" for module in modules]) == []
