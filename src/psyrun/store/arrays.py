@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from psyrun.store.columns import Column
 
 
+STRINGS = {"text": "U", "bytes": "S"}  # Kind of a column -> kind of dtype.
 _OBJECT = np.dtype(object)
 
 
@@ -81,7 +82,7 @@ def assemble(chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]]) -> dic
     """Make one array (n, ...) per column of the tables that `chunks` yields; it is called twice."""
     columns, rows = survey(chunks())
     arrays = {
-        name: np.empty((rows, *(() if c.boxed else c.shape)), c.array_dtype if not c.boxed else _OBJECT)
+        name: np.empty((rows,) if c.boxed else (rows, *c.shape), _OBJECT if c.boxed else c.array_dtype)
         for name, c in columns.items()
     }
     start = 0
@@ -90,8 +91,7 @@ def assemble(chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]]) -> dic
         for name, column in columns.items():
             arrays[name][start : start + count] = build(table.get(name, [None] * count), column)
         start += count
-    kinds = {"text": "U", "bytes": "S"}
-    return {
-        name: encoding.compact(arrays[name], kinds[column.kind]) if column.kind in kinds else arrays[name]
-        for name, column in columns.items()
-    }
+    for name, column in columns.items():
+        if column.kind in STRINGS:
+            arrays[name] = encoding.compact(arrays[name], STRINGS[column.kind])
+    return arrays

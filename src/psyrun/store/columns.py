@@ -1,4 +1,4 @@
-"""Columns: what the values of one have in common, which decides what array holds them.
+"""Columns: what their values have in common, which decides what array holds them.
 
 - Numbers take the dtype that numpy promotes theirs to; Python's count as int64 (uint64 where only that fits),
   float64 and complex128. What is missing is NaN, which turns integers and booleans to float64. Integers that
@@ -22,7 +22,7 @@ from psyrun.store import encoding
 from psyrun.store.protocol import count_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -36,13 +36,13 @@ _KINDS = dict.fromkeys("biufc", "number") | {"U": "text", "S": "bytes", "M": "da
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What is known of the values of a column.
+    """Type, shape and range of the values of a column.
 
     Parameters
     ----------
     kind
-        ``number``, ``text``, ``bytes``, ``datetime``, ``timedelta``, ``object``, or ``missing`` where no
-        value tells.
+        ``number``, ``text``, ``bytes``, ``datetime``, ``timedelta``, ``object``, or ``missing`` where all
+        values are.
     dtype
         Of numbers, dates and time differences; object for the rest, and for integers of more than 64 bits.
     shape
@@ -50,9 +50,9 @@ class Column:
     holes
         Whether values are missing, or are smaller than `shape`.
     low, high
-        The range of those that are integers.
+        Range of the integers.
     exact
-        Whether they all are float64 as well.
+        Whether float64 holds all integers exactly.
     width
         Bytes of the longest encoded string.
     types
@@ -166,7 +166,9 @@ def describe(values: Sequence[Any] | NDArray[Any]) -> Column:
 def _describe_group(kind: type, group: Any) -> Column:
     """Describe values that are all of one type."""
     if kind is int:
-        return _describe_integers(group)
+        low, high = min(group), max(group)
+        known = Column(kind="number", dtype=_integer_dtype(low, high), types=frozenset({"int"}))
+        return replace(known, low=low, high=high, exact=_are_exact(low, high, group))
     if kind in (bool, float, complex):
         return Column(kind="number", dtype=np.dtype(kind), high=1, types=frozenset({_name(kind)}))
     if kind in (str, np.str_, bytes, np.bytes_):
@@ -181,13 +183,6 @@ def _describe_group(kind: type, group: Any) -> Column:
 def _is_array(kind: type) -> bool:
     arrays = (np.ndarray, np.datetime64, np.timedelta64, list, tuple, range)  # Units differ between dates.
     return issubclass(kind, arrays) and not issubclass(kind, np.ma.MaskedArray)
-
-
-def _describe_integers(values: Sequence[int]) -> Column:
-    low, high = min(values), max(values)
-    dtype = _integer_dtype(low, high)
-    exact = _are_exact(low, high, values)
-    return Column(kind="number", dtype=dtype, low=low, high=high, exact=exact, types=frozenset({"int"}))
 
 
 def _are_exact(low: int, high: int, values: Iterable[int]) -> bool:
@@ -217,13 +212,7 @@ def _describe_array(array: NDArray[Any], name: str) -> Column:
     if array.dtype.kind not in "iu" or array.size == 0:
         return known
     low, high = int(array.min()), int(array.max())
-    # Read as Python integers only where the range leaves it open.
-    return replace(known, low=low, high=high, exact=_are_exact(low, high, _python_integers(array)))
-
-
-def _python_integers(array: NDArray[Any]) -> Iterator[int]:
-    for value in array.ravel():
-        yield int(value)
+    return replace(known, low=low, high=high, exact=_are_exact(low, high, map(int, array.ravel())))
 
 
 def _describe_arrays(group: Sequence[Any], name: str) -> Column:
@@ -233,14 +222,11 @@ def _describe_arrays(group: Sequence[Any], name: str) -> Column:
     for value in group:
         array = as_array(value)
         if array is None:
-            known = join(
-                known, Column(kind="object", types=frozenset({f"{name} (ragged or of mixed types)"}))
-            )
+            what = frozenset({f"{name} (ragged or of mixed types)"})
+            known = join(known, Column(kind="object", types=what))
         elif array.dtype == _OBJECT:
             known = join(known, _describe_leaves(array, name))
-        elif array.size == 0 and not isinstance(
-            value, np.ndarray | np.generic
-        ):  # [] fits numbers and strings.
+        elif array.size == 0 and isinstance(value, list | tuple | range):  # [] fits numbers and strings.
             known = join(known, Column(shape=array.shape, types=frozenset({name})))
         else:
             alike[array.dtype, array.shape].append(array)

@@ -19,7 +19,7 @@ import numpy as np
 
 from psyrun.errors import StoreError
 from psyrun.store import encoding
-from psyrun.store.arrays import build
+from psyrun.store.arrays import STRINGS, build
 from psyrun.store.columns import Column, describe, join
 from psyrun.store.encoding import escape, unescape
 
@@ -34,7 +34,6 @@ _UNSAFE = r"/|\.\Z|^_(?=[a-z]?_)"
 _CHUNK = 64 * 1024  # Bytes; read and written as a whole.
 _MIN_CHUNK_ROWS = 512  # For files that start small and grow.
 _BLOCK = 4 * 1024 * 1024  # Bytes of a node that are in memory at a time.
-_STRINGS = {"text": "U", "bytes": "S"}
 _TIMES = ("datetime", "timedelta")
 
 
@@ -87,7 +86,7 @@ def create_node(group: Any, name: str, column: Column, *, position: int, rows: i
 
     dtype, shape = _stored_dtype(column), _stored_shape(column)
     chunk_rows = min(_CHUNK // (dtype.itemsize * math.prod(shape)), max(rows, _MIN_CHUNK_ROWS))
-    padded = column.kind in _STRINGS or (column.holes and shape != ())
+    padded = column.kind in STRINGS or (column.holes and shape != ())
     node = group._v_file.create_earray(
         group,
         escape(name, _UNSAFE),
@@ -107,7 +106,7 @@ def create_node(group: Any, name: str, column: Column, *, position: int, rows: i
 
 
 def _stored_dtype(column: Column) -> np.dtype[Any]:
-    if column.kind in _STRINGS:
+    if column.kind in STRINGS:
         return np.dtype(f"S{column.width}")
     if column.kind in _TIMES:
         return np.dtype(np.int64)
@@ -128,7 +127,7 @@ def extend_node(node: Any, values: Sequence[Any] | NDArray[Any], column: Column)
         array = np.zeros(shape, dtype)
     elif column.kind == "missing":
         array = np.full(shape, np.nan)
-    elif column.kind in _STRINGS:
+    elif column.kind in STRINGS:
         array = np.array(encoding.encode(array.ravel().tolist()), dtype).reshape(shape)
     node.append(array.astype(dtype, copy=False))
 
@@ -144,14 +143,14 @@ def describe_node(node: Any) -> Column:
     kind = str(attributes.psyrun_kind)
     shape = tuple(map(int, attributes.psyrun_shape if "psyrun_shape" in attributes else node.shape[1:]))
     empty = kind == "missing" and shape == ()
-    plain = np.dtype(object) if kind in _STRINGS or kind == "missing" else node.dtype
+    plain = np.dtype(object) if kind in STRINGS or kind == "missing" else node.dtype
     return Column(
         kind=kind,
         dtype=np.dtype(str(attributes.psyrun_dtype)) if kind in _TIMES else plain,
         shape=shape,
         holes=empty and len(node) > 0,
         high=int(np.iinfo(np.uint64).max) if node.dtype == np.uint64 else 0,
-        width=node.dtype.itemsize if kind in _STRINGS else 1,
+        width=node.dtype.itemsize if kind in STRINGS else 1,
         types=frozenset() if empty else frozenset({str(node.dtype) if kind == "number" else kind}),
     )
 
@@ -210,7 +209,7 @@ def read_node(node: Any, start: int, stop: int) -> NDArray[Any]:
     if lacking:  # An append was interrupted, or psyrun did not write the arrays.
         column = join(describe(array), Column(holes=True))
         array = np.concatenate([build(array, column), build([None] * lacking, column)])
-    return encoding.compact(array, _STRINGS[kind]) if kind in _STRINGS else array
+    return encoding.compact(array, STRINGS[kind]) if kind in STRINGS else array
 
 
 def _decode(node: Any, stored: NDArray[Any]) -> NDArray[Any]:
@@ -220,7 +219,7 @@ def _decode(node: Any, stored: NDArray[Any]) -> NDArray[Any]:
         return np.empty((len(stored), *column.shape), column.array_dtype)
     if column.kind == "missing":
         return np.full(len(stored), None)
-    if column.kind not in _STRINGS:
+    if column.kind not in STRINGS:
         return stored.astype(column.dtype, copy=False)
     strings = encoding.decode(stored.ravel().tolist())
     array = np.empty(stored.size, dtype=object)
