@@ -48,10 +48,26 @@ class ResultFile:
 
     Parameters
     ----------
+    path, store
+        The file, and how it is written and read.
+    pspace
+        The space whose rows it gets.
+    excluded
+        Names that it does not get.
     rows
         For each row of the file its position in the space, or a number from `pspace.size` on.
     names
         Columns of the file.
+    finished
+        Positions and values of rows that are not written yet.
+    due
+        When to write them, on the monotonic clock.
+    continued
+        Whether there were rows in the file.
+    checked
+        Whether the store was asked to hold a row.
+    writing
+        Whether a write has begun, and not ended.
     """
 
     path: Path
@@ -79,8 +95,8 @@ class ResultFile:
 
     def flush(self) -> None:
         """Write the finished rows."""
-        if self.writing and self._count() > len(self.rows):  # The last write was interrupted at its end.
-            self._commit()
+        if self.writing and self.path.exists() and count_rows(self.store.load(self.path)) > len(self.rows):
+            self._commit()  # The last write was interrupted at its end.
         if not self.finished:
             return
         started = time.monotonic()
@@ -103,13 +119,9 @@ class ResultFile:
     def read(self) -> Table:
         """Read the rows of the space, which are the first of the file."""
         table = self._load()
-        names = self.pspace.keys()
-        first = [name for name in names if name in table]
-        return {
-            name: _list(table[name], self.pspace.size)
-            for name in dict.fromkeys([*first, *table])
-            if name not in self.excluded
-        }
+        first = [name for name in self.pspace.keys() if name in table]  # noqa: SIM118 - a space is a sequence
+        names = [name for name in dict.fromkeys([*first, *table]) if name not in self.excluded]
+        return {name: _list(table[name], self.pspace.size) for name in names}
 
     def _tabulate(self, finished: Sequence[tuple[int, dict[str, Any]]]) -> Table:
         table = self.pspace.take([row for row, _ in finished])
@@ -129,8 +141,7 @@ class ResultFile:
             self.store.save(temporary, table)
 
     def _commit(self) -> None:
-        rows = [*self.rows, *(row for row, _ in self.finished)]
-        self.rows, self.finished = rows, []
+        self.rows, self.finished = [*self.rows, *(row for row, _ in self.finished)], []
 
     def _load(self) -> dict[str, Any]:
         table = self.store.load(self.path)
@@ -139,9 +150,6 @@ class ResultFile:
                 f"{self.path} was changed by somebody else; one call may write to a file at a time"
             )
         return table
-
-    def _count(self) -> int:
-        return count_rows(self.store.load(self.path)) if self.path.exists() else 0
 
     def _refuse_other_parameters(self, row: int, values: Mapping[str, Any]) -> None:
         for name in values.keys() & set(self.pspace.keys()):
@@ -200,40 +208,24 @@ def _check_store(path: Path, store: Store, pspace: ParameterSpace) -> None:
             )
 
 
-def _make_keys(
-    table: Table, stored: Mapping[str, Sequence[Any]]
-) -> tuple[Sequence[Hashable], Sequence[Hashable]]:
-    """Make keys of the rows of a table and of one that went through a store, to be compared."""
-    mixed = {name for name, column in table.items() if _is_array(stored[name]) and _is_mixed(column)}
-    ours: list[Sequence[Hashable]] = []
-    theirs: list[Sequence[Hashable]] = []
-    for key, names in ((identity, table.keys() - mixed), (value_key, mixed)):
-        if names:
-            ours.append(row_keys({name: _as_stored(table[name], stored[name]) for name in names}, key))
-            theirs.append(row_keys({name: stored[name] for name in names}, key))
-    return list(zip(*ours)), list(zip(*theirs))
+def _make_keys(table: Table, stored: Mapping[str, Sequence[Any]]) -> list[list[Hashable]]:
+    """Make keys of the rows of a table, and of one that went through a store, to be compared."""
+    pairs = [_make_column_keys(name, column, stored[name]) for name, column in table.items()]
+    return [list(zip(*columns)) for columns in zip(*pairs)] or [[], []]
 
 
-def _is_array(column: Sequence[Any]) -> bool:
-    return hasattr(column, "ndim")
+def _make_column_keys(name: str, column: Sequence[Any], stored: Sequence[Any]) -> list[list[Hashable]]:
+    mixed = hasattr(stored, "ndim") and len({type(unbox(value)) for value in column}) > 1
+    if getattr(stored, "ndim", 1) > 1:  # The store made arrays of lists.
+        import numpy as np
 
-
-def _is_mixed(column: Sequence[Any]) -> bool:
-    return len({type(unbox(value)) for value in column}) > 1
-
-
-def _as_stored(column: Sequence[Any], stored: Sequence[Any]) -> Sequence[Any]:
-    """Make arrays of lists where the store did."""
-    if getattr(stored, "ndim", 1) == 1:
-        return column
-    import numpy as np
-
-    return [np.asarray(value) if isinstance(value, list | tuple) else value for value in column]
+        column = [np.asarray(value) if isinstance(value, list | tuple) else value for value in column]
+    return [row_keys({name: values}, value_key if mixed else identity) for values in (column, stored)]
 
 
 def _take(table: Mapping[str, Any], rows: list[int]) -> dict[str, Sequence[Any]]:
     return {
-        name: column[rows] if _is_array(column) else [column[row] for row in rows]
+        name: column[rows] if hasattr(column, "ndim") else [column[row] for row in rows]
         for name, column in table.items()
     }
 
