@@ -1,4 +1,4 @@
-"""What a partition policy is."""
+"""Backends: partition policies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Result files that grow: which rows of a space a file holds, and adding what is finished."""
+"""Result files that grow: rows of a space that a file holds, and finished rows to add."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from psyrun.store import Store
 
 
-_PAUSE = 2.0  # Seconds between two writes of a result file, at least.
+_PAUSE = 2.0  # Least seconds between two writes of a result file.
 _SHARE = 10  # A write is waited for this many times as long as it takes: linear, also where all is rewritten.
 
 
 def tabulate(table: Table, results: Sequence[Mapping[str, Any]], excluded: set[str]) -> Table:
-    """Put what was returned beside the parameters, or in their place."""
+    """Put returned values beside the parameters, or in the place of those of equal name."""
     parameters = [name for name in table if name not in excluded]
     for name in dict.fromkeys(chain.from_iterable(results)):
         if name in table:
@@ -44,7 +44,7 @@ def read_names(names: Iterable[str] | None) -> set[str]:
 
 @dataclass(slots=True)
 class ResultFile:
-    """A result file that grows.
+    """A result file that grows by finished rows.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class ResultFile:
     writing: bool = False
 
     def add(self, row: int, values: dict[str, Any]) -> None:
-        """Take a finished row, and write if it is time."""
+        """Take a finished row, and write all if it is time."""
         if self.continued:
             self._refuse_other_parameters(row, values)
         if not self.checked:

@@ -1,4 +1,4 @@
-"""Parameter spaces: what to try, and when two rows are the same."""
+"""Parameter spaces, tables, and keys of rows."""
 
 from __future__ import annotations
 

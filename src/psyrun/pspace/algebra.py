@@ -8,7 +8,7 @@ written down as `Param`, large ones are made from small ones::
     a - b    the assignments of a that agree with none of b on the names of b
     a[i:j]   some of the assignments of a
 
-Spaces never change, and nothing is worked out before somebody asks for rows.
+Spaces never change, and rows are made when they are asked for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from psyrun.pspace.table import Table
 
 
-_BLOCK = 10_000  # Rows made at a time where all are gone through.
+_BLOCK = 10_000  # Rows made at a time by loops over all rows.
 _SHOWN = 10
 
 
@@ -90,7 +90,7 @@ class ParameterSpace(ABC):
         return self.take(range(self.size))
 
     def iterate(self) -> Iterator[dict[str, Any]]:
-        """Go through the assignments, each a dict.
+        """Yield the assignments, each a dict.
 
         Examples
         --------
@@ -104,7 +104,7 @@ class ParameterSpace(ABC):
                 yield dict(zip(self._names, row))
 
     def blocks(self) -> Iterator[Table]:
-        """Go through the assignments, as tables of a few thousand rows."""
+        """Yield the assignments, as tables of a few thousand rows."""
         rows = range(self.size)
         return (self.take(rows[start : start + _BLOCK]) for start in rows[::_BLOCK])
 
@@ -257,7 +257,7 @@ def missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> ParameterSpa
 
 
 class _Chain(ParameterSpace):
-    """Operands of an associative operation: a tree, flattened when something is asked of it."""
+    """Operands of an associative operation: a tree, flattened when it is used."""
 
     def __init__(self, left: ParameterSpace, right: ParameterSpace) -> None:
         super().__init__(dict.fromkeys([*left.keys(), *right.keys()]))
@@ -382,14 +382,14 @@ def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:
 
 
 def _take_often(space: ParameterSpace, rows: Sequence[int]) -> Table:
-    """Take rows many of which are the same; each row of a small space is made once."""
+    """Take rows with repetitions; each row of a small space is made once."""
     if space.size > len(rows):
         return space.take(rows)
     return {name: list(map(column.__getitem__, rows)) for name, column in space.build().items()}
 
 
 def _keys(space: ParameterSpace, names: Sequence[str]) -> Iterator[Hashable]:
-    """Go through the keys of all rows, by value."""
+    """Yield the keys of all rows, by value."""
     for table in space.blocks():
         yield from row_keys({name: table[name] for name in names}, value_key)
 

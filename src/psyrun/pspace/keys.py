@@ -1,6 +1,6 @@
-"""When two values, and two rows, are the same.
+"""Keys of values and of rows: equal keys mean that two values, or two rows, are the same.
 
-There are two notions of sameness. The algebra of parameter spaces asks for the *value*: `1`, `1.0` and `True`
+There are two notions of the same. The algebra of parameter spaces compares the *value*: `1`, `1.0` and `True`
 are one (`value_key`). Results are reused by value *within a kind*: the row of `1` is not given to `1.0`, for
 which a function may well return something else (`identity`). Rows are compared whole, never column by column.
 
@@ -30,11 +30,11 @@ _ATTOSECONDS |= {unit: n * 10**18 for unit, n in {"m": 60, "h": 3_600, "D": 86_4
 
 
 def value_key(value: Any) -> Hashable:
-    """Return what stands for a value in the algebra: values that compare equal have equal keys.
+    """Return the key of a value in the algebra: values that compare equal have equal keys.
 
     Numbers count by their exact value, whatever their type. Every NaN equals every NaN. Arrays count by shape
-    and values, containers element by element; a list is not a tuple. What is neither counts by its type and
-    its `joblib.hash`, which looks at its pickled state.
+    and values, containers element by element; a list is not a tuple. Any other value counts by its type and
+    its `joblib.hash`, which is that of its pickled state.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def value_key(value: Any) -> Hashable:
 
 
 def identity(value: Any) -> Hashable:
-    """Return what stands for a value when results are looked up: by value, within a kind.
+    """Return the key of a value for looking up results: by value, within a kind.
 
     The kinds are bool, integer, real, complex, str, bytes, None, and arrays by the kind of their dtype;
     NumPy's scalars belong to the kinds of Python's. Unlike in `value_key`, 0.0 is not -0.0, and a set is not
@@ -106,7 +106,7 @@ def row_keys(
     columns
         Name -> sequence or array of shape (n, ...), the same n for all.
     key
-        Which values are the same: `identity` or `value_key`.
+        The key of a value: `identity` or `value_key`.
 
     Returns
     -------
@@ -159,7 +159,7 @@ def unbox(value: Any) -> Any:
 
 
 def _unboxer(kind: type) -> Callable[[Any], Any] | None:
-    """Find what turns scalars of a NumPy type into Python scalars; None for types that have none."""
+    """Return the function that converts scalars of a NumPy type to Python's; None for types without one."""
     np = sys.modules.get("numpy")  # Not imported: without it, no value can be NumPy's.
     if np is None or not issubclass(kind, np.generic):
         return None
@@ -174,7 +174,7 @@ def _unboxer(kind: type) -> Callable[[Any], Any] | None:
 
 
 def _narrow(value: Any) -> Any:
-    """Turn an extended-precision number into a Python number, where one has its exact value."""
+    """Convert a number of extended precision to a Python number of exactly its value, where there is one."""
     narrow = complex(value) if value.dtype.kind == "c" else float(value)
     if narrow == value or value != value:
         return narrow
@@ -182,7 +182,7 @@ def _narrow(value: Any) -> Any:
 
 
 def _column_keys(column: Sequence[Any], *, exact: bool) -> list[Hashable]:
-    """Make the keys of many values: plain columns in bulk, of others every object once."""
+    """Return the keys of many values: of plain columns in bulk, else of every object once."""
     values = _unbox_column(column)
     kinds = set(map(type, values))
     if kinds <= {str}:
@@ -244,17 +244,17 @@ def _number_key(value: Any, *, exact: bool) -> Hashable:
         return ("nan",) if value != value else value
     name = _KINDS[type(value)]
     if name == "complex" or (name == "real" and (not value or value != value)):
-        return (name, repr(value))  # Tells the signs of zeros apart, but not one NaN from another.
+        return (name, repr(value))  # Differs by the sign of zero, but not by that of NaN.
     return (name, value)
 
 
 def _unordered(keys: Iterable[Hashable], *, exact: bool) -> Hashable:
-    """Forget the order; where equal keys have equal repr, without a set, whose order differs by process."""
+    """Make one key of keys in any order; not a set where `repr` counts, for its order differs by process."""
     return tuple(sorted(keys, key=repr)) if exact else frozenset(keys)
 
 
 def _numpy_key(value: Any, *, exact: bool) -> Hashable:
-    """Make the key of an array or a time; None for anything else."""
+    """Return the key of an array or a time; None for any other value."""
     np = sys.modules.get("numpy")
     if np is None:
         return None
@@ -270,7 +270,7 @@ def _numpy_key(value: Any, *, exact: bool) -> Hashable:
 
 
 def _digest(flat: Any) -> str | None:
-    """Reduce an array of numbers to a digest of its values; None if 64 bits can't hold each exactly."""
+    """Return a digest of the values of an array of numbers; None if 64 bits can't hold each exactly."""
     import numpy as np
 
     widest = _WIDEST.get(flat.dtype.kind)
@@ -284,7 +284,7 @@ def _digest(flat: Any) -> str | None:
 
 
 def _time_key(value: Any) -> Hashable:
-    """Count attoseconds, in which all units but months are whole numbers; NaT equals NaT."""
+    """Return a time in attoseconds, of which all units but months are multiples; NaT equals NaT."""
     import numpy as np
 
     name = type(value).__name__

@@ -1,4 +1,4 @@
-"""Table."""
+"""Tables: rows as columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Table = dict[str, list[Any]]
 """Rows as columns: name -> list of length n."""
 
 ABSENT: Any = type("Absent", (), {"__slots__": (), "__repr__": lambda _: "ABSENT"})()
-"""Stands in a table for a value that a row does not have, until `stack` fills it. Not to be pickled."""
+"""Placeholder for a value that a row of a table lacks, until `stack` fills it. Not to be pickled."""
 
 
 def stack(tables: Iterable[Mapping[str, Sequence[Any]]], names: Iterable[str]) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from psyrun.store import encoding
-from psyrun.store.columns import as_array, describe, survey
+from psyrun.store.columns import as_array, describe, describe_tables
 from psyrun.store.protocol import count_rows
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _OBJECT = np.dtype(object)
 
 
 def build(values: Sequence[Any] | NDArray[Any], column: Column) -> NDArray[Any]:
-    """Make one array (n, ...) of n values that `column` describes, together with others or alone.
+    """Make one array (n, ...) of n values, which `column` describes, alone or together with others.
 
     Examples
     --------
@@ -66,21 +66,21 @@ def _filling(dtype: np.dtype[Any]) -> Any:
     return np.nan if dtype.kind in "fc" else None if dtype == _OBJECT else 0
 
 
-def _place(value: Any, room: NDArray[Any]) -> None:
-    """Write a value into the front corner of `room`."""
+def _place(value: Any, target: NDArray[Any]) -> None:
+    """Write a value to the beginning of each axis of `target`."""
     part = as_array(value)
     if part is None:
-        raise TypeError(f"a {type(value).__name__} that was described as an array is none")
-    if part.dtype == _OBJECT and room.dtype != _OBJECT:
+        raise TypeError(f"a {type(value).__name__} that was described as an array is not one")
+    if part.dtype == _OBJECT and target.dtype != _OBJECT:
         leaves = part.ravel().tolist()
         part = build(leaves, describe(leaves)).reshape(part.shape)
-    part = part.reshape((1,) * (room.ndim - part.ndim) + part.shape)
-    room[tuple(map(slice, part.shape))] = part
+    part = part.reshape((1,) * (target.ndim - part.ndim) + part.shape)
+    target[tuple(map(slice, part.shape))] = part
 
 
 def assemble(chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]]) -> dict[str, NDArray[Any]]:
-    """Make one array (n, ...) per column of the tables that `chunks` yields; it is called twice."""
-    columns, rows = survey(chunks())
+    """Make one array (n, ...) per column of the tables that `chunks` yields; `chunks` is called twice."""
+    columns, rows = describe_tables(chunks())
     arrays = {
         name: np.empty((rows,) if c.boxed else (rows, *c.shape), _OBJECT if c.boxed else c.array_dtype)
         for name, c in columns.items()

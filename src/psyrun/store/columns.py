@@ -231,7 +231,7 @@ def _describe_arrays(group: Sequence[Any], name: str) -> Column:
         else:
             alike[array.dtype, array.shape].append(array)
     for (dtype, _), arrays in alike.items():
-        matters = dtype.kind in "iuUS"  # Of the others, one tells as much as all.
+        matters = dtype.kind in "iuUS"  # Of the others, one is as good as all.
         known = join(known, _describe_array(np.stack(arrays if matters else arrays[:1]), name))
     return known
 
@@ -262,7 +262,7 @@ def _name(kind: type) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def survey(tables: Iterable[Mapping[str, Sequence[Any]]]) -> tuple[dict[str, Column], int]:
+def describe_tables(tables: Iterable[Mapping[str, Sequence[Any]]]) -> tuple[dict[str, Column], int]:
     """Describe the columns of tables, one below the other, and count their rows.
 
     A name that a table lacks has no values there.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.columns import Column, describe, join, survey
+from psyrun.store.columns import Column, describe, join, describe_tables
 from psyrun.store.h5_nodes import (
     create_node,
     describe_node,
@@ -90,14 +90,14 @@ class H5Store:
     ) -> None:
         """Write the tables that `chunks` yields, one below the other, holding one at a time.
 
-        It is called twice: types and shapes are found before the first value is written.
+        `chunks` is called twice: types and shapes are found before the first value is written.
 
         Raises
         ------
         StoreError
             As `save` does; the file is as it was then.
         """
-        columns, rows = survey(chunks())
+        columns, rows = describe_tables(chunks())
         _refuse_objects(columns)
         mode = "a" if _is_hdf5(filename) else "w"
         with _open(filename, mode) as file:
@@ -177,20 +177,17 @@ class H5Store:
 
 def _refuse_objects(columns: Mapping[str, Column]) -> None:
     for name, column in columns.items():
-        if column.boxed:
-            what = " and ".join(sorted(column.types))
-            raise StoreError(
-                f"column {name!r} holds values of type {what}{_explain(column)}, which HDF5 can't hold; "
-                "use PickleStore or NpzStore, or name it in exclude_from_result"
-            )
-
-
-def _explain(column: Column) -> str:
-    if column.kind != "number":
-        return ""
-    if not column.exact and (column.holes or column.dtype.kind in "fc"):
-        return " that would lose digits as float64 beside missing or real ones"
-    return " beyond 64 bits"
+        if not column.boxed:
+            continue
+        what = " and ".join(sorted(column.types))
+        if column.kind == "number":
+            inexact = not column.exact and (column.holes or column.dtype.kind in "fc")
+            beside = " that would lose digits as float64 beside missing or real ones"
+            what += beside if inexact else " beyond 64 bits"
+        raise StoreError(
+            f"column {name!r} holds values of type {what}, which HDF5 can't hold; "
+            "use PickleStore or NpzStore, or name it in exclude_from_result"
+        )
 
 
 def _is_hdf5(filename: str | os.PathLike[str]) -> bool:
@@ -202,7 +199,7 @@ def _is_hdf5(filename: str | os.PathLike[str]) -> bool:
 
 @contextmanager
 def _open(filename: str | os.PathLike[str], mode: str) -> Iterator[Any]:
-    """Open a file; what HDF5 finds wrong with it becomes a `StoreError`."""
+    """Open a file; an error of HDF5 becomes a `StoreError`."""
     import tables
 
     # A missing file is Python's FileNotFoundError; HDF5 would take an empty one for a new one.

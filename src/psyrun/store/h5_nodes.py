@@ -60,14 +60,14 @@ def find_group(file: Any, path: str, *, create: bool = False) -> Any:
 
 
 def read_row_count(group: Any) -> int:
-    """Tell how many rows the columns of a group have."""
+    """Return the number of rows of the columns of a group."""
     if "psyrun_rows" in group._v_attrs:
         return int(group._v_attrs.psyrun_rows)
     return max(map(len, list_nodes(group).values()), default=0)
 
 
 def write_row_count(group: Any, rows: int) -> None:
-    """Say that all columns of a group have their rows."""
+    """Record the number of rows that all columns of a group have."""
     group._v_file.flush()
     group._v_attrs.psyrun_rows = rows
 
@@ -170,7 +170,7 @@ def fits(node: Any, column: Column, rows: int) -> bool:
 
 
 def read_blocks(group: Any) -> Iterator[dict[str, Any]]:
-    """Yield all rows of a group, as tables of a few megabytes; what has no type yet is None."""
+    """Yield all rows of a group, as tables of a few megabytes; columns without a type are None."""
     nodes, rows = list_nodes(group), read_row_count(group)
     step = max(1, _BLOCK // max(1, sum(map(_row_size, nodes.values()))))
     for start in range(0, max(rows, 1), step):
@@ -190,7 +190,7 @@ def _row_size(node: Any) -> int:
 
 
 def read_node(node: Any, start: int, stop: int) -> NDArray[Any]:
-    """Read the values of the rows from `start` to `stop` (n, ...); what the node does not have is missing."""
+    """Read rows of a node (n, ...); those beyond its end are missing."""
     kind = ""
     if is_growing(node):
         kind, last, step = (
@@ -213,7 +213,7 @@ def read_node(node: Any, start: int, stop: int) -> NDArray[Any]:
 
 
 def _decode(node: Any, stored: NDArray[Any]) -> NDArray[Any]:
-    """Turn stored rows into values (n, ...); strings become objects."""
+    """Convert stored rows to values (n, ...), strings to objects."""
     column = describe_node(node)
     if 0 in column.shape:
         return np.empty((len(stored), *column.shape), column.array_dtype)

@@ -31,7 +31,7 @@ _PICKLE_PROTOCOL = 4
 class NpzStore:
     """Keeps a table as one array (n, ...) per column, in a file that `numpy.load` reads.
 
-    How values become arrays is told in `psyrun.store.columns`. Strings are fixed-width arrays, or objects
+    `psyrun.store.columns` says how values become arrays. Strings are fixed-width arrays, or objects
     where some are missing, end in NUL or are much longer than the rest. Other objects are pickled:
     `numpy.load` needs ``allow_pickle=True`` for them, and **loading unpickles**, so load only files that you
     trust.
@@ -78,7 +78,7 @@ class NpzStore:
         filename: str | os.PathLike[str],
         chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]],
     ) -> None:
-        """Write the tables that `chunks` yields, one below the other; it is called twice.
+        """Write the tables that `chunks` yields, one below the other; `chunks` is called twice.
 
         The arrays are held in memory, the chunks are not.
         """

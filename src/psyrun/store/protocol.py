@@ -1,4 +1,4 @@
-"""What a store is: it keeps a table in one file."""
+"""Protocol of stores, which keep a table in one file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Store(Protocol):
     def check(self, data: Mapping[str, Any]) -> None:
         """Raise a `StoreError` that names column and type where the store can't hold these values.
 
-        Called with the first finished row: a table that can't be written is found out then, not at the merge.
+        psyrun calls it with the first finished row, so that a run ends then, and not at the merge.
         """
         ...
 
@@ -76,7 +76,7 @@ def count_rows(data: Mapping[str, Sized]) -> int:
 
 
 def locate_row(filename: str | os.PathLike[str], row: int, count: int) -> int:
-    """Turn a row number, which may count from the end, into one from 0.
+    """Convert a row number, which may count from the end, to one from 0.
 
     Raises
     ------
