@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.columns import Column, describe, join, describe_tables
+from psyrun.store.columns import Column, describe, describe_tables, join
 from psyrun.store.h5_nodes import (
     create_node,
     describe_node,
