@@ -11,9 +11,10 @@ from psyrun.source.cache import SourceCache
 from psyrun.source.capture import read_source
 from psyrun.source.slices import SETTING_NAMES
 from psyrun.store import H5Store
-from psyrun.task.project import read_outlines
+from psyrun.task.outline import COMMANDS, read_outline
+from psyrun.task.project import find_task_files, read_outlines
 from psyrun.task.settings import SETTINGS, check_text, literal_settings
-from psyrun.task.task import COMMANDS, find_task_files, open_task, read_outline
+from psyrun.task.task import open_task
 
 HEAD = "from psyrun import Param\npspace = Param(x=[1, 2])\n\ndef execute(x):\n    return {}\n\n"
 COUNTING = "with open('../runs', 'a') as file:\n    file.write('x')\n"

@@ -447,6 +447,10 @@ def test_only_changed_files_are_parsed_again(project, tmp_path, parsed):
     assert parsed == ["psy-tasks/deeper.py"]
 
 
+def is_empty(path):
+    return SourceCache.load(path).recall("key", dict) == {}
+
+
 @pytest.mark.parametrize(
     "damage",
     [b"", b"{}", b"other 1\n{}", b"psyrun source cache 1 abc\n{}", b"\xff\xfe", None],
@@ -455,13 +459,13 @@ def test_only_changed_files_are_parsed_again(project, tmp_path, parsed):
 def test_damaged_cache_is_empty(tmp_path, damage):
     path = tmp_path / "cache"
     cache = SourceCache()
-    cache.put("key", {"a": 1})
+    cache.recall("key", lambda: {"a": 1})
     cache.save(path)
-    assert SourceCache.load(path).get("key") == {"a": 1}
+    assert not is_empty(path)
     path.write_bytes(path.read_bytes()[:-1] if damage is None else damage)
-    assert SourceCache.load(path).get("key") is None
-    assert SourceCache.load(tmp_path / "missing").get("key") is None
-    assert SourceCache.load(tmp_path).get("key") is None
+    assert is_empty(path)
+    assert is_empty(tmp_path / "missing")
+    assert is_empty(tmp_path)
 
 
 def test_cache_is_written_only_when_it_changed(tmp_path):
@@ -469,7 +473,7 @@ def test_cache_is_written_only_when_it_changed(tmp_path):
     cache = SourceCache()
     cache.save(path)
     assert not path.exists()
-    cache.put("key", {})
+    cache.recall("key", dict)
     cache.save(path)
     path.unlink()
     cache.save(path)
@@ -478,9 +482,8 @@ def test_cache_is_written_only_when_it_changed(tmp_path):
 
 def test_cache_that_cannot_be_written_or_expressed_is_no_error(tmp_path):
     cache = SourceCache()
-    cache.put("key", {"path": tmp_path})
-    assert cache.get("key") is None
-    cache.put("key", 1)
+    cache.recall("key", lambda: {"path": tmp_path})
+    assert cache.recall("key", dict) == {}
     cache.save(tmp_path / "missing folder" / "cache")
 
 
@@ -488,11 +491,12 @@ def test_cache_forgets_what_was_used_longest_ago(tmp_path, monkeypatch):
     monkeypatch.setattr(cache_module, "_MOST_FACTS", 2)
     cache = SourceCache()
     for key in "abc":
-        cache.put(key, key)
-    cache.get("a")
+        cache.recall(key, lambda: {"made": "first"})
+    cache.recall("a", dict)
     cache.save(tmp_path / "cache")
     kept = SourceCache.load(tmp_path / "cache")
-    assert [kept.get(key) for key in "abc"] == ["a", None, "c"]
+    made = [kept.recall(key, lambda: {"made": "again"})["made"] for key in "abc"]
+    assert made == ["first", "again", "first"]
 
 
 # -- the zip file

@@ -272,7 +272,7 @@ def clean(project: Project, tasks: Sequence[str], everything: bool, stale: bool,
 
     if not (tasks or everything or stale):
         raise click.UsageError("name the tasks to clean, or use --all")
-    selection = project.select_folders(tasks)
+    selection = project.select(tasks, folders=True)
     queues = QueueCache(selection.outlines)
     ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
 
@@ -310,7 +310,7 @@ def kill(project: Project, tasks: Sequence[str], everything: bool) -> int:
 
     if not tasks and not everything:
         raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
-    selection = project.select_folders(tasks)
+    selection = project.select(tasks, folders=True)
     queues = QueueCache(selection.outlines)
 
     def cancel(outline: Outline) -> Iterator[str]:

@@ -57,27 +57,18 @@ class SourceCache:
             write_atomic(path, _head(body) + b"\n" + body)
             self._changed = False
 
-    def get(self, key: str) -> Any:
-        """Return the fact of this key, or None."""
-        fact = self._facts.pop(key, None)
-        if fact is not None:
-            self._facts[key] = fact  # Facts used last stand last.
-        return fact
-
-    def put(self, key: str, fact: Any) -> None:
-        """Keep a fact, unless JSON can't express it."""
-        with suppress(TypeError, ValueError):
-            json.dumps(fact)
-            self._facts[key] = fact
-            self._changed = True
-
     def recall(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the facts of this key, made if they are not in the cache."""
-        known: dict[str, Any] | None = self.get(key)
-        if known is None:
-            known = make()
-            self.put(key, known)
-        return known
+        """Return the facts of this key, made if they are not in the cache; kept if JSON can express them."""
+        facts: dict[str, Any] | None = self._facts.pop(key, None)
+        if facts is None:
+            facts = make()
+            try:
+                json.dumps(facts)
+            except (TypeError, ValueError):
+                return facts
+            self._changed = True
+        self._facts[key] = facts  # Facts used last stand last.
+        return facts
 
     def digest_file(self, name: str, path: Path) -> str:
         """Digest the content of a file; the file is read again only if its size, times or inode changed.

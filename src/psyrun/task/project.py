@@ -1,4 +1,4 @@
-"""Task files of a folder: read each by itself, those set aside that get in each other's way."""
+"""Projects: the task files of a folder, and conflicts between them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,44 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from psyrun.errors import TaskFileError
-from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.task.task import find_task_files, name_of, outline_folder, read_outline
+from psyrun.source import CACHE_PATH, SourceCache, read_source
+from psyrun.task.outline import name_of, outline_without_file, read_outline
+from psyrun.task.settings import literal_settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from psyrun.task.task import Outline
+    from psyrun.task.outline import Outline
+
+
+def find_task_files(root: Path, taskdir: str) -> list[Path]:
+    """Return the task files of a folder, sorted by name.
+
+    Raises
+    ------
+    TaskFileError
+        If there is no such folder.
+    """
+    folder = root / taskdir
+    if not folder.is_dir():
+        above = next((str(parent) for parent in root.parents if (parent / taskdir).is_dir()), None)
+        place = "where it is" if above is None else f"in {above}, where it is"
+        raise TaskFileError(
+            f"{taskdir}: no such folder in {root}; run psy {place}, name another with --taskdir,"
+            " or begin with psy new-task NAME"
+        )
+    return sorted(folder.glob("task_*.py"))
+
+
+def find_names(root: Path, taskdir: str) -> list[str]:
+    """Return the names of the tasks of a folder without running any file; computed names are not known."""
+    names = []
+    for path in find_task_files(root, taskdir):
+        name = name_of(path)
+        with suppress(TaskFileError):
+            name = (literal_settings(read_source(root, path)) or {}).get("name") or name
+        names.append(name)
+    return names
 
 
 def read_outlines(
@@ -29,7 +60,7 @@ def read_outlines(
     outlines : dict
         Task name -> outline.
     broken : dict
-        Name (as far as it is known) -> what is wrong with that file; the others are not affected.
+        Name of the task, or of its file -> error; other files are not affected.
     """
     found: list[Outline] = []
     wrong: dict[Path, TaskFileError] = {}
@@ -44,62 +75,40 @@ def read_outlines(
         if other is not outline:
             taken = f"the name {outline.name!r} is taken by {other.path}; set another `name`"
             wrong[Path(outline.path)] = TaskFileError(f"{outline.path}: {taken}")
-    for name, clash in find_clashes(list(outlines.values())).items():
-        wrong[Path(outlines.pop(name).path)] = clash
+    for name, conflict in _find_conflicts(list(outlines.values())).items():
+        wrong[Path(outlines.pop(name).path)] = conflict
     ordered = {each.name: each for each in found if outlines.get(each.name) is each}
-    return ordered, {_name_broken(path, ordered): error for path, error in sorted(wrong.items())}
+    names = {path: name_of(path) for path in sorted(wrong)}
+    return ordered, {path.name if names[path] in ordered else names[path]: wrong[path] for path in names}
 
 
-def _name_broken(path: Path, taken: Collection[str]) -> str:
-    """Name a task file that can't be used: as its task would be, unless another is called so."""
-    name = name_of(path)
-    return path.name if name in taken else name
-
-
-def find_clashes(outlines: Sequence[Outline]) -> dict[str, TaskFileError]:
-    """Find the tasks whose result can't be where they want it, and those that wait for themselves.
-
-    doit refuses the whole graph for one of them: without them, the others go on.
-
-    Returns
-    -------
-    dict
-        Task -> what is wrong with it.
-    """
+def _find_conflicts(outlines: Sequence[Outline]) -> dict[str, TaskFileError]:
+    """Find the tasks whose result path is taken, and those that wait for themselves; doit refuses both."""
     found: dict[str, TaskFileError] = {}
     taken = {path: outline.path for outline in outlines for path in _fixed_paths(outline)}
-    for outline in sorted(outlines, key=_lies_elsewhere):  # Who wants it where it belongs comes first.
+    for outline in sorted(outlines, key=lambda o: not o.layout.result.is_relative_to(o.layout.folder)):
         owner = taken.setdefault(outline.result, outline.path)
         if owner != outline.path or outline.result in _fixed_paths(outline):
             found[outline.name] = TaskFileError(
                 f"{outline.path}: its result would be {outline.result}, which is a file of {owner};"
                 " set another `resultfile`"
             )
-    found |= _find_circles({o.name: o for o in outlines if o.name not in found})
-    return found
-
-
-def _lies_elsewhere(outline: Outline) -> bool:
-    return not outline.layout.result.is_relative_to(outline.layout.folder)
-
-
-def _fixed_paths(outline: Outline) -> Iterable[str]:
-    """Give what a task reads or writes wherever its result is, data files aside."""
-    layout = outline.layout
-    yield from outline.source.files
-    yield from map(layout.relative, layout.files)
-
-
-def _find_circles(outlines: Mapping[str, Outline]) -> dict[str, TaskFileError]:
-    needs = find_dependencies(outlines.values())
-    found = {}
-    for name, outline in outlines.items():
-        if name in _ancestors(name, needs):
-            found[name] = TaskFileError(
+    rest = [outline for outline in outlines if outline.name not in found]
+    needs = find_dependencies(rest)
+    for outline in rest:
+        if outline.name in _ancestors(outline.name, needs):
+            found[outline.name] = TaskFileError(
                 f"{outline.path}: by file_dep, the task waits for its own result {outline.result};"
                 " take a result out of file_dep, here or in the tasks that this one waits for"
             )
     return found
+
+
+def _fixed_paths(outline: Outline) -> Iterable[str]:
+    """Yield the paths of a task's sources and work files, not of its result and data files."""
+    layout = outline.layout
+    yield from outline.source.files
+    yield from map(layout.relative, layout.files)
 
 
 def _ancestors(name: str, needs: Mapping[str, Sequence[str]]) -> set[str]:
@@ -114,34 +123,27 @@ def _ancestors(name: str, needs: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def find_dependencies(outlines: Collection[Outline]) -> dict[str, list[str]]:
-    """Return task -> those of these tasks whose results it names in file_dep."""
+    """Return task -> those of these tasks whose results its file_dep names."""
     makers = {outline.result: outline.name for outline in outlines}
     return {
         outline.name: [makers[path] for path in outline.file_dep if path in makers] for outline in outlines
     }
 
 
-def find_upstream(outlines: Collection[Outline], known: Collection[Outline]) -> list[Outline]:
-    """Return the known tasks, besides these, whose results these need, directly or through others."""
-    needs, given = find_dependencies(known), {outline.name for outline in outlines}
-    found = {name for each in given for name in _ancestors(each, needs)} - given
-    return [outline for outline in known if outline.name in found]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """The tasks that a command is about.
+    """Tasks that a command is for.
 
     Parameters
     ----------
     outlines
-        Those whose task files can be read.
+        Tasks whose files can be read.
     upstream
-        Others whose results these need, directly or through more.
+        Other tasks whose results these need, directly or through more.
     broken
-        Name -> what is wrong with the others.
+        Name -> error of a task whose file can't be read.
     cache
-        What is remembered of unchanged sources.
+        Cache of source facts.
     """
 
     outlines: Sequence[Outline]
@@ -151,7 +153,7 @@ class Selection:
 
     @property
     def chain(self) -> Sequence[Outline]:
-        """All tasks that have to be finished for these to be, each behind those whose results it needs."""
+        """These and upstream tasks, each after those whose results it needs."""
         there = {outline.name: outline for outline in (*self.upstream, *self.outlines)}
         return [there[name] for name in TopologicalSorter(find_dependencies(there.values())).static_order()]
 
@@ -171,8 +173,15 @@ class Project:
     root: Path
     taskdir: str
 
-    def select(self, names: Collection[str] = ()) -> Selection:
+    def select(self, names: Collection[str] = (), *, folders: bool = False) -> Selection:
         """Read the named task files, or all.
+
+        Parameters
+        ----------
+        names
+            Names of tasks.
+        folders
+            Whether a work folder is enough where the task file is broken or gone.
 
         Raises
         ------
@@ -181,41 +190,34 @@ class Project:
         """
         cache = SourceCache.load(self.root / CACHE_PATH)
         outlines, broken = read_outlines(self.root, self.taskdir, cache)
-        return self._select(names, outlines, broken, cache)
-
-    def select_folders(self, names: Collection[str] = ()) -> Selection:
-        """Do what `select` does; of tasks whose files are broken or gone, there are their folders."""
-        cache = SourceCache.load(self.root / CACHE_PATH)
-        outlines, broken = read_outlines(self.root, self.taskdir, cache)
-        for name in {*names, *broken} - outlines.keys():
-            with suppress(TaskFileError):  # It can't have had such a name.
-                outline = outline_folder(self.root, self.taskdir, name)
-                if outline.layout.folder.is_dir():
-                    outlines[name] = outline
-        broken = {name: error for name, error in broken.items() if name not in outlines}
-        return self._select(names, outlines, broken, cache)
-
-    def _select(
-        self,
-        names: Collection[str],
-        outlines: Mapping[str, Outline],
-        broken: Mapping[str, TaskFileError],
-        cache: SourceCache,
-    ) -> Selection:
+        if folders:
+            outlines |= self._outline_folders({*names, *broken} - outlines.keys())
+            broken = {name: error for name, error in broken.items() if name not in outlines}
         for name in names:
             if name not in outlines and name not in broken:
                 raise TaskFileError(_no_such_task(name, [*outlines, *broken], self.taskdir))
-        chosen = [outline for name, outline in outlines.items() if not names or name in names]
+        chosen = {name: each for name, each in outlines.items() if not names or name in names}
+        needs = find_dependencies(outlines.values())
+        upstream = {above for name in chosen for above in _ancestors(name, needs)} - chosen.keys()
         return Selection(
-            outlines=chosen,
-            upstream=find_upstream(chosen, outlines.values()),
+            outlines=list(chosen.values()),
+            upstream=[each for name, each in outlines.items() if name in upstream],
             broken={name: error for name, error in broken.items() if not names or name in names},
             cache=cache,
         )
 
+    def _outline_folders(self, names: Iterable[str]) -> dict[str, Outline]:
+        found = {}
+        for name in names:
+            with suppress(TaskFileError):  # A task can't have this name.
+                outline = outline_without_file(self.root, self.taskdir, name)
+                if outline.layout.folder.is_dir():
+                    found[name] = outline
+        return found
+
 
 def _no_such_task(name: str, known: Sequence[str], taskdir: str) -> str:
-    meant = PurePath(name).stem.removeprefix("task_").lower()  # It may have been given as a file.
+    meant = PurePath(name).stem.removeprefix("task_").lower()  # It may be the name of a file.
     near = [each for each in known if each.lower() == meant] or difflib.get_close_matches(name, known, n=1)
     if near:
         return f"no task {name!r} in {taskdir}; did you mean {near[0]!r}?"
