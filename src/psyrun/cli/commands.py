@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from psyrun import jobs, split, task, workdir
 from psyrun.cli.group import (
     adopt_option,
     cli,
@@ -21,31 +22,32 @@ from psyrun.cli.group import (
     task_names,
     try_each,
 )
+from psyrun.cli.text import count, show_details, show_group, show_kept, show_statuses
 from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE, PsyrunError, worst
+from psyrun.options import RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from psyrun.options import RunOptions
     from psyrun.task import Outline, Project
 
 
 def _read_options(
-    tasks: Sequence[str], *, adopt: bool, force: bool, no_retry: bool, jobs: int | None = None
+    tasks: Sequence[str], *, adopt: bool, force: bool, no_retry: bool, processes: int | None = None
 ) -> RunOptions:
-    from psyrun.options import RunOptions
-
     if adopt and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
     named = frozenset(tasks) if tasks else None
-    return RunOptions(adopt=adopt, force=force, retry=not no_retry, processes=jobs, named=named)
+    return RunOptions(adopt=adopt, force=force, retry=not no_retry, processes=processes, named=named)
 
 
 @cli.command()
 @task_names
 @adopt_option
 @force_option
-@click.option("-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes on this machine.")
+@click.option(
+    "-j", "--jobs", "processes", type=click.IntRange(min=1), metavar="N", help="Processes on this machine."
+)
 @no_retry_option
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before rows of 10 minutes or more are repeated.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the jobs of a batch system.")
@@ -146,18 +148,14 @@ def status(
       psy status --json
     """
     from psyrun.cli.status import as_json, list_details, read_status
-    from psyrun.cli.text import show_details, show_kept, show_statuses
-    from psyrun.jobs import QueueCache
-    from psyrun.split import count_adopted
-    from psyrun.workdir import read_plan
 
     selection = project.select(tasks)
-    queues = QueueCache(selection.outlines)
+    queues = jobs.QueueCache(selection.outlines)
 
     def print_details(outline: Outline) -> None:
         lines = show_details(list_details(outline, queues), None if everything else 100)
-        plan = read_plan(outline.layout)
-        lines += [] if plan is None else show_kept(*count_adopted(outline.layout, plan))
+        plan = workdir.read_plan(outline.layout)
+        lines += [] if plan is None else show_kept(*split.count_adopted(outline.layout, plan))
         if lines:
             click.echo("\n".join([f"\n{outline.name}:", *lines]))
 
@@ -188,12 +186,10 @@ def errors(project: Project, tasks: Sequence[str]) -> int:
       psy errors fig1
     """
     from psyrun.cli.status import group_failures, list_details
-    from psyrun.cli.text import show_group
-    from psyrun.jobs import QueueCache
 
     selection = project.select(tasks)
     report_errors(selection.broken.values())
-    queues = QueueCache(selection.outlines)
+    queues = jobs.QueueCache(selection.outlines)
 
     def find_lines(outline: Outline) -> Iterator[str]:
         groups = group_failures(list_details(outline, queues))
@@ -223,7 +219,6 @@ def merge(project: Project, folder: Path, filename: Path, force: bool) -> int:
     Example:
       psy merge psy-work/fig1/out partial-result.pkl
     """
-    from psyrun.cli.text import count
     from psyrun.merge import merge_partial
 
     if filename.exists() and not force:
@@ -267,13 +262,11 @@ def clean(project: Project, tasks: Sequence[str], everything: bool, stale: bool,
       psy clean --stale        only rows of older code, or that left the space
     """
     from psyrun.cli.clean import find_files, remove_files, remove_old_temporaries
-    from psyrun.cli.text import count
-    from psyrun.jobs import QueueCache
 
     if not (tasks or everything or stale):
         raise click.UsageError("name the tasks to clean, or use --all")
     selection = project.select(tasks, folders=True)
-    queues = QueueCache(selection.outlines)
+    queues = jobs.QueueCache(selection.outlines)
     ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
 
     def remove(outline: Outline) -> Iterator[str]:
@@ -305,17 +298,16 @@ def kill(project: Project, tasks: Sequence[str], everything: bool) -> int:
     Example:
       psy kill fig1
     """
-    from psyrun.cli.text import count
-    from psyrun.jobs import QueueCache, cancel_jobs
-
     if not tasks and not everything:
         raise click.UsageError("name the tasks whose jobs to cancel, or use --all")
     selection = project.select(tasks, folders=True)
-    queues = QueueCache(selection.outlines)
+    queues = jobs.QueueCache(selection.outlines)
 
     def cancel(outline: Outline) -> Iterator[str]:
-        jobs = cancel_jobs(outline, queues)
-        yield f"{count(jobs, 'job')} cancelled; what is finished is kept" if jobs else "nothing is in flight"
+        ended = jobs.cancel_jobs(outline, queues)
+        yield (
+            f"{count(ended, 'job')} cancelled; what is finished is kept" if ended else "nothing is in flight"
+        )
 
     return run_each(selection, cancel)
 
@@ -333,14 +325,12 @@ def new_task(project: Project, name: str, scheduler: str) -> int:
     Example:
       psy new-task fig1
     """
-    from psyrun.task import check_name, write_template
-
     path = Path(project.taskdir) / f"task_{name}.py"
-    check_name(str(path), name)
+    task.check_name(str(path), name)
     if path.exists():
         raise click.UsageError(f"{path} exists; choose another name, or remove it first")
     try:
-        text = write_template(name, scheduler)
+        text = task.write_template(name, scheduler)
     except LookupError as error:
         raise click.UsageError(str(error)) from error
     path.parent.mkdir(parents=True, exist_ok=True)

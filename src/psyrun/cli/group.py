@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from psyrun import __version__
+from psyrun import __version__, task
 from psyrun.errors import PsyrunError, exit_code, explain, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-    from psyrun.task import Outline, Project, Selection
+    from psyrun.task import Outline, Selection
 
 
 Item = TypeVar("Item")
@@ -49,11 +49,11 @@ def try_each(items: Iterable[Item], act: Callable[[Item], Value]) -> tuple[list[
     return values, errors
 
 
-def print_lines(task: str, lines: Iterable[str]) -> int:
-    """Print lines about a task; return their number."""
+def print_lines(name: str, lines: Iterable[str]) -> int:
+    """Print ``name: line`` for each line; return their number."""
     number = 0
     for line in lines:
-        click.echo(f"{task}: {line}")
+        click.echo(f"{name}: {line}")
         number += 1
     return number
 
@@ -68,10 +68,8 @@ def run_each(selection: Selection, find_lines: Callable[[Outline], Iterable[str]
 
 
 def _complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    from psyrun.task import find_names
-
     try:
-        names = find_names(Path.cwd(), context.find_root().params.get("taskdir") or "psy-tasks")
+        names = task.find_names(Path.cwd(), context.find_root().params.get("taskdir") or "psy-tasks")
     except Exception:
         return []
     return [name for name in names if name.startswith(incomplete)]
@@ -90,16 +88,10 @@ force_option = click.option(
 no_retry_option = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
 
 
-def _open_project(taskdir: str) -> Project:
-    from psyrun.task import Project
-
-    return Project(Path.cwd(), taskdir)
-
-
 def _take_taskdir(context: click.Context, parameter: click.Parameter, taskdir: str | None) -> None:
     if taskdir is not None:
         context.find_root().params["taskdir"] = taskdir  # for completion
-        context.obj = _open_project(taskdir)
+        context.obj = task.Project(Path.cwd(), taskdir)
 
 
 class _Command(click.Command):
@@ -150,4 +142,4 @@ def cli(context: click.Context, taskdir: str) -> None:
       psy status -v         how far they are, and what is missing or failed
       psy errors            why rows failed
     """
-    context.obj = _open_project(taskdir)
+    context.obj = task.Project(Path.cwd(), taskdir)

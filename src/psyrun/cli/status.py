@@ -14,14 +14,7 @@ from psyrun.scheduler import JobState
 from psyrun.source import loaded, read_zip
 from psyrun.split import compute_digests
 from psyrun.task import open_task
-from psyrun.workdir import (
-    is_current,
-    list_journals,
-    read_inputs,
-    read_plan,
-    read_progress,
-    read_records,
-)
+from psyrun.workdir import is_current, list_journals, read_inputs, read_plan, read_progress, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
