@@ -527,6 +527,16 @@ def test_arrays_that_others_wrote_are_read_and_grow(file):
     assert same(loaded["ragged"][1], [1, 1, None])
 
 
+def test_columns_that_another_program_copied_are_read_and_grow(file):
+    path = file(H5Store())
+    with tables.open_file(str(path), "w") as h5:
+        for name, kind, stored in [("s", "text", [b"a", b"\xff"]), ("x", "number", [1, 2])]:
+            h5.create_array("/psyrun", name, np.array(stored), createparents=True).attrs.psyrun_kind = kind
+    assert H5Store().load(path)["s"].tolist() == ["a", None]
+    H5Store().append(path, {"s": ["b"], "x": [3]})
+    assert H5Store().load(path)["s"].tolist() == ["a", None, "b"]
+
+
 def test_integers_of_a_node_become_wider_only_where_they_fit(file):
     store = H5Store()
     for first, second in [

@@ -133,14 +133,13 @@ def extend_node(node: Any, values: Sequence[Any] | NDArray[Any], column: Column)
 
 
 def is_growing(node: Any) -> bool:
-    """Whether rows can be appended to a node: to those that `create_node` made."""
-    return "psyrun_kind" in node.attrs and hasattr(node, "append")
+    """Whether rows can be appended to a node: to one that `create_node` made."""
+    return _kind(node) != "" and type(node).__name__ == "EArray"
 
 
 def describe_node(node: Any) -> Column:
-    """Describe a growing node from its attributes, without its values."""
-    attributes = node.attrs
-    kind = str(attributes.psyrun_kind)
+    """Describe a node that `create_node` made from its attributes, without its values."""
+    attributes, kind = node.attrs, _kind(node)
     shape = tuple(map(int, attributes.psyrun_shape if "psyrun_shape" in attributes else node.shape[1:]))
     empty = kind == "missing" and shape == ()
     plain = np.dtype(object) if kind in STRINGS or kind == "missing" else node.dtype
@@ -176,40 +175,39 @@ def read_blocks(group: Any) -> Iterator[dict[str, Any]]:
     for start in range(0, max(rows, 1), step):
         stop = min(start + step, rows)
         yield {
-            name: [None] * (stop - start) if _is_untyped(node) else read_node(node, start, stop)
+            name: [None] * (stop - start) if _kind(node) == "missing" else read_node(node, start, stop)
             for name, node in nodes.items()
         }
-
-
-def _is_untyped(node: Any) -> bool:
-    return getattr(node.attrs, "psyrun_kind", "") == "missing"
 
 
 def _row_size(node: Any) -> int:
     return max(1, int(node.atom.size * math.prod(node.shape[1:])))
 
 
+def _kind(node: Any) -> str:
+    return str(getattr(node.attrs, "psyrun_kind", ""))
+
+
 def read_node(node: Any, start: int, stop: int) -> NDArray[Any]:
     """Read rows of a node (n, ...); those beyond its end are missing."""
-    kind = ""
-    if is_growing(node):
-        kind, last, step = (
-            str(node.attrs.psyrun_kind),
-            min(stop, len(node)),
-            max(1, _BLOCK // _row_size(node)),
-        )
-        firsts = range(start, max(last, start + 1), step)
-        blocks = [_decode(node, node[first : min(first + step, last)]) for first in firsts]
-        array = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
-    else:
-        values = node.read()
-        array = build(values, describe(values)) if isinstance(values, list) else np.atleast_1d(values)
-        array = array[start:stop]
+    array = _read_typed(node, start, min(stop, len(node))) if _kind(node) else _read_plain(node)[start:stop]
     lacking = stop - start - len(array)
     if lacking:  # An append was interrupted, or psyrun did not write the arrays.
         column = join(describe(array), Column(holes=True))
         array = np.concatenate([build(array, column), build([None] * lacking, column)])
-    return encoding.compact(array, STRINGS[kind]) if kind in STRINGS else array
+    return encoding.compact(array, STRINGS[_kind(node)]) if _kind(node) in STRINGS else array
+
+
+def _read_plain(node: Any) -> NDArray[Any]:
+    values = node.read()
+    return build(values, describe(values)) if isinstance(values, list) else np.atleast_1d(values)
+
+
+def _read_typed(node: Any, start: int, stop: int) -> NDArray[Any]:
+    step = max(1, _BLOCK // _row_size(node))
+    firsts = range(start, max(stop, start + 1), step)
+    blocks = [_decode(node, node[first : min(first + step, stop)]) for first in firsts]
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
 def _decode(node: Any, stored: NDArray[Any]) -> NDArray[Any]:
@@ -223,7 +221,6 @@ def _decode(node: Any, stored: NDArray[Any]) -> NDArray[Any]:
         return stored.astype(column.dtype, copy=False)
     strings = encoding.decode(stored.ravel().tolist())
     array = np.empty(stored.size, dtype=object)
-    array[:] = (
-        strings if column.kind == "text" else [s if s is None else s.encode("latin-1") for s in strings]
-    )
+    is_text = column.kind == "text"
+    array[:] = strings if is_text else [s if s is None else s.encode("latin-1") for s in strings]
     return array.reshape(stored.shape)
