@@ -1,4 +1,4 @@
-"""What code changes besides the names that it binds, as far as its text tells."""
+"""Effects of code besides binding names, and aliases, as its text shows them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _CONTAINER_METHODS = frozenset({
     "append", "extend", "add", "insert", "update", "remove", "discard", "pop", "popitem", "clear", "sort",
     "reverse", "setdefault", "appendleft", "extendleft", "popleft",
 })
-# What these return may be, or hold, the very object that they were asked about.
+# Methods that may return their object, or parts of it.
 _PASSING_METHODS = frozenset({"asarray", "get", "items", "ravel", "reshape", "setdefault", "values", "view"})
-# Their functions change nothing, unless the name says so: `set_printoptions`, `seed`.
-_CALM_MODULES = frozenset({
+# Modules whose functions are pure, unless the name says otherwise: `set_printoptions`, `seed`.
+_PURE_MODULES = frozenset({
     "collections", "copy", "dataclasses", "decimal", "fractions", "functools", "itertools", "math", "numpy",
     "operator", "pandas", "pathlib", "psyrun", "scipy", "statistics",
 })
@@ -39,7 +39,7 @@ _IMMUTABLE = (
     ast.FormattedValue,
     ast.expr_context,
 )
-_SET = re.compile(r"(?:^|_)(?:set|seed)|seed$")
+_SETTER = re.compile(r"(?:^|_)(?:set|seed)|seed$")
 
 _Manner: TypeAlias = Literal["called", "changed", "updated"]
 
@@ -51,12 +51,12 @@ class Change:
     Attributes
     ----------
     root
-        The name at its root; None where it has none, so that nobody knows what changes.
+        The name at its root; None if it has none, so that the object is unknown.
     how
-        ``called``: the root itself is called. ``changed``: the object at the root changes, whatever it is.
-        ``updated``: it changes if it is a variable of the file; a module or function does not.
+        ``called``: the root itself is called. ``changed``: the object at the root changes. ``updated``: the
+        object changes if it is a variable of the file, not if it is a module or function.
     arguments
-        Names passed along, which may change too.
+        Names in the arguments; their objects may change too.
     """
 
     root: str | None
@@ -65,12 +65,12 @@ class Change:
 
 
 def changes_of(own: Iterable[ast.AST], variables: Collection[str]) -> Iterator[Change]:
-    """Give the changes that nodes of one scope make."""
+    """Yield the changes that nodes of one scope make."""
     for node in own:
         match node:
             case ast.Expr(value=ast.Call() as call):
                 yield from _bare_call(call, variables)
-            case ast.Expr(value=value) if any(_is_deed(part) for part in ast.walk(value)):
+            case ast.Expr(value=value) if any(_may_mutate(part) for part in ast.walk(value)):
                 yield Change(root=None, how="changed")
             case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
                 yield Change(root=root_of(node), how="changed")
@@ -83,7 +83,7 @@ def changes_of(own: Iterable[ast.AST], variables: Collection[str]) -> Iterator[C
 
 
 def _bare_call(call: ast.Call, variables: Collection[str]) -> Iterator[Change]:
-    if not _is_deed(call):
+    if not _may_mutate(call):
         return
     values = [*call.args, *(keyword.value for keyword in call.keywords)]
     passed = frozenset(name for value in values for name in _aliases_of(value, variables))
@@ -96,8 +96,8 @@ def _bare_call(call: ast.Call, variables: Collection[str]) -> Iterator[Change]:
             yield Change(root=root_of(call), how="changed", arguments=passed)
 
 
-def _is_deed(node: ast.AST) -> bool:
-    """Tell a call that may change something from a message to the user."""
+def _may_mutate(node: ast.AST) -> bool:
+    """Tell whether a node is a call or await that may change something; messages to the user do not."""
     match node:
         case ast.Call(func=ast.Name(id=name)):
             return name not in _MESSAGES
@@ -106,15 +106,15 @@ def _is_deed(node: ast.AST) -> bool:
     return isinstance(node, ast.Call | ast.Await)
 
 
-def is_calm(function: ast.expr, module: str) -> bool:
-    """Tell whether a function of an imported module only returns something, by what is known of modules."""
+def is_pure(function: ast.expr, module: str) -> bool:
+    """Tell whether a function of an imported module has no effects, by a list of modules."""
     words = [part.attr for part in ast.walk(function) if isinstance(part, ast.Attribute)]
     words += [part.id for part in ast.walk(function) if isinstance(part, ast.Name)]
-    return module.partition(".")[0] in _CALM_MODULES and not any(_SET.search(word) for word in words)
+    return module.partition(".")[0] in _PURE_MODULES and not any(_SETTER.search(word) for word in words)
 
 
 def root_of(node: ast.AST) -> str | None:
-    """Name the variable at the root of an expression: `xs` in ``xs[0].f(1).y``.
+    """Return the variable at the root of an expression: `xs` in ``xs[0].f(1).y``.
 
     Examples
     --------
@@ -140,7 +140,7 @@ def alias_map(own: Iterable[ast.AST], variables: Collection[str]) -> dict[str, s
     """Map the names that nodes of a scope bind to the names whose objects they may share.
 
     An assignment shares through names, attributes, items, displays and conditions, not through calls: `f(xs)`
-    may well be new. A loop and a `with` share through calls too: ``zip(xs, ys)`` gives elements of `xs`.
+    is taken for a new object. Loops and `with` share through calls too: ``zip(xs, ys)`` has elements of `xs`.
     """
     shared: dict[str, set[str]] = {}
     for node in own:
@@ -153,7 +153,7 @@ def alias_map(own: Iterable[ast.AST], variables: Collection[str]) -> dict[str, s
 
 
 def _bindings(node: ast.AST) -> Iterator[tuple[ast.AST, ast.expr, bool]]:
-    """Give target, value, and whether the target may be an element of what calls in the value are passed."""
+    """Yield target, value, and whether the target may be an element of arguments of calls in the value."""
     match node:
         case ast.Assign(targets=targets, value=value):
             yield from ((target, value, False) for target in targets)
@@ -178,7 +178,7 @@ def _bound_here(part: ast.AST) -> str | None:
 
 
 def _aliases_of(value: ast.expr, variables: Collection[str], *, through_calls: bool = False) -> Iterator[str]:
-    """Give the names whose objects, or parts of them, an expression may be or hold."""
+    """Yield the names whose objects, or parts of them, an expression may be or contain."""
     stack: list[ast.AST] = [value]
     while stack:
         node = stack.pop()
@@ -210,7 +210,7 @@ def _passes(call: ast.Call) -> bool:
 
 
 def close_over(names: Iterable[str], shared: Mapping[str, Iterable[str]]) -> set[str]:
-    """Add to names those that they may be an alias of, and so on."""
+    """Return names and those whose objects they may share, transitively."""
     found: set[str] = set()
     todo = set(names)
     while todo:
@@ -220,7 +220,7 @@ def close_over(names: Iterable[str], shared: Mapping[str, Iterable[str]]) -> set
 
 
 def constants_of(own: Iterable[ast.AST]) -> set[str]:
-    """Name the variables of a scope that are only ever bound to numbers, strings and tuples of them."""
+    """Return the variables of a scope that are bound to numbers, strings and tuples of them only."""
     stored: dict[str, list[ast.AST]] = {}
     plain: set[int] = set()
     for node in own:

@@ -1,4 +1,4 @@
-"""What a task file does to `sys.path`, read off its text: ``sys.path.insert(0, "../lib")`` and its like."""
+"""Edits of `sys.path` in the text of a task file, such as ``sys.path.insert(0, "../lib")``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Stands for the task folder; deep, so that ".." does not leave it.
 _FOLDER = "/psyrun" + "/folder" * 20
 # fmt: off
-_HARMLESS = frozenset({
+_PATH_NAMES = frozenset({
     "path", "join", "dirname", "abspath", "realpath", "normpath", "getcwd", "pardir", "curdir",
     "Path", "cwd", "parent", "parents", "resolve", "absolute", "joinpath", "as_posix",
 })
@@ -27,13 +27,13 @@ _HARMLESS = frozenset({
 def path_edits(statements: Iterable[ast.stmt]) -> list[tuple[int | None, str]]:
     """List the folders that top-level statements add to `sys.path`.
 
-    Only literals are understood, and what ``os.path`` and ``pathlib`` make of them, of ``__file__`` and of
-    the working directory, which is the task folder.
+    Only literals, ``__file__``, the working directory (the task folder), and functions of ``os.path`` and
+    ``pathlib`` of these are understood.
 
     Returns
     -------
     list of (int or None, str)
-        Where each is inserted (None: at the end), and the folder: absolute, or relative to the task folder.
+        Index (None: at the end) and folder, absolute or relative to the task folder.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def path_edits(statements: Iterable[ast.stmt]) -> list[tuple[int | None, str]]:
 
 
 def apply_edits(path: list[str], edits: Iterable[tuple[int | None, str]], folder: str) -> list[str]:
-    """Give a search path with folders added as `path_edits` lists them."""
+    """Return a search path with the folders that `path_edits` lists."""
     edited = list(path)
     for index, addition in edits:
         edited.insert(len(edited) if index is None else index, os.path.normpath(Path(folder, addition)))
@@ -62,7 +62,7 @@ def apply_edits(path: list[str], edits: Iterable[tuple[int | None, str]], folder
 
 
 def _additions(node: ast.AST) -> Iterator[tuple[int | None, ast.expr]]:
-    """Give the folders that a node adds to `sys.path`, each with its place."""
+    """Yield the folders that a node adds to `sys.path`, each with its index."""
     match node:
         case ast.Call(
             func=ast.Attribute(value=ast.Attribute(value=ast.Name(id="sys"), attr="path"), attr=method),
@@ -83,7 +83,7 @@ def _additions(node: ast.AST) -> Iterator[tuple[int | None, ast.expr]]:
 
 
 def _evaluate(node: ast.expr, names: Mapping[str, Any]) -> Any:
-    """Work out an expression of literals and harmless functions; None where it is not one."""
+    """Return the value of an expression of literals and path functions; None for other expressions."""
     try:
         return _value_of(node, names)
     except Exception:
@@ -96,7 +96,7 @@ def _value_of(node: ast.expr, names: Mapping[str, Any]) -> Any:
             return value
         case ast.Name(id=name):
             return names[name]
-        case ast.Attribute(value=inside, attr=name) if name in _HARMLESS:
+        case ast.Attribute(value=inside, attr=name) if name in _PATH_NAMES:
             return getattr(_value_of(inside, names), name)
         case ast.Call(func=function, args=args, keywords=[]):
             return _value_of(function, names)(*[_value_of(each, names) for each in args])

@@ -1,19 +1,21 @@
-"""Which top-level statements of a task file the values of `execute`, or its space, depend on.
+"""Slices of a task file: the top-level statements that values of `execute`, or the space, depend on.
 
-Two backward slices by name. A statement is in a slice when it binds or changes a name that the slice reaches;
-what it reads is reached then. A compound statement is one unit: it binds everything bound inside and reads
-everything read inside. What a statement changes, beyond what it binds, is decided by a few rules:
+Two backward slices by name. A statement is in a slice if it binds or changes a name that the slice reaches;
+the slice then reaches the names that the statement reads. A compound statement is one unit: it binds
+everything bound inside and reads everything read inside. A few rules tell what a statement changes beyond the
+names that it binds:
 
 - A bare call, an assignment to an attribute or item, ``del x[...]`` and ``x += ...`` change the variable at
   their root and those that it is an alias of (`a = xs`). A bare call also changes the variables among its
   arguments, except where it is a method of containers.
-- Where the root is a module, function or class, nobody can say what changes: it is in both slices. So is a
-  statement that binds what nobody reads from a call that may have an effect (`_ = torch.manual_seed(0)`).
+- If the root is a module, function or class, the change is unknown: the statement is in both slices. So is a
+  statement that binds a name which no statement reads to a call with possible side effects
+  (`_ = torch.manual_seed(0)`).
 - A statement that may call a function of the file changes the variables that the function changes.
 - ``print``, ``assert``, messages of loggers and ``if __name__ == "__main__"`` change nothing.
 
-Children execute the `code` slice and nothing else: one that is too small fails with a NameError, and no value
-depends on a statement that the digest leaves out. A class that the space reaches and a function that it names
+Children execute the `code` slice only, so that no value depends on a statement that the digest leaves out; a
+slice that is too small fails with a NameError. A class that the space reaches and a function that it names
 without calling it are in `code` too, since a parameter may be one, pickled by reference.
 """
 
@@ -23,7 +25,7 @@ import ast
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psyrun.source.effects import Change, alias_map, changes_of, close_over, constants_of, is_calm, root_of
+from psyrun.source.effects import Change, alias_map, changes_of, close_over, constants_of, is_pure, root_of
 from psyrun.source.syntax import Kind, Scope, bound_names, is_text, scopes_of
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Slices:
     code, space
         Indices of the statements in each slice.
     bound
-        For each statement, the names that it binds, imports excepted.
+        For each statement, the names that it binds other than by an import.
     """
 
     code: frozenset[int]
@@ -85,7 +87,7 @@ def slice_statements(body: Sequence[ast.stmt]) -> Slices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Statement:
-    """A top-level statement; `named` are those of its `reads` that it does not only call."""
+    """A top-level statement; `named` are the names in `reads` that it does more with than call."""
 
     node: ast.stmt
     scopes: list[Scope]
@@ -138,7 +140,7 @@ def _is_main_block(node: ast.stmt) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Names:
-    """What the names of the file mean; `shared` maps them to what they may be an alias of."""
+    """Names of the file by kind; `shared` maps them to names whose objects they may share."""
 
     variables: frozenset[str]
     functions: frozenset[str]
@@ -166,7 +168,7 @@ def _collect_names(statements: Sequence[_Statement]) -> _Names:
 
 
 def _made_classes(own: Iterable[ast.AST]) -> Iterator[str]:
-    """Name what ``Point = namedtuple(...)`` and its like bind."""
+    """Yield names bound like ``Point = namedtuple(...)``."""
     for node in own:
         match node:
             case ast.Assign(
@@ -177,7 +179,7 @@ def _made_classes(own: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _origins(own: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
-    """Give imported names, each with the module that it comes from."""
+    """Yield imported names, each with its module."""
     for node in own:
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = node.module or "" if isinstance(node, ast.ImportFrom) else None
@@ -186,7 +188,7 @@ def _origins(own: Iterable[ast.AST]) -> Iterator[tuple[str, str]]:
 
 
 def _needs_whole(statements: Iterable[_Statement], names: _Names) -> bool:
-    """Tell whether names are read or bound in ways that the text does not show."""
+    """Tell whether names may be read or bound in ways that the text does not show."""
     known = names.variables | names.functions | names.classes | set(names.origins)
     return any(
         ({"exec", "eval", "globals"} - known) & statement.reads or any(map(_shows_namespace, statement.now))
@@ -204,7 +206,7 @@ def _shows_namespace(node: ast.AST) -> bool:
 
 
 def _possible_values(statements: Sequence[_Statement], space: Iterable[int], names: _Names) -> set[str]:
-    """Name the classes and functions of the file that the space may hold."""
+    """Return the classes and functions of the file that may be values of the space."""
     kept = [statements[index] for index in space]
     classes = {name for statement in kept for name in statement.reads & names.classes}
     return classes | {name for statement in kept for name in statement.named & names.functions}
@@ -214,7 +216,7 @@ def _possible_values(statements: Sequence[_Statement], space: Iterable[int], nam
 
 
 def _changed_later(statement: _Statement, names: _Names) -> set[str]:
-    """Name the variables of the file that the functions of a statement change when called."""
+    """Return the variables of the file that functions of a statement change when called."""
     found: set[str] = set()
     for scope in statement.later:
         visible = names.variables | scope.hidden
@@ -227,8 +229,8 @@ def _changed_later(statement: _Statement, names: _Names) -> set[str]:
     return found & names.variables
 
 
-def _stirs(statement: _Statement, names: _Names) -> bool:
-    """Tell whether the functions of a statement may change something outside of the file."""
+def _has_side_effects(statement: _Statement, names: _Names) -> bool:
+    """Tell whether functions of a statement may change something outside of the file."""
     inside = names.functions | names.classes | names.variables
     return any(
         change.root not in inside and (change.how == "called" or change.root not in scope.hidden)
@@ -239,25 +241,25 @@ def _stirs(statement: _Statement, names: _Names) -> bool:
 
 
 def _spread(own: Mapping[str, set[str]], reads: Mapping[str, frozenset[str]]) -> dict[str, set[str]]:
-    """Add to what each definition does itself what those do that it reads, and so on."""
+    """Add to the effects of each definition those of the definitions that it reads, transitively."""
     return {name: set().union(*(own[n] for n in close_over([name], reads) if n in own)) for name in own}
 
 
 def _effects(statements: Sequence[_Statement], names: _Names) -> tuple[dict[str, set[str]], set[str]]:
-    """Map functions of the file to the variables they change, and name those that may change other things."""
+    """Return the variables that each function of the file changes, and the functions with other effects."""
     changed: dict[str, set[str]] = {}
-    stirs: dict[str, set[str]] = {}
+    outside: dict[str, set[str]] = {}
     reads: dict[str, frozenset[str]] = {}
     for statement in statements:
         for name in statement.names if statement.later else ():
             changed.setdefault(name, set()).update(_changed_later(statement, names))
-            stirs.setdefault(name, set()).update({name} if _stirs(statement, names) else ())
+            outside.setdefault(name, set()).update({name} if _has_side_effects(statement, names) else ())
             reads[name] = reads.get(name, frozenset()) | statement.reads
-    return _spread(changed, reads), {name for name, found in _spread(stirs, reads).items() if found}
+    return _spread(changed, reads), {name for name, found in _spread(outside, reads).items() if found}
 
 
 def _changed_now(statement: _Statement, names: _Names, effects: Mapping[str, set[str]]) -> set[str]:
-    """Name the variables that a statement changes when it runs, through functions and aliases too."""
+    """Return the variables that a statement changes when it runs, through functions and aliases too."""
     roots: set[str] = set()
     for change in changes_of(statement.now, names.variables):
         roots |= change.arguments - names.constants
@@ -270,15 +272,15 @@ def _changed_now(statement: _Statement, names: _Names, effects: Mapping[str, set
     return close_over(roots, names.shared) & names.variables
 
 
-def _is_everywhere(statement: _Statement, names: _Names) -> bool:
-    """Tell whether a statement imports, or changes something that is no variable of the file."""
+def _is_in_both(statement: _Statement, names: _Names) -> bool:
+    """Tell whether a statement imports, or changes an object that is not a variable of the file."""
     if any(_is_import(node) for node in statement.scopes[0].own):
         return True
-    return any(_reaches_out(change, names) for change in changes_of(statement.now, names.variables))
+    return any(_mutates_outside(change, names) for change in changes_of(statement.now, names.variables))
 
 
 def _is_import(node: ast.AST) -> bool:
-    """Tell an import that may do more than bind names; those of psyrun itself do not."""
+    """Tell whether a node is an import that may do more than bind names; imports of psyrun do not."""
     match node:
         case ast.ImportFrom(module=str(module), level=0):
             return module.partition(".")[0] != "psyrun"
@@ -287,7 +289,7 @@ def _is_import(node: ast.AST) -> bool:
     return isinstance(node, ast.ImportFrom)
 
 
-def _reaches_out(change: Change, names: _Names) -> bool:
+def _mutates_outside(change: Change, names: _Names) -> bool:
     if change.how == "updated":
         return False
     if change.root is None or change.how == "called":
@@ -296,12 +298,12 @@ def _reaches_out(change: Change, names: _Names) -> bool:
 
 
 def _is_for_effect(
-    statement: _Statement, names: _Names, read: Collection[str], stirring: Collection[str]
+    statement: _Statement, names: _Names, read: Collection[str], impure: Collection[str]
 ) -> bool:
-    """Tell whether a statement binds what nobody reads, so that it stands there for what it calls."""
+    """Tell whether a statement binds names that are not read to a call with possible side effects."""
     if not statement.names or any(name in read for name in statement.names):
         return False
-    hushed = any(name.startswith("_") for name in statement.names)
+    discarded = any(name.startswith("_") for name in statement.names)
     if isinstance(statement.node, _DEFINITIONS):
         called = statement.node.decorator_list
     else:
@@ -309,14 +311,14 @@ def _is_for_effect(
     for function in called:
         root = root_of(function) or ""
         module = names.origins.get(root)
-        if root in stirring or (module is not None and (hushed or not is_calm(function, module))):
+        if root in impure or (module is not None and (discarded or not is_pure(function, module))):
             return True
     return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Slicer:
-    """For each statement the names that it belongs to; `always` are those that belong to everything."""
+    """Name -> indices of statements that bind or change it; `always` has the statements of both slices."""
 
     statements: Sequence[_Statement]
     owners: Mapping[str, Sequence[int]]
@@ -324,22 +326,22 @@ class _Slicer:
 
     @classmethod
     def prepare(cls, statements: Sequence[_Statement], names: _Names) -> _Slicer:
-        """Work out what each statement binds and changes."""
-        effects, stirring = _effects(statements, names)
+        """Find the names that each statement binds or changes."""
+        effects, impure = _effects(statements, names)
         read = {name for statement in statements for name in statement.reads} | SETTING_NAMES
         owners: dict[str, list[int]] = {}
         always = set()
         for index, statement in enumerate(statements):
             if statement.never_runs:
                 continue
-            if _is_everywhere(statement, names) or _is_for_effect(statement, names, read, stirring):
+            if _is_in_both(statement, names) or _is_for_effect(statement, names, read, impure):
                 always.add(index)
             for name in statement.names | _changed_now(statement, names, effects):
                 owners.setdefault(name, []).append(index)
         return cls(statements=statements, owners=owners, always=frozenset(always))
 
     def reach(self, roots: Iterable[str]) -> frozenset[int]:
-        """Slice backwards from names."""
+        """Return the indices of statements in the slice of some names."""
         kept = set(self.always)
         reached: set[str] = set()
         todo = set(roots).union(*(self.statements[index].reads for index in kept))

@@ -1,4 +1,4 @@
-"""Signatures: whether `execute` and `setup` take what they will be called with, told before anything runs."""
+"""Signatures of `execute` and `setup`, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def check_execute(path: str, execute: Callable[..., Any], names: Sequence[str], *, more: bool) -> None:
-    """Refuse parameters that `execute` does not take by name, and such that nobody gives it.
+    """Refuse an `execute` that can't be called with these parameters by name.
 
     Parameters
     ----------
@@ -27,32 +27,29 @@ def check_execute(path: str, execute: Callable[..., Any], names: Sequence[str], 
     names
         The parameters of the space.
     more
-        Whether it is given others by `setup`, which nobody knows yet.
+        Whether `setup` adds others, which are not known yet.
 
     Raises
     ------
     TaskFileError
-        If it can't be called so, or calling it does not run it.
+        If it can't be called so, or if a call returns a coroutine or a generator.
     """
-    _check_plain(path, "execute", execute)
-    signature = _signature(execute)
+    signature = _signature(path, "execute", execute)
     if signature is None:
         return
     parameters = signature.parameters.values()
     by_name = {each.name for each in parameters if each.kind in _NAMED}
-    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
-    surplus = [name for name in names if name not in by_name and not takes_any]
-    if surplus:
-        raise TaskFileError(
-            f"{path}: execute{_show(signature)} does not take {surplus} by name, which pspace has;"
-            " add them, or take **others"
-        )
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
     required = {each.name for each in parameters if each.default is each.empty and each.kind not in _ANY}
-    unnamed = sorted(required - by_name)
-    if unnamed:
+    does_not_take = f"{path}: execute{_show(signature)} does not take"
+    surplus = [name for name in names if name not in by_name]
+    if surplus and not takes_any:
         raise TaskFileError(
-            f"{path}: execute{_show(signature)} does not take {unnamed} by name, as it is called;"
-            " remove the / from its parameters"
+            f"{does_not_take} {surplus} by name, which pspace has; add them, or take **others"
+        )
+    if unnamed := sorted(required - by_name):
+        raise TaskFileError(
+            f"{does_not_take} {unnamed} by name, as it is called; remove the / from its parameters"
         )
     needed = sorted(required - set(names))
     if needed and not more:
@@ -63,18 +60,18 @@ def check_execute(path: str, execute: Callable[..., Any], names: Sequence[str], 
 
 
 def check_setup(path: str, setup: Callable[[int], Any]) -> None:
-    """Refuse a `setup` that does not take the number of a process.
+    """Refuse a `setup` that can't be called with the number of a process.
 
     Raises
     ------
     TaskFileError
-        If it can't be called so, or calling it does not run it.
+        If it can't be called so, or if a call returns a coroutine or a generator.
     """
-    _check_plain(path, "setup", setup)
-    signature = _signature(setup)
+    signature = _signature(path, "setup", setup)
+    if signature is None:
+        return
     try:
-        if signature is not None:
-            signature.bind(0)
+        signature.bind(0)
     except TypeError as error:
         raise TaskFileError(
             f"{path}: setup{_show(signature)} is called with the number of a process, and nothing else:"
@@ -82,24 +79,22 @@ def check_setup(path: str, setup: Callable[[int], Any]) -> None:
         ) from error
 
 
-def _check_plain(path: str, name: str, function: Callable[..., Any]) -> None:
+def _signature(path: str, name: str, function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return the signature of a plain function; None for a builtin that does not have one."""
     kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
     if any(is_kind(function) for is_kind in kinds):
         raise TaskFileError(
             f"{path}: {name} is a coroutine or a generator, which calling it does not run;"
             " write a plain function that returns a dict"
         )
-
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
     try:
         return inspect.signature(function)
-    except (TypeError, ValueError):  # A builtin that does not tell.
+    except (TypeError, ValueError):
         return None
 
 
-def _show(signature: inspect.Signature | None) -> str:
+def _show(signature: inspect.Signature) -> str:
     """Write a signature without annotations and defaults, which may be long."""
-    parameters = () if signature is None else signature.parameters.values()
+    parameters = signature.parameters.values()
     bare = [each.replace(annotation=each.empty, default=each.empty) for each in parameters]
     return str(inspect.Signature(bare))

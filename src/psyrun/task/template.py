@@ -1,4 +1,4 @@
-"""Templates: a new task file that runs as it is, and explains each setting in a line."""
+"""Template of a new task file, which runs as it is and has a line about each setting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def execute(x, repetition):
 
 # Settings. Remove the # to change one; what all tasks share may stand in psy-conf.py, in this folder.
 '''
-# Shown as values that a reader would want to begin with.
+# Values to begin with.
 _EXAMPLES = {
     "file_dep": '["data.csv"]',
     "resultfile": '"results/{name}.npz"',
@@ -67,7 +67,7 @@ def write_template(name: str, scheduler: str) -> str:
     Raises
     ------
     LookupError
-        If nobody provides that scheduler.
+        If there is no such scheduler.
     """
     found = create_scheduler(scheduler)
     default = type(found) is Local
