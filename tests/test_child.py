@@ -14,9 +14,9 @@ from psyrun.source.capture import read_source
 from psyrun.workdir.inputs import encode_inputs
 from psyrun.workdir.journal import read_blocks
 from psyrun.worker.child import command
-from psyrun.worker.pool import Wish, evaluate
+from psyrun.worker.chunks import Work
+from psyrun.worker.pool import StopRequest, evaluate
 from psyrun.worker.process import PoolConfig
-from psyrun.worker.queue import Work
 
 np = pytest.importorskip("numpy")
 
@@ -32,12 +32,12 @@ class Journal:
         self.messages = 0
         path.touch()
 
-    def block(self, tag, rows, data, seconds):
+    def block(self, batch, rows, data, seconds):
         self.messages += 1
         with self.path.open("ab") as file:
             file.write(data)
 
-    def fail(self, tag, row, reason, seconds):
+    def fail(self, batch, row, reason, seconds):
         assert row not in self.deaths
         self.deaths[row] = reason
 
@@ -70,10 +70,10 @@ class Project:
 
     def run(self, *batches, size=1, **settings):
         work = []
-        for tag, columns in enumerate(batches):
+        for batch, columns in enumerate(batches):
             rows = range(len(next(iter(columns.values()))))
-            (self.inputs / f"{tag}.pkl").write_bytes(encode_inputs(header(len(rows)), columns))
-            work.append(Work(tag=tag, rows=rows))
+            (self.inputs / f"{batch}.pkl").write_bytes(encode_inputs(header(len(rows)), columns))
+            work.append(Work(batch=batch, rows=rows))
         journal = Journal(self.root / "journal")
         assert evaluate(work, journal, PoolConfig(argv=self.argv, size=size, **settings))
         journal.read()
@@ -182,15 +182,15 @@ def test_large_results_are_sent_before_they_pile_up(project):
 
 def test_a_child_evaluates_batches_in_any_order(project):
     project = project("def execute(x): return {'y': x}")
-    for tag in range(4):
-        (project.inputs / f"{tag}.pkl").write_bytes(
-            encode_inputs(header(3), {"x": [tag, tag + 10, tag + 20]})
+    for batch in range(4):
+        (project.inputs / f"{batch}.pkl").write_bytes(
+            encode_inputs(header(3), {"x": [batch, batch + 10, batch + 20]})
         )
-    work = [Work(tag=tag, rows=[row]) for row in (2, 0, 1) for tag in range(4)]
+    work = [Work(batch=batch, rows=[row]) for row in (2, 0, 1) for batch in range(4)]
     journal = Journal(project.root / "journal")
     assert evaluate(work, journal, PoolConfig(argv=project.argv, size=1))
     values = [block.columns()["y"] for block in read_blocks(journal.path)]
-    assert values == [[tag + 10 * row] for row in (2, 0, 1) for tag in range(4)]
+    assert values == [[batch + 10 * row] for row in (2, 0, 1) for batch in range(4)]
 
 
 def test_print_reaches_the_log_with_its_mini_batch(project, capfd):
@@ -243,7 +243,9 @@ def test_missing_assignments_are_named(project):
     project = project("def execute(x): return {}")
     with pytest.raises(ExecuteError, match=r"in/7\.pkl"):
         evaluate(
-            [Work(tag=7, rows=[0])], Journal(project.root / "journal"), PoolConfig(argv=project.argv, size=1)
+            [Work(batch=7, rows=[0])],
+            Journal(project.root / "journal"),
+            PoolConfig(argv=project.argv, size=1),
         )
 
 
@@ -349,9 +351,9 @@ def test_stop_keeps_what_was_sent(project):
     (project.inputs / "0.pkl").write_bytes(encode_inputs(header(10_000), {"x": list(range(10_000))}))
     journal = Journal(project.root / "journal")
     began = time.monotonic()
-    crew = PoolConfig(argv=project.argv, size=2)
-    stop = lambda: Wish.STOP if journal.messages > 3 else Wish.GO_ON  # noqa: E731
-    assert not evaluate([Work(tag=0, rows=range(10_000))], journal, crew, stop)
+    config = PoolConfig(argv=project.argv, size=2)
+    stop = lambda: StopRequest.STOP if journal.messages > 3 else StopRequest.NONE  # noqa: E731
+    assert not evaluate([Work(batch=0, rows=range(10_000))], journal, config, stop)
     assert time.monotonic() - began < 10
     journal.read()
     assert 4 <= len(journal.rows) < 10_000

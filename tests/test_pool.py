@@ -18,9 +18,9 @@ import pytest
 
 from psyrun.errors import ExecuteError
 from psyrun.worker import pool
-from psyrun.worker.pool import Wish, evaluate
+from psyrun.worker.chunks import Work
+from psyrun.worker.pool import StopRequest, evaluate
 from psyrun.worker.process import PoolConfig
-from psyrun.worker.queue import Work
 
 CHILD = """
 import ctypes, json, os, signal, subprocess, sys, time
@@ -28,18 +28,18 @@ from pathlib import Path
 from psyrun.worker.protocol import ERROR, connect, serve
 
 acts = json.loads(sys.argv[1])
-line = connect(sys.argv[-6:])
+connection = connect(sys.argv[-6:])
 exec(acts.get("setup", ""))
 
-def answer(order):
+def answer(request):
     rows = []
-    for row in line.walk(order):
+    for row in connection.iter_rows(request):
         exec(acts.get(str(row), acts.get("each", "")))
         rows.append(row)
     exec(acts.get("after", ""))
-    return len(rows), json.dumps([order.tag, line.slot, rows]).encode() + b" " * acts.get("bulk", 0)
+    return len(rows), json.dumps([request.batch, connection.slot, rows]).encode() + b" " * acts.get("bulk", 0)
 
-serve(line, answer)
+serve(connection, answer)
 """
 
 
@@ -53,28 +53,28 @@ class Ledger:
         self.slots = defaultdict(set)
         self.bytes = 0
 
-    def block(self, tag, rows, data, seconds):
+    def block(self, batch, rows, data, seconds):
         assert seconds >= 0
-        said, slot, sent = json.loads(data)
-        assert (said, sent) == (tag, list(rows))
-        self.done += [(tag, row) for row in rows]
+        number, slot, sent = json.loads(data)
+        assert (number, sent) == (batch, list(rows))
+        self.done += [(batch, row) for row in rows]
         self.slots[slot].update(rows)
         self.bytes += len(data)
 
-    def fail(self, tag, row, reason, seconds):
+    def fail(self, batch, row, reason, seconds):
         assert seconds >= 0
-        assert (tag, row) not in self.failed
-        self.failed[tag, row] = reason
+        assert (batch, row) not in self.failed
+        self.failed[batch, row] = reason
         self.reasons[row] = reason
 
-    def check(self, n, tag=0):
+    def check(self, n, batch=0):
         ended = sorted([*self.done, *self.failed])
-        assert ended == [(tag, row) for row in range(n)]
+        assert ended == [(batch, row) for row in range(n)]
 
 
 @pytest.fixture
 def toy(tmp_path):
-    """Return a function that makes a crew of toy children, which do as their acts say."""
+    """Return a function that makes a pool of toy children, which do as their acts say."""
     script = tmp_path / "toy.py"
     script.write_text(CHILD)
 
@@ -111,11 +111,11 @@ def assert_done(toy, act):
 
 
 def stop_when(condition):
-    return lambda: Wish.STOP if condition() else Wish.GO_ON
+    return lambda: StopRequest.STOP if condition() else StopRequest.NONE
 
 
-def rows(n, tag=0):
-    return [Work(tag=tag, rows=range(n))]
+def rows(n, batch=0):
+    return [Work(batch=batch, rows=range(n))]
 
 
 def count_descriptors():
@@ -143,7 +143,7 @@ def read_pids(folder):
 
 def test_every_row_of_every_batch_ends_once(toy):
     ledger = Ledger()
-    work = [Work(tag=7, rows=range(1000)), Work(tag=9, rows=[]), Work(tag=8, rows=[5, 3, 900])]
+    work = [Work(batch=7, rows=range(1000)), Work(batch=9, rows=[]), Work(batch=8, rows=[5, 3, 900])]
     assert evaluate(work, ledger, toy())
     assert sorted(ledger.done) == [*((7, row) for row in range(1000)), (8, 3), (8, 5), (8, 900)]
     assert ledger.failed == {}
@@ -162,7 +162,7 @@ def test_no_more_children_than_rows_are_started(toy, started):
 def test_rows_of_microseconds_travel_in_few_messages(toy):
     blocks = []
     ledger = Ledger()
-    ledger.block = lambda tag, rows, data, seconds: blocks.append(len(rows))
+    ledger.block = lambda batch, rows, data, seconds: blocks.append(len(rows))
     assert evaluate(rows(100_000), ledger, toy())
     assert sum(blocks) == 100_000
     assert len(blocks) < 2000
@@ -171,7 +171,7 @@ def test_rows_of_microseconds_travel_in_few_messages(toy):
 def test_row_numbers_longer_than_a_pipe_arrive(toy):
     ledger = Ledger()
     numbers = list(range(0, 400_000, 2))
-    assert evaluate([Work(tag=0, rows=numbers)], ledger, toy())
+    assert evaluate([Work(batch=0, rows=numbers)], ledger, toy())
     assert sorted(row for _, row in ledger.done) == numbers
 
 
@@ -255,7 +255,7 @@ def test_setup_may_take_longer_than_the_timeout(toy):
     [
         "os.closerange(0, 5000)",
         "os.closerange(0, 5000); time.sleep(3)",
-        "os.write(line._messages, b'not a message of psyrun\\n' * 9)",
+        "os.write(connection._messages, b'not a message of psyrun\\n' * 9)",
     ],
     ids=["closed", "closed and alive", "garbage"],
 )
@@ -329,8 +329,8 @@ def test_many_deaths_in_a_row_cost_a_row_each_and_no_memory(toy, started):
     held = []
     tracemalloc.start()
     try:
-        for tag, n in enumerate((20, 80)):
-            assert evaluate(rows(n, tag), ledger, toy({"each": "os._exit(1)"}))
+        for batch, n in enumerate((20, 80)):
+            assert evaluate(rows(n, batch), ledger, toy({"each": "os._exit(1)"}))
             started.clear()
             held.append(tracemalloc.get_traced_memory()[0])
     finally:
@@ -358,7 +358,7 @@ def test_kills_from_outside_cost_at_most_a_row_each(toy, started, seed):
         return False
 
     acts = {"each": "time.sleep(0.0005)", "bulk": 300_000}
-    assert evaluate(rows(3000), ledger, toy(acts), wish=stop_when(kill_now_and_then))
+    assert evaluate(rows(3000), ledger, toy(acts), stop=stop_when(kill_now_and_then))
     ledger.check(3000)
     assert kills == 12
     assert len(ledger.failed) <= kills
@@ -369,7 +369,7 @@ def test_kills_from_outside_cost_at_most_a_row_each(toy, started, seed):
 
 
 def test_what_a_child_reports_is_raised_at_once(toy, started):
-    acts = {"setup": "line.send(ERROR, b'no such model')"}
+    acts = {"setup": "connection.send(ERROR, b'no such model')"}
     with pytest.raises(ExecuteError, match="no such model"):
         evaluate(rows(10), Ledger(), toy(acts, size=1))
     assert len(started) == 1
@@ -394,15 +394,15 @@ def test_stop_gives_up_what_is_not_finished_within_the_grace(toy):
     began = time.monotonic()
     stop = stop_when(lambda: len(ledger.done) >= 5)
     acts = {str(row): "time.sleep(100)" for row in (20, 30)}
-    assert not evaluate(rows(10_000), ledger, toy(acts, grace=0.2), wish=stop)
+    assert not evaluate(rows(10_000), ledger, toy(acts, grace=0.2), stop=stop)
     assert time.monotonic() - began < 10
     assert 5 <= len(ledger.done) < 10_000
 
 
 def test_stop_keeps_what_is_finished_within_the_grace(toy, started):
     ledger = Ledger()
-    stop = stop_when(lambda: any(child.orders for child in started))
-    assert not evaluate(rows(50), ledger, toy({"each": "time.sleep(0.3)"}, size=1, grace=10), wish=stop)
+    stop = stop_when(lambda: any(child.pending for child in started))
+    assert not evaluate(rows(50), ledger, toy({"each": "time.sleep(0.3)"}, size=1, grace=10), stop=stop)
     assert ledger.done == [(0, 0)]
 
 
@@ -411,10 +411,10 @@ def test_finish_waits_for_rows_that_were_begun_and_begins_no_others(toy, started
     begun = []
 
     def finish():
-        begun.extend(child for child in started if child.orders)
-        return Wish.FINISH if begun else Wish.GO_ON
+        begun.extend(child for child in started if child.pending)
+        return StopRequest.FINISH if begun else StopRequest.NONE
 
-    assert not evaluate(rows(50), ledger, toy({"each": "time.sleep(0.8)"}, size=1, grace=0), wish=finish)
+    assert not evaluate(rows(50), ledger, toy({"each": "time.sleep(0.8)"}, size=1, grace=0), stop=finish)
     assert ledger.done == [(0, 0)]
 
 
@@ -423,17 +423,17 @@ def test_sigterm_to_all_processes_of_a_job_is_no_fault_of_the_rows(toy, started,
     sent = []
     enough = tmp_path / "enough"
 
-    def wish():
-        at_work = [child.process for child in started if child.orders and child.place.numbers[0]]
+    def terminate():
+        at_work = [child.process for child in started if child.pending and child.marker.marks[0]]
         if len(sent) < 20 and at_work:
             sent.append(at_work[0])
             sent[-1].send_signal(signal.SIGTERM)
         elif len(sent) == 20:
             enough.touch()
-        return Wish.GO_ON
+        return StopRequest.NONE
 
     acts = {"each": "time.sleep(0.002)", "39": f"while not os.path.exists({str(enough)!r}): time.sleep(0.01)"}
-    assert evaluate(rows(40), ledger, toy(acts), wish=wish)
+    assert evaluate(rows(40), ledger, toy(acts), stop=terminate)
     ledger.check(40)
     assert ledger.failed == {}
     assert len(sent) == 20
@@ -487,10 +487,10 @@ def test_an_error_of_the_sink_stops_everything(toy):
 PARENT = """
 import json, sys
 from psyrun.worker.process import PoolConfig
-from psyrun.worker.queue import Work
+from psyrun.worker.chunks import Work
 from psyrun.worker.pool import evaluate
 argv, act = sys.argv[1:-1], sys.argv[-1]
-evaluate([Work(tag=0, rows=range(8))], None, PoolConfig(argv=argv, size=2))
+evaluate([Work(batch=0, rows=range(8))], None, PoolConfig(argv=argv, size=2))
 """
 
 

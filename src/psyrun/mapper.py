@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import ExecuteError
-from psyrun.pspace import Table, check_space, unbox
+from psyrun.pspace import Table, check_space
 from psyrun.resultfile import open_file, read_names, tabulate
+from psyrun.values import check_returned, show_value
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
     from psyrun.pspace import ParameterSpace
     from psyrun.store import Store
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 
 _BATCHES = 1000  # Enough to keep a hundred processes evenly busy; joblib joins what is too small.
 _LARGEST_BATCH = 256
-_SHOWN = 200
-_CHANGEABLE = (list, dict, set, bytearray)
+_MUTABLE = (list, dict, set, bytearray)
 
 
 def map_pspace(fn: Function, pspace: ParameterSpace, exclude: Iterable[str] | None = None) -> Table:
@@ -120,8 +118,8 @@ def map_pspace_parallel(
     portable = _make_portable(fn, backend)
     batches = _take_batches(pspace, range(pspace.size), size)
     parallel = joblib.Parallel(n_jobs=_choose_jobs(n_jobs), backend=backend)
-    results = parallel(call(portable, assignments) for _, assignments in batches)
-    return tabulate(pspace.build(), list(chain.from_iterable(results)), read_names(exclude))
+    results = chain.from_iterable(parallel(call(portable, *batch) for batch in batches))
+    return tabulate(pspace.build(), [values for _, values in results], read_names(exclude))
 
 
 def map_pspace_hdd_backed(
@@ -214,61 +212,56 @@ def map_pspace_hdd_backed(
 
 
 def _evaluate(fn: Function, assignment: Mapping[str, Any]) -> dict[str, Any]:
+    name = str(getattr(fn, "__name__", type(fn).__name__))
     try:
-        return _check(fn, fn(**assignment))
+        values = fn(**assignment)
+        check_returned(name, values)
     except Exception as error:
-        shown = ", ".join(f"{name}={_shorten(repr(unbox(value)))}" for name, value in assignment.items())
-        error.add_note(f"psyrun: raised by {_name(fn)} for {shown}")
+        shown = ", ".join(f"{key}={show_value(value, 200)}" for key, value in assignment.items())
+        error.add_note(f"psyrun: raised by {name} for {shown}")
         raise
+    return {name: _copy_mutable(value) for name, value in values.items()}
 
 
-def _check(fn: Function, values: Any) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise ExecuteError(f"{_name(fn)} returned {_show(values)}; return a dict of names and values")
-    for name in values:
-        if not isinstance(name, str):
-            raise ExecuteError(f"{_name(fn)} returned a dict with the name {_show(name)}; names are strings")
-    return {name: _freeze(value) for name, value in values.items()}
+def _copy_mutable(value: Any) -> Any:
+    """Copy a value that `fn` may change and return again."""
+    mutable = isinstance(value, _MUTABLE) or hasattr(value, "__array_finalize__")
+    return copy.copy(value) if mutable else value
 
 
-def _evaluate_batch(fn: Function, assignments: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    return [_evaluate(fn, assignment) for assignment in assignments]
+def _evaluate_batch(
+    fn: Function, rows: Sequence[int], assignments: Iterable[Mapping[str, Any]]
+) -> list[tuple[int, dict[str, Any]]]:
+    return [(row, _evaluate(fn, assignment)) for row, assignment in zip(rows, assignments)]
 
 
 def _evaluate_rows(
     fn: Function, pspace: ParameterSpace, rows: Sequence[int], pool_size: int
 ) -> Generator[tuple[int, dict[str, Any]]]:
     """Yield positions in the space and what `fn` returned, as they come."""
+    # A row at a time: joblib forms batches of seconds, whatever a row takes.
+    batches = _take_batches(pspace, rows, 1)
     if pool_size == 1 or not rows:
-        for (row, *_), (assignment, *_) in _take_batches(pspace, rows, 1):
-            yield row, _evaluate(fn, assignment)
+        for batch in batches:
+            yield from _evaluate_batch(fn, *batch)
         return
     import joblib
 
-    call = joblib.delayed(_evaluate_numbered)
-    portable = _make_portable(fn, None)
+    call, portable = joblib.delayed(_evaluate_batch), _make_portable(fn, None)
     parallel = joblib.Parallel(n_jobs=pool_size, return_as="generator_unordered")
-    # A row at a time: joblib forms batches of seconds, whatever a row takes.
-    results = parallel(call(portable, *batch) for batch in _take_batches(pspace, rows, 1))
+    results = parallel(call(portable, *batch) for batch in batches)
     try:
-        for numbers, values in results:
-            yield from zip(numbers, values)
+        yield from chain.from_iterable(results)
     finally:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # That unfinished rows are given up is known here.
+            warnings.simplefilter("ignore")  # joblib warns that unfinished rows are given up
             results.close()
-
-
-def _evaluate_numbered(
-    fn: Function, rows: Sequence[int], assignments: Sequence[Mapping[str, Any]]
-) -> tuple[Sequence[int], list[dict[str, Any]]]:
-    return rows, _evaluate_batch(fn, assignments)
 
 
 def _take_batches(
     pspace: ParameterSpace, rows: Sequence[int], size: int
 ) -> Iterator[tuple[Sequence[int], list[dict[str, Any]]]]:
-    """Yield positions and assignments, `size` at a time; they are made by blocks, which is faster."""
+    """Yield positions and assignments, `size` at a time; they are made in larger blocks, which is faster."""
     names = pspace.keys()
     block = max(1, _BATCHES // size) * size
     for start in range(0, len(rows), block):
@@ -282,13 +275,13 @@ def _choose_jobs(n_jobs: int) -> int | None:
     """Leave the number of jobs to a surrounding `parallel_config` that sets it."""
     from joblib.parallel import get_active_backend
 
-    # Hints given here keep joblib from putting 1 in the place of a number that nobody set.
+    # Without arguments, joblib returns 1 for a number that is not set.
     _, surrounding = get_active_backend(prefer=None, require=None)
     return None if n_jobs == -1 and surrounding is not None else n_jobs
 
 
 def _make_portable(fn: Function, backend: str | None) -> Function:
-    """Wrap a function for the one backend whose pickles have no functions of a notebook."""
+    """Wrap a function for multiprocessing, the only backend that can't pickle functions of a notebook."""
     import joblib
     from joblib.parallel import get_active_backend
 
@@ -297,24 +290,3 @@ def _make_portable(fn: Function, backend: str | None) -> Function:
         wrapped: Function = joblib.wrap_non_picklable_objects(fn)
         return wrapped
     return fn
-
-
-def _freeze(value: Any) -> Any:
-    """Copy what a function may fill anew and return once more."""
-    changeable = isinstance(value, _CHANGEABLE) or hasattr(value, "__array_finalize__")
-    return copy.copy(value) if changeable else value
-
-
-# ---------------------------------------------------------------------- telling what went wrong
-
-
-def _name(fn: Function) -> str:
-    return str(getattr(fn, "__name__", type(fn).__name__))
-
-
-def _show(value: Any) -> str:
-    return f"{_shorten(repr(value))} ({type(value).__name__})"
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

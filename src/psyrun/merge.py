@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import replacing
 from psyrun.errors import FormatError
 from psyrun.pspace import ABSENT, stack
-from psyrun.source import hidden, loaded, read_zip, shown
+from psyrun.source import imported_modules, loaded, read_zip, replaced_modules
 from psyrun.split import refuse_folder, refuse_unmanaged_result
 from psyrun.store import AutodetectStore, ChunkStore
 from psyrun.task import open_task, prefix_store_errors
@@ -88,9 +88,10 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
     layout = outline.layout
     layout.result.parent.mkdir(parents=True, exist_ok=True)
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
-        read = shown(outline.source, read_batch)
+        modules = imported_modules(outline.source)
+        read = replaced_modules(modules)(read_batch)
         reader = _Reader(layout, plan, read_journal_ends(layout.process), set(outline.exclude), read)
-        with hidden(outline.source), prefix_store_errors(outline):
+        with replaced_modules(dict.fromkeys(modules)), prefix_store_errors(outline):
             if isinstance(task.store, ChunkStore):
                 task.store.save_chunks(temporary, reader.chunks)
             else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
+
+from psyrun.values import show_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,15 +27,6 @@ def duration(seconds: float) -> str:
     if seconds < 6000:
         return f"about {seconds / 60:.0f} min"
     return f"about {seconds / 3600:,.0f} h"
-
-
-def show_value(value: Any, limit: int = 60) -> str:
-    """Return a value as Python would write it, shortened."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic):
-        value = value.item()
-    text = repr(value).replace("\n", " ")
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def show_assignment(assignment: Mapping[str, Any] | None) -> str:

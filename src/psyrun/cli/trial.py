@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cloudpickle
-
 from psyrun.cli.text import count, duration, show_assignment
 from psyrun.errors import ExecuteError, TaskFileError
 from psyrun.source import write_zip
 from psyrun.split import encode_assignments
 from psyrun.task import open_task, prefix_store_errors
+from psyrun.values import dumps
 from psyrun.workdir import read_blocks
 from psyrun.worker import PoolConfig, Work, command, evaluate
 
@@ -90,7 +89,7 @@ def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dic
     columns = {name: [value] for name, value in assignment.items()}
     (inputs / "0.pkl").write_bytes(encode_assignments(outline, {"batch": 0, "size": 1, "code": ""}, columns))
     argv = command(root=outline.root, code=code, inputs=inputs, exclude=outline.exclude)
-    evaluate([Work(tag=0, rows=range(1))], memory, PoolConfig(argv=argv, size=1, timeout=task.timeout))
+    evaluate([Work(batch=0, rows=range(1))], memory, PoolConfig(argv=argv, size=1, timeout=task.timeout))
     journal = folder / "journal"
     journal.write_bytes(memory.data)
     for block in read_blocks(journal):
@@ -118,7 +117,7 @@ def _store(task: Task, row: dict[str, Any], folder: Path) -> tuple[int, float]:
 
 def _copies(value: Any, number: int) -> list[Any]:
     """Return equal values that are objects of their own, as rows have them: pickle writes one object once."""
-    data = cloudpickle.dumps(value)
+    data = dumps(value)
     return [pickle.loads(data) for _ in range(number)]
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from psyrun.source.cache import CACHE_PATH, SourceCache, digest_data
     from psyrun.source.capture import Source, read_source
     from psyrun.source.digests import digest_with_data
-    from psyrun.source.loading import hidden, loaded, shown
+    from psyrun.source.loading import imported_modules, loaded, replaced_modules
     from psyrun.source.syntax import bound_names, parse, scopes_of
 else:
     __getattr__, __dir__, __all__ = open_door(
@@ -20,6 +20,6 @@ else:
         cache="CACHE_PATH SourceCache digest_data",
         capture="Source read_source",
         digests="digest_with_data",
-        loading="hidden loaded shown",
+        loading="imported_modules loaded replaced_modules",
         syntax="bound_names parse scopes_of",
     )

@@ -10,7 +10,7 @@ import sys
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from psyrun.errors import PsyrunError, TaskFileError
 from psyrun.source.modules import CapturedLoader, captured_imports, captured_lines
@@ -19,13 +19,10 @@ from psyrun.source.syntax import parse
 
 if TYPE_CHECKING:
     import ast
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from types import ModuleType
 
     from psyrun.source.capture import Source
-
-
-_T = TypeVar("_T")
 
 
 @contextmanager
@@ -68,38 +65,25 @@ def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole")
         yield module
 
 
-@contextmanager
-def hidden(source: Source) -> Iterator[None]:
-    """Keep the task's module and its local modules from being imported, inside `loaded`.
-
-    Objects of their classes are pickled by value then: whoever reads the pickle need not have them.
-    """
+def imported_modules(source: Source) -> dict[str, ModuleType]:
+    """Return the task's module and its local modules, as far as they are imported: name -> module."""
     names = (_module_name(source), *source.modules)
-    taken = {name: sys.modules[name] for name in names if sys.modules.get(name) is not None}
-    sys.modules.update(dict.fromkeys(taken))  # type: ignore[arg-type]  # None: can't be imported.
+    return {name: sys.modules[name] for name in names if sys.modules.get(name) is not None}
+
+
+@contextmanager
+def replaced_modules(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
+    """Replace imported modules while the context lasts; None makes one unimportable.
+
+    Pickle can't refer to classes of unimportable modules. Their objects are pickled by value instead, so that
+    the file can be read without the task file.
+    """
+    before = {name: sys.modules[name] for name in modules}
+    sys.modules.update(modules)  # type: ignore[arg-type]  # None: can't be imported
     try:
         yield
     finally:
-        sys.modules.update(taken)
-
-
-def shown(source: Source, function: Callable[..., _T]) -> Callable[..., _T]:
-    """Return `function` such that it finds the modules which are `hidden` around its calls.
-
-    Call this where they are not hidden yet.
-    """
-    names = (_module_name(source), *source.modules)
-    modules = {name: sys.modules[name] for name in names if sys.modules.get(name) is not None}
-
-    def call(*arguments: Any) -> _T:
-        before = {name: sys.modules.get(name) for name in modules}
-        sys.modules.update(modules)
-        try:
-            return function(*arguments)
-        finally:
-            sys.modules.update(before)  # type: ignore[arg-type]
-
-    return call
+        sys.modules.update(before)
 
 
 def _module_name(source: Source) -> str:

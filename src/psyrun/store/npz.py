@@ -14,8 +14,8 @@ from psyrun.errors import StoreError
 from psyrun.store.arrays import assemble
 from psyrun.store.columns import describe
 from psyrun.store.encoding import escape, unescape
-from psyrun.store.pickle import dump
 from psyrun.store.protocol import count_rows, locate_row
+from psyrun.values import dump
 
 if TYPE_CHECKING:
     import os

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import StoreError
 from psyrun.store.protocol import count_rows, locate_row
+from psyrun.values import dump
 
 if TYPE_CHECKING:
     import os
@@ -85,21 +86,6 @@ class PickleStore:
         table = {name: [*old.get(name, [None] * count), *data.get(name, [None] * more)] for name in names}
         with replacing(path) as temporary:
             self.save(temporary, table)
-
-
-def dump(value: Any, file: BinaryIO, protocol: int) -> None:
-    """Pickle, by value where a class or function can't be named (a task file's own)."""
-    start = file.tell()
-    try:
-        pickle.dump(value, file, protocol)
-    except OSError:
-        raise
-    except Exception:
-        import cloudpickle
-
-        file.seek(start)
-        file.truncate()
-        cloudpickle.dump(value, file, protocol)
 
 
 DefaultStore = PickleStore

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import difflib
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from psyrun.errors import TaskFileError
 from psyrun.scheduler import Local, Scheduler
 from psyrun.source import bound_names, parse, scopes_of
 from psyrun.store import EXTENSIONS, Store
+from psyrun.values import describe_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Set
@@ -161,11 +161,8 @@ def _instance(source: Source, name: str, kind: type) -> Any:
 
 
 def _refusal(path: str, name: str, value: Any) -> TaskFileError:
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-    found = text if len(text) <= 60 else text[:57] + "..."
-    return TaskFileError(
-        f"{path}: {name} has to be {SETTINGS[name].expected}, not {found} ({type(value).__name__})"
-    )
+    found = describe_value(value, 60)
+    return TaskFileError(f"{path}: {name} has to be {SETTINGS[name].expected}, not {found}")
 
 
 # -- read off the text

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from psyrun.disk import sync_folder, write_atomic
 from psyrun.errors import NewerFormatError
+from psyrun.values import PICKLE_PROTOCOL, dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,6 @@ _MAGIC = b"PSY1"
 _SUFFIXES = (".part", ".rows")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _HEADER = struct.Struct("<4sIQIIdI")
-_PROTOCOL = 5
 
 
 def new_journal(folder: Path, batch: int, suffix: str = ".part") -> Path:
@@ -156,8 +156,8 @@ def encode_block(
         The block; blocks may be concatenated.
     """
     fields = [(f.row, f.reason, f.traceback, f.seconds, f.host) for f in failures]
-    index = pickle.dumps((_compact(rows), fields), _PROTOCOL)
-    values = _dumps({name: pack_column(column) for name, column in columns.items()}) if rows else b""
+    index = pickle.dumps((_compact(rows), fields), PICKLE_PROTOCOL)
+    values = dumps({name: pack_column(column) for name, column in columns.items()}) if rows else b""
     counts = (_MAGIC, len(index), len(values), len(rows), len(failures), seconds)
     return b"".join((_HEADER.pack(*counts, _checksum(counts, index, values)), index, values))
 
@@ -243,16 +243,6 @@ def _compact(rows: Sequence[int]) -> Sequence[int]:
         return rows
     contiguous = range(rows[0], rows[0] + len(rows))
     return contiguous if list(rows) == list(contiguous) else list(rows)
-
-
-def _dumps(value: Any) -> bytes:
-    """Pickle, by value where a class or function can't be named (the task file's own)."""
-    try:
-        return pickle.dumps(value, _PROTOCOL)
-    except Exception:
-        import cloudpickle
-
-        return bytes(cloudpickle.dumps(value, _PROTOCOL))
 
 
 # ---------------------------------------------------------------------- writing

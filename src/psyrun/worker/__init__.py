@@ -8,14 +8,14 @@ from psyrun._door import open_door
 
 if TYPE_CHECKING:
     from psyrun.worker.child import command
+    from psyrun.worker.chunks import Work
     from psyrun.worker.pool import evaluate
     from psyrun.worker.process import PoolConfig
-    from psyrun.worker.queue import Work
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         child="command",
+        chunks="Work",
         pool="evaluate",
         process="PoolConfig",
-        queue="Work",
     )

@@ -1,7 +1,7 @@
 """``python -m psyrun.worker SUBMISSION``: evaluates batches, here or in a job.
 
-It holds a pool of children, feeds them the rows that are missing, and is the only one that writes the
-journals. It prints to the job's log; nobody reads that but people.
+It runs a pool of children, sends them the rows that are missing, and is the only writer of its journals. Its
+output goes to the job's log, for people to read.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from psyrun.workdir import (
     read_submission,
 )
 from psyrun.worker.child import command
-from psyrun.worker.pool import Wish, evaluate
+from psyrun.worker.chunks import Work
+from psyrun.worker.pool import StopRequest, evaluate
 from psyrun.worker.process import PoolConfig
-from psyrun.worker.queue import Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,33 +56,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when all rows ended, be it with a failure; 1 when that was not possible, said on standard error;
-        75 when it was asked to stop before.
+        0 when all rows ended, with values or a failure; 1 when that was not possible, for a reason printed to
+        standard error; 75 when the worker was stopped before.
     """
     options = _parse(argv)
-    wishes = _heed_signals()
+    stop = _StopState()
+    _install_signal_handlers(stop)
     if options.parent:
-        _stop_with(options.parent, wishes)
+        threading.Thread(target=_stop_when_parent_exits, args=(options.parent, stop), daemon=True).start()
     try:
         submission = read_submission(options.submission)
     except FileNotFoundError:
-        _say(f"{options.submission}: not wanted any more", sys.stdout)
+        _log(f"{options.submission}: not wanted any more", sys.stdout)
         return 0
     folder = options.submission.parent.parent.absolute()
-    entries = submission.batches if options.element is None else [submission.batches[options.element]]
+    batches = submission.batches
     if options.element is not None:
-        _log_to(folder / "log" / f"{entries[0][0]}.log")
-        _say(submission.mark, sys.stdout)
-    work = list(_find_work(folder, submission, entries))
+        batches = (batches[options.element],)
+        _redirect_output(folder / "log" / f"{batches[0][0]}.log")
+        _log(submission.mark, sys.stdout)
+    work = list(_find_work(folder, submission, batches))
     if not work:
         return 0
-    crew = _make_crew(folder, submission, sum(len(piece.rows) for piece in work))
-    rows = sum(len(piece.rows) for piece in work)
-    _say(f"{submission.task}: {len(work)} batches, {rows} rows, {crew.size} processes", sys.stdout)
-    return _evaluate(folder, work, crew, wishes)
+    rows = sum(len(each.rows) for each in work)
+    config = _configure_pool(folder, submission, rows)
+    _log(f"{submission.task}: {len(work)} batches, {rows} rows, {config.size} processes", sys.stdout)
+    return _evaluate(folder, work, config, stop)
 
 
-def _say(message: str, stream: TextIO) -> None:
+def _log(message: str, stream: TextIO) -> None:
     stream.write(f"psyrun: {message}\n")
     stream.flush()
 
@@ -95,82 +97,64 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-class _Wishes:
-    """How far to go. No Event: a handler may interrupt itself while it holds the lock of one."""
+class _StopState:
+    """The strongest request so far."""
 
-    __slots__ = ("wish",)
+    # No Event: a signal handler may interrupt itself while it holds the lock of one.
 
     def __init__(self) -> None:
-        self.wish = Wish.GO_ON
+        self.request = StopRequest.NONE
 
-    def __call__(self) -> Wish:
-        return self.wish
-
-    def limit(self, wish: Wish) -> None:
-        """Go no further than this."""
-        self.wish = max(self.wish, wish)
+    def add(self, request: StopRequest) -> None:
+        self.request = max(self.request, request)
 
 
-def _heed_signals() -> _Wishes:
-    """Finish the rows at hand at SIGUSR1, which batch systems send before a time limit; stop at others."""
-    wishes = _Wishes()
+def _install_signal_handlers(stop: _StopState) -> None:
+    """Finish the rows at hand on SIGUSR1, which batch systems send before a time limit; stop on others."""
 
-    def note(number: int, frame: FrameType | None) -> None:
-        wishes.limit(Wish.FINISH if number == signal.SIGUSR1 else Wish.STOP)
+    def handle(number: int, frame: FrameType | None) -> None:
+        stop.add(StopRequest.FINISH if number == signal.SIGUSR1 else StopRequest.STOP)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, note)
-    return wishes
+            signal.signal(number, handle)
 
 
-def _stop_with(parent: int, wishes: _Wishes) -> None:
-    """Stop when the process that started us is gone."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        wishes.limit(Wish.STOP)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _stop_when_parent_exits(parent: int, stop: _StopState) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    stop.add(StopRequest.STOP)
 
 
-def _log_to(path: Path) -> None:
+def _redirect_output(path: Path) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
 
 
-def _find_work(folder: Path, submission: Submission, entries: Sequence[tuple[int, Any]]) -> Iterator[Work]:
-    """Yield the rows that have to be evaluated; those that a journal holds already have not."""
+def _find_work(folder: Path, submission: Submission, batches: Sequence[tuple[int, Any]]) -> Iterator[Work]:
+    """Yield the rows of a submission that no journal holds."""
     journals = list_journals(folder / "out")
-    for number, ranges in entries:
-        rows = _missing_rows(folder, submission, number, ranges, journals.get(number, ()))
+    for number, ranges in batches:
+        size = read_input_header(folder / "in" / f"{number}.pkl")["size"]
+        rows = _missing_rows(size, ranges, journals.get(number, ()), submission.retry)
         if rows:
-            yield Work(tag=number, rows=rows)
+            yield Work(batch=number, rows=rows)
 
 
 def _missing_rows(
-    folder: Path,
-    submission: Submission,
-    number: int,
-    ranges: Sequence[tuple[int, int]] | None,
-    journals: Sequence[JournalFile],
+    size: int, ranges: Sequence[tuple[int, int]] | None, journals: Sequence[JournalFile], retry: bool
 ) -> Sequence[int]:
-    size = read_input_header(folder / "in" / f"{number}.pkl")["size"]
     if ranges is None and not journals:
         return range(size)
     records = read_records(journals, rows=size)
-    ended = records.done if submission.retry else records.done | records.failures.keys()
+    ended = records.done if retry else records.done | records.failures.keys()
     wanted = (row for first, end in (ranges or [(0, size)]) for row in range(first, end))
     return [row for row in wanted if row not in ended]
 
 
-# ---------------------------------------------------------------------- children
-
-
-def _make_crew(folder: Path, submission: Submission, rows: int) -> PoolConfig:
+def _configure_pool(folder: Path, submission: Submission, rows: int) -> PoolConfig:
     cores = submission.cores or _granted_cores(submission.core_variables)
     size = max(1, min(submission.processes or cores, rows))
     argv = command(
@@ -180,12 +164,7 @@ def _make_crew(folder: Path, submission: Submission, rows: int) -> PoolConfig:
         exclude=submission.exclude,
     )
     threads = {name: str(max(1, cores // size)) for name in _THREADS}
-    return PoolConfig(
-        argv=argv,
-        size=size,
-        env=threads | os.environ,
-        timeout=submission.timeout,
-    )
+    return PoolConfig(argv=argv, size=size, env=threads | os.environ, timeout=submission.timeout)
 
 
 def _granted_cores(variables: Sequence[str]) -> int:
@@ -198,43 +177,36 @@ def _granted_cores(variables: Sequence[str]) -> int:
 
 
 class _Journals:
-    """Appends what comes up from the children to a journal per batch, closed when all its rows ended."""
+    """Appends blocks of the children to a journal per batch, and closes it when all its rows ended."""
 
     def __init__(self, folder: Path, work: Sequence[Work]) -> None:
         self._folder = folder
-        self._host = os.uname().nodename
-        self._left = {piece.tag: len(piece.rows) for piece in work}
+        self._left = {each.batch: len(each.rows) for each in work}
         self._open: dict[int, JournalWriter] = {}
         self._lock = threading.Lock()
         self._error: OSError | None = None
 
     @property
     def left(self) -> int:
-        """How many rows did not end."""
+        """Number of rows that did not end."""
         return sum(self._left.values())
 
-    def block(self, tag: int, rows: Sequence[int], data: bytes | bytearray, seconds: float) -> None:
-        """Append the block of a mini-batch."""
-        self._append(tag, data, len(rows))
-
-    def fail(self, tag: int, row: int, reason: str, seconds: float) -> None:
-        """Append the failure of a row whose child died."""
-        failure = Failure(row, reason, "", seconds, self._host)
-        self._append(tag, encode_block([], {}, [failure], seconds), 1)
-
-    def _append(self, tag: int, data: bytes | bytearray, rows: int) -> None:
+    def block(self, batch: int, rows: Sequence[int], data: bytes | bytearray, seconds: float) -> None:
+        """Append the block of some rows."""
         with self._lock:
             if self._error is not None:
                 raise self._error
-            journal = self._open.get(tag) or self._create(tag)
-            journal.append(data)
-            self._left[tag] -= rows
-            if self._left[tag] == 0:
-                self._open.pop(tag).close()
+            if batch not in self._open:
+                self._open[batch] = JournalWriter(new_journal(self._folder, batch)).open()
+            self._open[batch].append(data)
+            self._left[batch] -= len(rows)
+            if self._left[batch] == 0:
+                self._open.pop(batch).close()
 
-    def _create(self, tag: int) -> JournalWriter:
-        self._open[tag] = JournalWriter(new_journal(self._folder, tag)).open()
-        return self._open[tag]
+    def fail(self, batch: int, row: int, reason: str, seconds: float) -> None:
+        """Append the failure of a row whose child died."""
+        failure = Failure(row, reason, "", seconds, os.uname().nodename)
+        self.block(batch, [row], encode_block([], {}, [failure], seconds), seconds)
 
     def sync(self) -> None:
         """Sync what was appended; an error is raised by the next append."""
@@ -252,31 +224,31 @@ class _Journals:
                 self._open.popitem()[1].close()
 
 
-def _evaluate(folder: Path, work: Sequence[Work], crew: PoolConfig, wishes: _Wishes) -> int:
+def _evaluate(folder: Path, work: Sequence[Work], config: PoolConfig, stop: _StopState) -> int:
     journals = _Journals(folder / "out", work)
-    over = threading.Event()
-    syncer = threading.Thread(target=_sync_regularly, args=(journals, over), daemon=True)
+    ended = threading.Event()
+
+    def sync_regularly() -> None:
+        while not ended.wait(SYNC_SECONDS):
+            journals.sync()
+
+    syncer = threading.Thread(target=sync_regularly, daemon=True)
     syncer.start()
     try:
         try:
-            complete = evaluate(work, journals, crew, wishes)
+            complete = evaluate(work, journals, config, lambda: stop.request)
         finally:
-            over.set()
+            ended.set()
             syncer.join()
             journals.close()
     except (PsyrunError, OSError) as error:
-        _say(f"error: {error}", sys.stderr)
+        _log(f"error: {error}", sys.stderr)
         return 1
     if complete:
         return 0
-    when = "near its time limit" if wishes.wish is Wish.FINISH else "before its end"
-    _say(f"stopped {when}, {journals.left} rows are left: psy run goes on with them", sys.stdout)
+    when = "near its time limit" if stop.request is StopRequest.FINISH else "before its end"
+    _log(f"stopped {when}, {journals.left} rows are left: psy run goes on with them", sys.stdout)
     return STOPPED
-
-
-def _sync_regularly(journals: _Journals, over: threading.Event) -> None:
-    while not over.wait(SYNC_SECONDS):
-        journals.sync()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A child of the pool: ``python -P -m psyrun.worker.child`` loads a captured task and evaluates rows of it.
 
-It starts for every slot, and again after every death: nothing is imported here that can wait.
+It starts for every slot, and again after every death, so what is not always needed is imported late.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError, PsyrunError
-from psyrun.worker.protocol import ERROR, connect, flush, serve
+from psyrun.values import check_returned, describe_value, dumps, reference_to
+from psyrun.worker.protocol import ERROR, connect, flush_output, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import ModuleType
 
     from psyrun.workdir import Failure
-    from psyrun.worker.protocol import Line, Order
+    from psyrun.worker.protocol import ParentConnection, Request
 
 
-_SHOWN = 500  # characters of a reason
-_TRACEBACK = 20_000  # characters of a traceback
-_MUCH = 1 << 24  # bytes of values after which a child sends what it has
+_REASON_LENGTH = 500  # characters
+_TRACEBACK_LENGTH = 20_000  # characters
+_FLUSH_BYTES = 1 << 24  # of values after which a child sends its finished rows
 _NUMBERS = frozenset({bool, int, float, complex, type(None)})
+_OWN_FILES = frozenset({__file__, check_returned.__code__.co_filename})
 
 
 def command(*, root: Path, code: Path, inputs: Path, exclude: Iterable[str] = ()) -> list[str]:
-    """Return the command that becomes a child, for `pool.PoolConfig`.
+    """Return the command of a child, for `PoolConfig`.
 
     Parameters
     ----------
@@ -53,8 +54,8 @@ def command(*, root: Path, code: Path, inputs: Path, exclude: Iterable[str] = ()
     return [sys.executable, "-P", "-m", "psyrun.worker.child", json.dumps(spec)]
 
 
-class _Pickled:
-    """A value as it was when its row returned it; what unpickles it again is the value itself."""
+class _PickledValue:
+    """A value as it was when its row returned it; unpickling gives the value itself."""
 
     __slots__ = ("_data",)
 
@@ -65,26 +66,20 @@ class _Pickled:
         return pickle.loads, (self._data,)
 
 
-def _mark(module: bytes) -> bytes:
-    """Return the bytes that stand in a pickle which refers to a module (and in few others)."""
-    return b"\x8c" + bytes([len(module)]) + module if len(module) < 256 else module
-
-
-class _Freezer:
-    """Keeps values as they are now: user code may go on using its buffers.
+class _Snapshots:
+    """Copies values, since user code may use its buffers again.
 
     Parameters
     ----------
     local
-        Names of modules that another process may be unable to import: their classes travel by value.
+        Names of modules that another process may be unable to import: their classes are pickled by value.
     """
 
     def __init__(self, local: Iterable[str]) -> None:
-        self._modules = tuple(local)
-        self._marks = tuple(_mark(name.encode()) for name in self._modules)
+        self._local = {name: reference_to(name) for name in local}
         self.bytes = 0
 
-    def freeze(self, name: str, value: Any) -> Any:
+    def take(self, name: str, value: Any) -> Any:
         kind = type(value)
         if kind is str or kind is bytes:
             self.bytes += len(value)
@@ -96,37 +91,19 @@ class _Freezer:
             if kind is numpy.ndarray and not value.dtype.hasobject:
                 self.bytes += value.nbytes
                 return value.copy()
-        data = self._dump(name, value)
-        self.bytes += len(data)
-        return _Pickled(data)
-
-    def _dump(self, name: str, value: Any) -> bytes:
         try:
-            data = pickle.dumps(value, 5)
-            if not any(mark in data for mark in self._marks):
-                return data
-        except Exception:  # noqa: S110 - the next attempt has the say
-            pass
-        return self._dump_by_value(name, value)
-
-    def _dump_by_value(self, name: str, value: Any) -> bytes:
-        import cloudpickle
-
-        for module in self._modules:
-            if module in sys.modules:
-                cloudpickle.register_pickle_by_value(sys.modules[module])
-        try:
-            return bytes(cloudpickle.dumps(value, 5))
+            data = dumps(value, self._local)
         except Exception as error:
-            kind = type(value)
             raise ExecuteError(
                 f"the value {name!r} of type {kind.__module__}.{kind.__qualname__} can't be pickled"
                 f" ({error}); return something else, or name it in exclude_from_result"
             ) from error
+        self.bytes += len(data)
+        return _PickledValue(data)
 
 
-class _Block:
-    """What became of the rows of a mini-batch."""
+class _BlockBuilder:
+    """Collects the results of the rows of a request."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
@@ -136,7 +113,7 @@ class _Block:
         names = tuple(values)
         group = self._groups.get(names)
         if group is None:
-            _check_names(names)
+            check_returned("execute", values, exact=True)
             group = self._groups[names] = {}
         group[row] = values
 
@@ -161,23 +138,28 @@ def _columns(group: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], dict[st
     return rows, {name: [record[name] for record in records] for name in records[0]}
 
 
-class _Task:
+class _Evaluator:
     """Evaluates rows of a captured task."""
 
     def __init__(
-        self, spec: Mapping[str, Any], execute: Any, setup: dict[str, Any], freezer: _Freezer, line: Line
+        self,
+        spec: Mapping[str, Any],
+        execute: Any,
+        setup: dict[str, Any],
+        snapshots: _Snapshots,
+        connection: ParentConnection,
     ) -> None:
         self._inputs, self._exclude = Path(spec["inputs"]), frozenset(spec["exclude"])
-        self._execute, self._setup, self._freezer, self._line = execute, setup, freezer, line
+        self._execute, self._setup, self._snapshots, self._connection = execute, setup, snapshots, connection
         self._batches: dict[int, tuple[dict[str, list[Any]], list[str]]] = {}
 
-    def evaluate(self, order: Order) -> tuple[int, bytes]:
-        """Evaluate rows of an order; return how many, and their blocks."""
-        columns, mutable = self._batch(order.tag)
+    def evaluate(self, request: Request) -> tuple[int, bytes]:
+        """Evaluate rows of a request; return their number, and their blocks."""
+        columns, mutable = self._batch(request.batch)
         started = time.monotonic()
-        block = _Block()
-        done = self._freezer.bytes = 0
-        for row in self._line.walk(order):
+        block = _BlockBuilder()
+        done = self._snapshots.bytes = 0
+        for row in self._connection.iter_rows(request):
             done += 1
             try:
                 assignment = {name: column[row] for name, column in columns.items()}
@@ -185,8 +167,8 @@ class _Task:
                     assignment[name] = copy.deepcopy(assignment[name])
                 block.add(row, self._evaluate(assignment))
             except BaseException as error:
-                block.add_failure(row, error, self._line.elapsed())
-            if self._freezer.bytes > _MUCH:
+                block.add_failure(row, error, self._connection.elapsed())
+            if self._snapshots.bytes > _FLUSH_BYTES:
                 break
         return done, _encode(block, time.monotonic() - started)
 
@@ -195,26 +177,27 @@ class _Task:
         try:
             values = {**self._setup, **result}
         except TypeError:
-            raise _not_a_mapping(result) from None
-        freeze, exclude = self._freezer.freeze, self._exclude
+            check_returned("execute", result)
+            raise
+        take, exclude = self._snapshots.take, self._exclude
         return {
-            name: value if type(value) in _NUMBERS else freeze(name, value)
+            name: value if type(value) in _NUMBERS else take(name, value)
             for name, value in values.items()
             if name not in exclude
         }
 
-    def _batch(self, tag: int) -> tuple[dict[str, list[Any]], list[str]]:
+    def _batch(self, number: int) -> tuple[dict[str, list[Any]], list[str]]:
         """Return the columns of a batch, and the names of those that `execute` might change."""
-        if tag not in self._batches:
+        if number not in self._batches:
             while len(self._batches) > 1:
                 del self._batches[next(iter(self._batches))]
-            self._batches[tag] = self._load(tag)
-        return self._batches[tag]
+            self._batches[number] = self._load(number)
+        return self._batches[number]
 
-    def _load(self, tag: int) -> tuple[dict[str, list[Any]], list[str]]:
+    def _load(self, number: int) -> tuple[dict[str, list[Any]], list[str]]:
         from psyrun.workdir import read_inputs
 
-        _, columns = read_inputs(self._inputs / f"{tag}.pkl")
+        _, columns = read_inputs(self._inputs / f"{number}.pkl")
         if clash := sorted(columns.keys() & self._setup.keys()):
             raise ExecuteError(
                 f"setup returns {', '.join(map(repr, clash))}, which is a parameter too; rename one of them"
@@ -222,12 +205,12 @@ class _Task:
         return columns, [name for name, column in columns.items() if _is_mutable(column)]
 
 
-def _encode(block: _Block, seconds: float) -> bytes:
+def _encode(block: _BlockBuilder, seconds: float) -> bytes:
     try:
         return block.encode(seconds)
     except Exception:
         sys.excepthook(*sys.exc_info())
-        flush()
+        flush_output()
         os._exit(1)  # memory, most likely: the pool finds the row by evaluating one at a time
 
 
@@ -238,35 +221,7 @@ def _is_mutable(column: Sequence[Any]) -> bool:
     return not all(issubclass(kind, scalars) for kind in kinds)
 
 
-def _call_setup(module: ModuleType, slot: int) -> dict[str, Any]:
-    setup = getattr(module, "setup", None)
-    values = setup(slot) if setup is not None else None
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping) or not all(type(name) is str for name in values):
-        raise ExecuteError(f"setup returned {_show(values)}; return a dict of names and values, or None")
-    return dict(values)
-
-
-def _not_a_mapping(result: Any) -> ExecuteError:
-    return ExecuteError(f"execute returned {_show(result)}; return a dict of names and values")
-
-
-def _check_names(names: Iterable[Any]) -> None:
-    for name in names:
-        if type(name) is not str:
-            raise ExecuteError(f"execute returned a dict with the name {_show(name)}; names are strings")
-
-
-# ---------------------------------------------------------------------- telling what went wrong
-
-
-def _show(value: Any) -> str:
-    try:
-        text = repr(value)
-    except BaseException:
-        text = "an object"
-    return f"{_shorten(text, 200)} ({type(value).__name__})"
+# ---------------------------------------------------------------------- words for errors
 
 
 def _reason(error: BaseException) -> str:
@@ -275,15 +230,15 @@ def _reason(error: BaseException) -> str:
     except BaseException:
         text = "(its text can't be shown)"
     name = type(error).__name__
-    return _shorten(f"{name}: {text}".replace("\n", " ") if text else name, _SHOWN)
+    return _shorten(f"{name}: {text}".replace("\n", " ") if text else name, _REASON_LENGTH)
 
 
-def _shorten(text: str, most: int) -> str:
-    if len(text) <= most:
+def _shorten(text: str, limit: int) -> str:
+    """Cut out the middle of a long text."""
+    if len(text) <= limit:
         return text
-    mark = " [...] "
-    head = most // 4
-    return text[:head] + mark + text[len(text) - (most - head - len(mark)) :]
+    mark, head = " [...] ", limit // 4
+    return text[:head] + mark + text[len(text) - (limit - head - len(mark)) :]
 
 
 def _trace(error: BaseException) -> str:
@@ -291,7 +246,7 @@ def _trace(error: BaseException) -> str:
     import traceback
 
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_frame.f_code.co_filename in _OWN_FILES:
         frames = frames.tb_next
     if frames is None:
         return ""
@@ -299,41 +254,48 @@ def _trace(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except BaseException:
         text = f"{_reason(error)} (its traceback can't be shown)"
-    return _shorten(text, _TRACEBACK)
+    return _shorten(text, _TRACEBACK_LENGTH)
 
 
 # ---------------------------------------------------------------------- the process
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Evaluate rows of the captured task that the first argument names, as long as the pool sends options."""
-    spec, *numbers = arguments
-    line = connect(numbers)
-    _prepare_log()
+    """Evaluate rows of the captured task that the first argument names, until there are no more requests."""
+    spec, *rest = arguments
+    connection = connect(rest)
+    # The log gets all that was printed before a child dies, and the line at which it died.
+    with contextlib.suppress(Exception):  # standard output may be closed
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        faulthandler.enable()
     try:
-        _run(json.loads(spec), line)
+        _run(json.loads(spec), connection)
     except BaseException as error:
-        what = str(error) if isinstance(error, PsyrunError) else _trace(error) or _reason(error)
-        line.send(ERROR, what.encode(errors="backslashreplace"))
-        flush()
+        message = str(error) if isinstance(error, PsyrunError) else _trace(error) or _reason(error)
+        connection.send(ERROR, message.encode(errors="backslashreplace"))
+        flush_output()
         sys.exit(1)
 
 
-def _prepare_log() -> None:
-    """Let the log have all that was printed before a child dies, and where it died."""
-    with contextlib.suppress(Exception):  # there may be no such files
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-        faulthandler.enable()
-
-
-def _run(spec: Mapping[str, Any], line: Line) -> None:
+def _run(spec: Mapping[str, Any], connection: ParentConnection) -> None:
     from psyrun.source import loaded, read_zip
 
     source = read_zip(Path(spec["code"]))
     with loaded(source, Path(spec["root"]), part="code") as module:
-        setup = _call_setup(module, line.slot)
-        freezer = _Freezer([module.__name__, *source.modules])
-        serve(line, _Task(spec, module.execute, setup, freezer, line).evaluate)
+        setup = _call_setup(getattr(module, "setup", None), connection.slot)
+        snapshots = _Snapshots([module.__name__, *source.modules])
+        serve(connection, _Evaluator(spec, module.execute, setup, snapshots, connection).evaluate)
+
+
+def _call_setup(setup: Any, slot: int) -> dict[str, Any]:
+    values = None if setup is None else setup(slot)
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping) or not all(type(name) is str for name in values):
+        raise ExecuteError(
+            f"setup returned {describe_value(values)}; return a dict of names and values, or None"
+        )
+    return dict(values)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Child processes that evaluate rows, and may die, hang or time out, a row at a time.
+"""A pool of child processes that evaluate rows; a child may die, hang or exceed the time limit at any row.
 
-The pool knows nothing of tasks and files: it hands out row numbers, and gets bytes back. It never unpickles
-what a child sends. Three pipes lead to each child: orders go down the first, messages come up the second,
-and nothing ever passes the third, whose end tells the child that its parent is gone. Two numbers in shared
-memory say which row a child is at and since when, so that a death is the fault of that row and no other.
-`psyrun.worker.child` is the other end.
+The pool knows row numbers and bytes, neither tasks nor files, and never unpickles what a child sends. Three
+pipes lead to each child: the first carries requests, the second messages, and the third only closes when the
+parent ends. Two numbers in shared memory say which row a child is evaluating and since when, so that exactly
+this row fails when the child dies. `psyrun.worker.child` is the other end.
 """
 
 from __future__ import annotations
@@ -13,281 +12,258 @@ import enum
 import selectors
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from psyrun.errors import ExecuteError
-from psyrun.worker.process import Child, PoolConfig, describe_exit, start_child
-from psyrun.worker.protocol import ERROR, LOST, NO_ROW, READY
-from psyrun.worker.queue import STRIKES, Pace, Piece, Queue, Work
+from psyrun.worker.chunks import MAX_UNEXPLAINED_DEATHS, Backlog, Chunk, ChunkSizer, Work
+from psyrun.worker.process import ChildProcess, PoolConfig, describe_exit, start_child
+from psyrun.worker.protocol import DISCONNECTED, ERROR, NO_ROW, READY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import TracebackType
-    from typing import Self
 
 
-_TICK = 0.05  # seconds between two looks at the children
-_SUSPENDED = 1.0  # seconds between two looks that mean that this process was stopped, children perhaps too
-_PATIENCE = 0.5  # seconds from the end of a child's messages to its exit
-_LONG = 5.0  # seconds that a killed process may take to go
+_POLL_SECONDS = 0.05
+_SUSPENDED_SECONDS = 1.0  # between two polls; more: this process was stopped, its children perhaps too
+_EXIT_SECONDS = 0.5  # from the end of a child's messages to its exit
+_KILL_SECONDS = 5.0  # from SIGKILL to the exit
+_MAX_STARTUP_FAILURES = 3
 
 
 class Sink(Protocol):
-    """Takes what becomes of the rows; each row ends in exactly one call. An exception stops everything."""
+    """Takes results; each row ends in exactly one call. An exception stops the evaluation."""
 
-    def block(self, tag: int, rows: Sequence[int], data: bytearray, seconds: float) -> None:
-        """Take what a child sent for `rows`, which took it `seconds`."""
+    def block(self, batch: int, rows: Sequence[int], data: bytearray, seconds: float) -> None:
+        """Take the data that a child sent for `rows`, whose evaluation took `seconds`."""
 
-    def fail(self, tag: int, row: int, reason: str, seconds: float) -> None:
-        """Take note that a child died at `row`, or was killed because of it."""
+    def fail(self, batch: int, row: int, reason: str, seconds: float) -> None:
+        """Take the failure of a row at which a child died or was killed."""
 
 
-class Wish(enum.IntEnum):
-    """How far a pool should go: on; to the end of the rows that were begun; no further."""
+class StopRequest(enum.IntEnum):
+    """A request to stop: none; after the rows that children have; at once."""
 
-    GO_ON = 0
+    NONE = 0
     FINISH = 1
     STOP = 2
 
 
-def _go_on() -> Wish:
-    return Wish.GO_ON
-
-
-def evaluate(work: Iterable[Work], sink: Sink, crew: PoolConfig, wish: Callable[[], Wish] = _go_on) -> bool:
-    """Have all rows evaluated by child processes.
+def evaluate(
+    work: Iterable[Work],
+    sink: Sink,
+    config: PoolConfig,
+    stop: Callable[[], StopRequest] = lambda: StopRequest.NONE,
+) -> bool:
+    """Evaluate rows in child processes.
 
     Call it from a thread that outlives the call: on Linux, children die with the thread that started them.
 
     Parameters
     ----------
     work
-        The rows, in the order in which they are begun.
+        The rows, in the order of evaluation.
     sink
-        Where blocks and failures go, as they come.
-    crew
+        Takes blocks and failures as they come.
+    config
         The children.
-    wish
-        Asked every 0.05 s. Once it is to finish, no more rows are handed out; once it is to stop, what is
-        unfinished after the grace period is given up.
+    stop
+        Called every 0.05 s. On FINISH, children get no more rows; on STOP, rows that are unfinished after the
+        grace period are given up.
 
     Returns
     -------
     bool
-        Whether every row ended in a block or a failure. No child is alive then, nor when an exception is
-        raised, nor is anything that children started in their process groups.
+        Whether every row ended in a block or a failure. On return and after an exception, no child is alive,
+        nor is a process that children started in their process groups.
 
     Raises
     ------
     ExecuteError
-        If a child reports that it can't evaluate anything, or children die three times in a row before one
-        of them is ready.
+        If a child reports that it can't evaluate anything, or three in a row die before one is ready.
     """
-    with _Pool(crew, sink, Queue(work)) as pool:
-        while pool.unfinished():
-            wished = wish()
-            if wished is Wish.STOP:
-                pool.wind_up()
-                break
-            if wished is Wish.GO_ON:
-                pool.hand_out()
-            elif not pool.busy():
-                break
-            pool.step()
-        return not pool.unfinished()
+    pool = _Pool(Backlog(work), sink, config)
+    try:
+        return pool.run(stop)
+    finally:
+        pool.close()
 
 
-@dataclass(slots=True)
 class _Pool:
-    crew: PoolConfig
-    sink: Sink
-    queue: Queue
-    children: dict[int, Child] = field(default_factory=dict)
-    stopped: bool = False
-    early_deaths: int = 0
-    looked: float = field(default_factory=time.monotonic)
-    lost: float = 0.0
-    pace: Pace = field(init=False)
-    selector: selectors.BaseSelector = field(init=False)
-
-    def __enter__(self) -> Self:
-        self.pace = Pace(self.crew.size)
+    def __init__(self, backlog: Backlog, sink: Sink, config: PoolConfig) -> None:
+        self.backlog, self.sink, self.config = backlog, sink, config
+        self.children: dict[int, ChildProcess] = {}
+        self.startup_failures = 0
+        self.last_poll = time.monotonic()
+        self.suspended = 0.0  # seconds since the poll before, if this process was stopped in between
+        self.sizer = ChunkSizer(config.size)
         self.selector = selectors.DefaultSelector()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None and not self.stopped:
-                self.dismiss_all()
-        finally:
-            for child in self.children.values():
-                child.kill()
-            for child in self.children.values():
-                child.wait(_LONG)
-                child.close()
-            self.selector.close()
-
-    def unfinished(self) -> bool:
-        return self.queue.left > 0 or self.busy()
-
-    def busy(self) -> bool:
-        return any(child.orders for child in self.children.values())
-
-    def wind_up(self) -> None:
-        """Wait for what children have in hand, as long as the grace period lasts."""
-        self.stopped = True
-        end = time.monotonic() + self.crew.grace
-        while self.busy() and (left := end - time.monotonic()) > 0:
-            self.step(min(_TICK, left))
-
-    def dismiss_all(self) -> None:
-        end = time.monotonic() + self.crew.grace
+    def run(self, stop: Callable[[], StopRequest]) -> bool:
+        """Evaluate rows until all ended or a request to stop; return whether all ended."""
+        while self.is_busy() or self.backlog.size:
+            request = stop()
+            if request is StopRequest.STOP:
+                self.shut_down()
+                return not (self.is_busy() or self.backlog.size)
+            if request is StopRequest.NONE:
+                self.dispatch()
+            elif not self.is_busy():
+                break
+            self.poll()
+        end = time.monotonic() + self.config.grace
         for child in self.children.values():
-            child.dismiss()
+            child.close_requests()
         for child in self.children.values():
             child.wait(end - time.monotonic())
+        return not self.backlog.size
 
-    def hand_out(self) -> None:
-        """Give rows to children that have room, and employ as many as there are rows for."""
-        for most in (1, 2):
+    def close(self) -> None:
+        """Kill all children, and free the resources."""
+        for child in self.children.values():
+            child.kill()
+        for child in self.children.values():
+            child.wait(_KILL_SECONDS)
+            child.close()
+        self.selector.close()
+
+    def is_busy(self) -> bool:
+        return any(child.pending for child in self.children.values())
+
+    def shut_down(self) -> None:
+        """Wait for the chunks that children have, until the grace period ends."""
+        end = time.monotonic() + self.config.grace
+        while self.is_busy() and (left := end - time.monotonic()) > 0:
+            self.poll(min(_POLL_SECONDS, left))
+
+    def dispatch(self) -> None:
+        """Send rows to children that have room for more, and start as many children as there are rows for."""
+        backlog, sizer = self.backlog, self.sizer
+        for limit in (1, 2):
             for child in self.children.values():
-                depth = min(most, self.pace.depth(self.queue.left))
-                if self.queue.left and child.ready and len(child.orders) < depth:
-                    child.order(self.queue.take(self.pace.rows(self.queue.left)))
+                room = min(limit, sizer.chunks_per_child(backlog.size)) - len(child.pending)
+                if backlog.size and child.ready and room > 0:
+                    child.send_request(backlog.take(sizer.rows_per_chunk(backlog.size)))
                     self.write(child)
-        idle = sum(not child.orders for child in self.children.values())
-        vacant = [slot for slot in range(self.crew.size) if slot not in self.children]
-        for slot in vacant[: max(0, self.queue.left - idle)]:
-            self.start(slot)
+        idle = sum(not child.pending for child in self.children.values())
+        vacant = [slot for slot in range(self.config.size) if slot not in self.children]
+        for slot in vacant[: max(0, backlog.size - idle)]:
+            child = self.children[slot] = start_child(self.config, slot)
+            self.selector.register(child.messages, selectors.EVENT_READ, child)
 
-    def start(self, slot: int) -> None:
-        child = self.children[slot] = start_child(self.crew, slot)
-        self.selector.register(child.up, selectors.EVENT_READ, child)
-
-    def step(self, seconds: float = _TICK) -> None:
-        """Wait for something to happen, at most so long, and deal with it."""
+    def poll(self, seconds: float = _POLL_SECONDS) -> None:
+        """Wait at most `seconds` for pipes, use those that are ready, and reap children that died or hang."""
         for key, event in self.selector.select(seconds):
-            child: Child = key.data
+            child: ChildProcess = key.data
             if self.children.get(child.slot) is not child:
-                continue  # buried a moment ago
+                continue  # reaped after the selector returned
             if event & selectors.EVENT_WRITE:
                 self.write(child)
-            else:
+                continue
+            try:
                 self.read(child)
+            except EOFError:
+                self.reap(child, drained=True)
         now = time.monotonic()
-        gap, self.looked = now - self.looked, now
-        self.lost = gap if gap > _SUSPENDED else 0.0
+        elapsed, self.last_poll = now - self.last_poll, now
+        self.suspended = elapsed if elapsed > _SUSPENDED_SECONDS else 0.0
         for child in list(self.children.values()):
             if child.process.poll() is not None:
-                self.bury(child)
-            elif self.crew.timeout is not None:
-                self.watch(child, self.crew.timeout)
+                self.reap(child)
+            elif self.config.timeout is not None:
+                self.check_timeout(child, self.config.timeout)
 
-    def write(self, child: Child) -> None:
-        """Write orders; the selector calls again when the pipe takes more."""
-        waiting = child.down in self.selector.get_map()
+    def write(self, child: ChildProcess) -> None:
+        """Write requests; the selector calls again when the pipe takes more."""
+        registered = child.requests in self.selector.get_map()
         if child.flush():
-            if waiting:
-                self.selector.unregister(child.down)
-        elif not waiting:
-            self.selector.register(child.down, selectors.EVENT_WRITE, child)
+            if registered:
+                self.selector.unregister(child.requests)
+        elif not registered:
+            self.selector.register(child.requests, selectors.EVENT_WRITE, child)
 
-    def read(self, child: Child) -> None:
-        try:
-            self.receive(child)
-        except EOFError:
-            self.bury(child, heard=True)
-
-    def receive(self, child: Child) -> None:
-        for kind, rows, seconds, data in child.messages():
+    def read(self, child: ChildProcess) -> None:
+        for kind, rows, seconds, data in child.read_messages():
             if kind == ERROR:
                 raise ExecuteError(data.decode(errors="replace"))
             if kind == READY:
                 child.ready = True
-                self.early_deaths = 0
+                self.startup_failures = 0
             else:
-                self.pace.measure(rows, seconds)
-                piece = child.orders.popleft().piece
-                self.queue.put_back(piece.part(rows, len(piece)))
-                self.sink.block(piece.work.tag, piece.part(0, rows).rows, data, seconds)
+                self.sizer.measure(rows, seconds)
+                chunk = child.pending.popleft().chunk
+                self.backlog.put_back(chunk.part(rows, len(chunk)))
+                self.sink.block(chunk.work.batch, chunk.part(0, rows).rows, data, seconds)
 
-    def watch(self, child: Child, timeout: float) -> None:
+    def check_timeout(self, child: ChildProcess, timeout: float) -> None:
         """Kill a child whose row takes too long."""
-        number, elapsed = child.place.numbers[0], time.monotonic() - child.place.times[0]
-        # Seen twice: only then does the time surely belong to the number.
-        if number != child.seen:
-            child.seen, child.lost = number, min(self.lost, elapsed)
+        mark, elapsed = child.marker.marks[0], time.monotonic() - child.marker.times[0]
+        # Seen twice: only then does the time surely belong to the mark.
+        if mark != child.last_mark:
+            child.last_mark, child.suspended = mark, min(self.suspended, elapsed)
             return
-        child.lost += self.lost
-        if number != NO_ROW and elapsed - child.lost > timeout:
+        child.suspended += self.suspended
+        if mark != NO_ROW and elapsed - child.suspended > timeout:
             child.kill()
-            self.bury(child, overdue=number)
+            self.reap(child, timed_out=mark)
 
-    def bury(self, child: Child, *, heard: bool = False, overdue: int = NO_ROW) -> None:
-        """Find out what a child died of, and what becomes of its rows; hear its last messages before."""
-        status = child.wait(_PATIENCE)
+    def reap(self, child: ChildProcess, *, drained: bool = False, timed_out: int = NO_ROW) -> None:
+        """Remove a child that died or has to, after reading its last messages, and decide about its rows."""
+        status = child.wait(_EXIT_SECONDS)
         child.kill()
         if status is None:
-            child.wait(_LONG)
-        if not heard:
+            child.wait(_KILL_SECONDS)
+        if not drained:
             with suppress(EOFError):
-                self.receive(child)
-        self.remove(child)
+                self.read(child)
+        del self.children[child.slot]
+        for fd in (child.requests, child.messages):
+            if fd in self.selector.get_map():
+                self.selector.unregister(fd)
         try:
             if not child.ready:
-                self.count_early_death(child, status)
-            if child.orders:
-                self.settle(child, status, overdue)
+                self.count_startup_failure(child, status)
+            if child.pending:
+                self.fail_or_retry(child, status, timed_out)
         finally:
             child.close()
 
-    def remove(self, child: Child) -> None:
-        del self.children[child.slot]
-        for fd in (child.down, child.up):
-            if fd in self.selector.get_map():
-                self.selector.unregister(fd)
-
-    def count_early_death(self, child: Child, status: int | None) -> None:
-        self.early_deaths += 1
-        if self.early_deaths >= STRIKES:
+    def count_startup_failure(self, child: ChildProcess, status: int | None) -> None:
+        self.startup_failures += 1
+        if self.startup_failures >= _MAX_STARTUP_FAILURES:
             how = "it closed its pipes" if status is None else describe_exit(status)
             raise ExecuteError(
-                f"child {child.slot} died before it was ready, {STRIKES} times in a row ({how}); "
-                "look at `setup` and the imports of the task file"
+                f"child {child.slot} died before it was ready, {self.startup_failures} times in a row"
+                f" ({how}); look at `setup` and the imports of the task file"
             )
 
-    def settle(self, child: Child, status: int | None, overdue: int) -> None:
-        """Fail the row that a child died of, and put back the others that it had."""
-        order, *rest = child.orders
-        for later in reversed(rest):
-            self.queue.put_back(later.piece)
-        piece = order.piece
-        number = child.place.numbers[0]
-        at = number - order.first
-        blamed = number != NO_ROW and 0 <= at < len(piece)
-        seconds = time.monotonic() - child.place.times[0] if blamed else 0.0
-        if overdue != NO_ROW and number != overdue:  # it had gone on when it was killed
-            self.queue.put_back(piece)
-        elif overdue != NO_ROW:
-            self.fail(piece, at, f"timeout ({self.crew.timeout:g} s)", seconds)
-        elif status is None or (status == LOST and not blamed):
-            self.suspect(piece, STRIKES, "closed the pipes to psyrun", seconds)
-        elif blamed:
-            self.fail(piece, at, describe_exit(status), seconds)
+    def fail_or_retry(self, child: ChildProcess, status: int | None, timed_out: int) -> None:
+        """Fail the row at which a child died, and put back its other rows."""
+        first, *others = child.pending
+        for other in reversed(others):
+            self.backlog.put_back(other.chunk)
+        chunk, mark = first.chunk, child.marker.marks[0]
+        row = mark - first.first
+        known = mark != NO_ROW and 0 <= row < len(chunk)
+        seconds = time.monotonic() - child.marker.times[0] if known else 0.0
+        if timed_out not in (NO_ROW, mark):  # it had begun another row when it was killed
+            self.backlog.put_back(chunk)
+        elif timed_out != NO_ROW:
+            self.fail(chunk, row, f"timeout ({self.config.timeout:g} s)", seconds)
+        elif status is None or (status == DISCONNECTED and not known):
+            self.isolate(chunk, MAX_UNEXPLAINED_DEATHS, "closed the pipes to psyrun", seconds)
+        elif known:
+            self.fail(chunk, row, describe_exit(status), seconds)
         else:
-            self.suspect(piece, piece.strikes + 1, describe_exit(status), seconds)
+            self.isolate(chunk, chunk.deaths + 1, describe_exit(status), seconds)
 
-    def fail(self, piece: Piece, at: int, reason: str, seconds: float) -> None:
-        self.queue.put_back(piece.part(at + 1, len(piece)))
-        self.queue.put_back(piece.part(0, at))
-        self.sink.fail(piece.work.tag, piece.work.rows[piece.lo + at], reason, seconds)
+    def fail(self, chunk: Chunk, row: int, reason: str, seconds: float) -> None:
+        self.backlog.put_back(chunk.part(row + 1, len(chunk)))
+        self.backlog.put_back(chunk.part(0, row))
+        self.sink.fail(chunk.work.batch, chunk.rows[row], reason, seconds)
 
-    def suspect(self, piece: Piece, strikes: int, reason: str, seconds: float) -> None:
-        """Put back rows of which any may be to blame, or fail the one that was alone."""
-        if piece.strikes >= STRIKES and len(piece) == 1:
-            self.fail(piece, 0, reason, seconds)
+    def isolate(self, chunk: Chunk, deaths: int, reason: str, seconds: float) -> None:
+        """Put back rows after a death for an unknown reason; fail a row that was evaluated alone."""
+        if chunk.deaths >= MAX_UNEXPLAINED_DEATHS and len(chunk) == 1:
+            self.fail(chunk, 0, reason, seconds)
         else:
-            self.queue.put_back(Piece(piece.work, piece.lo, piece.hi, strikes))
+            self.backlog.put_back(Chunk(chunk.work, chunk.start, chunk.stop, deaths))

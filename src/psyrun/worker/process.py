@@ -1,4 +1,4 @@
-"""One child process as its parent sees it: starting it, its pipes, what it holds, how it ended."""
+"""A child process as its parent sees it: start, pipes, requests, messages, exit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psyrun.worker.protocol import BLOCK, ERROR, HEADER, LENGTH, NO_ROW, READY, Place
+from psyrun.worker.protocol import BLOCK, ERROR, HEADER, LENGTH, NO_ROW, READY, RowMarker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from psyrun.worker.queue import Piece
+    from psyrun.worker.chunks import Chunk
 
     _Message = tuple[int, int, float, bytearray]  # kind, rows, seconds, data
 
@@ -30,20 +30,20 @@ _PIPE_SIZE = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolConfig:
-    """The children to employ.
+    """Number and properties of the child processes.
 
     Parameters
     ----------
     argv
-        Command that becomes a child; what `psyrun.worker.protocol.connect` reads is appended.
+        Command of a child; the arguments of `psyrun.worker.protocol.connect` are appended.
     size
-        How many of them at a time. A child's slot number is below that; a replacement takes the dead one's.
+        Number of children at a time. Their slots count from 0; a replacement gets the slot of the dead.
     env
-        Their environment; the parent's if None.
+        Environment of the children; the parent's if None.
     timeout
         Seconds that a row may take.
     grace
-        Seconds that children get to finish: the mini-batch at hand when stopped, their exit at the end.
+        Seconds that children have to finish: the chunk at hand when stopped, their exit at the end.
     """
 
     argv: Sequence[str]
@@ -54,67 +54,67 @@ class PoolConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class InHand:
-    """A mini-batch in a child's hands; the rows' places count from `first` on."""
+class PendingChunk:
+    """A chunk that a child was asked to evaluate, and the mark of its first row in shared memory."""
 
-    piece: Piece
+    chunk: Chunk
     first: int
 
 
-class Child:
-    """A process, our ends of its pipes, and the orders that it has not answered."""
+class ChildProcess:
+    """A child process, our ends of its pipes, and the chunks that it has not answered."""
 
     def __init__(
-        self, slot: int, process: subprocess.Popen[bytes], place: Place, fds: tuple[int, int, int]
+        self, slot: int, process: subprocess.Popen[bytes], marker: RowMarker, fds: tuple[int, int, int]
     ) -> None:
-        self.slot, self.process, self.place = slot, process, place
-        self.down, self.up, self.life = fds
-        self.orders: deque[InHand] = deque()
+        self.slot, self.process, self.marker = slot, process, marker
+        self.requests, self.messages, self._life = fds
+        self.pending: deque[PendingChunk] = deque()
         self.ready = False
-        self.seen = NO_ROW
-        self.lost = 0.0  # seconds of the row at hand during which all of us were suspended
-        self._next = NO_ROW + 1
-        self._out = bytearray()
-        self._inbox = _Inbox()
+        self.last_mark = NO_ROW
+        self.suspended = 0.0  # seconds of the current row during which we and our children were stopped
+        self._next_mark = NO_ROW + 1
+        self._unsent = bytearray()
+        self._reader = _MessageReader()
 
-    def order(self, piece: Piece) -> None:
-        """Queue an order to evaluate rows."""
-        self.orders.append(InHand(piece, self._next))
-        data = pickle.dumps((piece.work.tag, piece.rows, self._next), 5)
-        self._out += LENGTH.pack(len(data)) + data
-        self._next += len(piece)
+    def send_request(self, chunk: Chunk) -> None:
+        """Ask the child to evaluate rows; `flush` writes the request."""
+        self.pending.append(PendingChunk(chunk, self._next_mark))
+        data = pickle.dumps((chunk.work.batch, chunk.rows, self._next_mark), 5)
+        self._unsent += LENGTH.pack(len(data)) + data
+        self._next_mark += len(chunk)
 
     def flush(self) -> bool:
-        """Write what the pipe takes, and return whether that was all."""
+        """Write as much of the requests as the pipe takes; return whether that was all."""
         try:
-            while self._out:
-                del self._out[: os.write(self.down, self._out)]
+            while self._unsent:
+                del self._unsent[: os.write(self.requests, self._unsent)]
         except BlockingIOError:
             return False
         except BrokenPipeError:
-            self._out.clear()
+            self._unsent.clear()
         return True
 
-    def messages(self) -> Iterator[_Message]:
-        """Yield what has arrived; EOFError: nothing more can come, or be understood."""
-        return self._inbox.read(self.up)
+    def read_messages(self) -> Iterator[_Message]:
+        """Yield the messages that have arrived; EOFError: the pipe is closed, or its content invalid."""
+        return self._reader.read(self.messages)
 
-    def dismiss(self) -> None:
-        """Tell the child that there are no more orders."""
-        if self.down >= 0:
-            os.close(self.down)
-            self.down = -1
+    def close_requests(self) -> None:
+        """Tell the child that there are no more requests."""
+        if self.requests >= 0:
+            os.close(self.requests)
+            self.requests = -1
 
     def wait(self, seconds: float) -> int | None:
-        """Return its exit status, or None if it is alive after so many seconds."""
+        """Return the exit status, or None if the child is alive after so many seconds."""
         with suppress(subprocess.TimeoutExpired):
             return self.process.wait(max(seconds, 0))
         return None
 
     def kill(self) -> None:
-        """Kill the child and its process group, and where it is alive all that descends from it."""
+        """Kill the child and its process group; if it is alive, all its descendants too."""
         descendants = list(_find_descendants(self.process.pid)) if self.process.poll() is None else []
-        with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM where only zombies are left
+        with suppress(ProcessLookupError, PermissionError):  # macOS: EPERM if only zombies are left
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()  # it may have left its group
         for pid in descendants:
@@ -123,14 +123,14 @@ class Child:
 
     def close(self) -> None:
         """Close our ends of the pipes, and the shared memory."""
-        self.dismiss()
-        self.place.close()
-        os.close(self.up)
-        os.close(self.life)
+        self.close_requests()
+        self.marker.close()
+        os.close(self.messages)
+        os.close(self._life)
 
 
-class _Inbox:
-    """Puts messages together that arrive in parts; large ones are read in place."""
+class _MessageReader:
+    """Assembles messages that arrive in parts, without waiting for the rest of one."""
 
     def __init__(self) -> None:
         self._header: tuple[int, int, float] | None = None
@@ -157,7 +157,7 @@ class _Inbox:
             raise EOFError from None
 
     def _fill(self, fd: int) -> bool:
-        """Read until the buffer is full, or return False where that is for later."""
+        """Read into the rest of the buffer; return False if it is not full yet."""
         with memoryview(self._data) as view:
             while self._filled < len(view):
                 try:
@@ -170,29 +170,33 @@ class _Inbox:
         return True
 
 
-def start_child(crew: PoolConfig, slot: int) -> Child:
-    """Start a process for a slot, in a process group of its own."""
+def start_child(config: PoolConfig, slot: int) -> ChildProcess:
+    """Start a child process in a process group of its own."""
     with ExitStack() as ours, ExitStack() as theirs:
-        (orders, down), (up, messages), (life, end) = os.pipe(), os.pipe(), os.pipe()
-        for fd in (down, up, end):
+        # A pipe for requests, one for messages, and one that only closes when this process ends.
+        pipes = [os.pipe() for _ in range(3)]
+        (requests_end, requests), (messages, messages_end), (life, life_end) = pipes
+        for fd in (requests, messages, life_end):
             ours.callback(os.close, fd)
-        fds = (orders, messages, life, _unnamed_file(Place.SIZE))
+        fds = (requests_end, messages_end, life, _shared_memory(RowMarker.SIZE))
         for fd in fds:
             theirs.callback(os.close, fd)
-        place = Place(fds[-1])
-        ours.callback(place.close)
-        _enlarge(up)
-        os.set_blocking(down, False)
-        os.set_blocking(up, False)
-        numbers = map(str, (*fds, slot, os.getpid()))
+        marker = RowMarker(fds[-1])
+        ours.callback(marker.close)
+        os.set_blocking(requests, False)
+        os.set_blocking(messages, False)
+        if sys.platform == "linux":
+            with suppress(OSError):  # the pipes of a user have a total limit
+                fcntl.fcntl(messages, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        argv = [*config.argv, *map(str, (*fds, slot, os.getpid()))]
         process = subprocess.Popen(
-            [*crew.argv, *numbers], stdin=subprocess.DEVNULL, env=crew.env, pass_fds=fds, process_group=0
+            argv, stdin=subprocess.DEVNULL, env=config.env, pass_fds=fds, process_group=0
         )
         ours.pop_all()
-        return Child(slot, process, place, (down, up, end))
+        return ChildProcess(slot, process, marker, (requests, messages, life_end))
 
 
-def _unnamed_file(size: int) -> int:
+def _shared_memory(size: int) -> int:
     if sys.platform == "linux":
         fd = os.memfd_create("psyrun")
     else:
@@ -202,14 +206,8 @@ def _unnamed_file(size: int) -> int:
     return fd
 
 
-def _enlarge(pipe: int) -> None:
-    if sys.platform == "linux":
-        with suppress(OSError):  # a user's pipes have a total limit
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-
-
 def _find_descendants(pid: int) -> Iterator[int]:
-    """Yield the processes below a living one, also those in sessions of their own; Linux tells."""
+    """Yield the descendants of a living process, also those in other sessions; none without /proc."""
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             for child in map(int, path.read_text().split()):
@@ -218,7 +216,7 @@ def _find_descendants(pid: int) -> Iterator[int]:
 
 
 def describe_exit(status: int) -> str:
-    """Say how a process ended: ``exit 1`` or ``signal 11 (SIGSEGV)``."""
+    """Return an exit status in words: ``exit 1`` or ``signal 11 (SIGSEGV)``."""
     if status >= 0:
         return f"exit {status}"
     try:

@@ -1,7 +1,7 @@
-"""The line between a pool and a child: how rows are ordered, answers are sent, and who is alive.
+"""The protocol between a pool and its children: requests, messages, and how each learns that the other died.
 
-The pool has one end of it, `serve` runs at the other: in `psyrun.worker.child`, or in any other evaluator
-of rows.
+`connect` and `serve` are the child's side, used by `psyrun.worker.child` and open to other programs that
+evaluate rows. The pool's side is `psyrun.worker.process`.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 READY, BLOCK, ERROR = 1, 2, 3
 HEADER = struct.Struct("<BIdQ")  # of a message: kind, rows, seconds, bytes that follow
-LENGTH = struct.Struct("<Q")  # of an order, which is a pickle of (tag, rows, number of the first)
+LENGTH = struct.Struct("<Q")  # of a request, which is a pickle of (batch, rows, mark of the first row)
 NO_ROW = 0
-LOST = 120  # exit status of a child that can't reach its parent any more
+DISCONNECTED = 120  # exit status of a child that lost its pipes or its parent
 
-_HAND_IN = 0.1  # seconds after which a child sends what it has, and gives back the rest
+_FLUSH_SECONDS = 0.1  # after which a child sends its finished rows and leaves the others to the pool
 
 
-class Place:
-    """Two numbers in memory that parent and child share: which row the child is at, and since when.
+class RowMarker:
+    """Two numbers in memory shared by parent and child: the mark of the row being evaluated, and its start.
 
     Parameters
     ----------
     fd
-        Descriptor of a file of `Place.SIZE` bytes; may be closed afterwards.
+        Descriptor of a file of `RowMarker.SIZE` bytes; may be closed afterwards.
     """
 
     SIZE = 16
@@ -48,72 +48,70 @@ class Place:
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, self.SIZE)
         # Views store eight bytes at once; a struct would store them one by one, and a kill come in between.
-        self.numbers = memoryview(self._map).cast("q")[:1]
+        self.marks = memoryview(self._map).cast("q")[:1]
         self.times = memoryview(self._map).cast("d")[1:]
 
     def close(self) -> None:
         """Unmap the memory."""
-        self.numbers.release()
+        self.marks.release()
         self.times.release()
         self._map.close()
 
 
-class Order:
-    """A mini-batch: rows to evaluate, and the numbers by which the shared memory names them.
+class Request:
+    """A request to evaluate rows.
 
     Parameters
     ----------
-    tag
-        The batch.
+    batch
+        Number of the batch.
     rows
         Row numbers (n,) within the batch.
     first
-        The number of the first of them; the others follow.
+        Mark of the first row in shared memory; those of the others follow.
     """
 
-    __slots__ = ("first", "rows", "tag")
-
-    def __init__(self, tag: int, rows: Sequence[int], first: int) -> None:
-        self.tag, self.rows, self.first = tag, rows, first
+    def __init__(self, batch: int, rows: Sequence[int], first: int) -> None:
+        self.batch, self.rows, self.first = batch, rows, first
 
 
-class Line:
+class ParentConnection:
     """The child's end of its pipes; `connect` makes it."""
 
-    def __init__(self, slot: int, orders: int, messages: int, place: Place) -> None:
+    def __init__(self, slot: int, requests: int, messages: int, marker: RowMarker) -> None:
         self.slot = slot
-        self._options, self._messages, self._place = orders, messages, place
+        self._requests, self._messages, self._marker = requests, messages, marker
         self._forked = False
-        os.register_at_fork(after_in_child=self._leave_to_parent)
+        os.register_at_fork(after_in_child=self._disconnect_fork)
 
-    def receive(self) -> Order | None:
-        """Wait for an order; None: there are no more."""
+    def receive(self) -> Request | None:
+        """Wait for a request; None: there will be no more."""
         length = self._read(LENGTH.size)
-        return Order(*pickle.loads(self._read(*LENGTH.unpack(length)))) if length else None
+        return Request(*pickle.loads(self._read(*LENGTH.unpack(length)))) if length else None
 
-    def walk(self, order: Order) -> Iterator[int]:
-        """Yield rows of an order, marking each in shared memory, until it is time to hand in."""
-        numbers, times, clock = self._place.numbers, self._place.times, time.monotonic
-        end = clock() + _HAND_IN
+    def iter_rows(self, request: Request) -> Iterator[int]:
+        """Yield rows of a request, marking each in shared memory, until the finished ones should be sent."""
+        marks, times, clock = self._marker.marks, self._marker.times, time.monotonic
+        end = clock() + _FLUSH_SECONDS
         try:
-            for number, row in enumerate(order.rows, order.first):
+            for mark, row in enumerate(request.rows, request.first):
                 now = clock()
-                if now > end and number > order.first:
+                if now > end and mark > request.first:
                     break
-                times[0] = now  # before the number, which must not stand beside the time of another row
-                numbers[0] = number
+                times[0] = now  # before the mark, which must not stand beside the time of another row
+                marks[0] = mark
                 yield row
                 if self._forked:
-                    os._exit(0)  # a copy that user code forks ends where its row ends
+                    os._exit(0)  # a copy that user code forked ends where its row ends
         finally:
-            numbers[0] = NO_ROW
+            marks[0] = NO_ROW
 
     def elapsed(self) -> float:
         """Return the seconds since the row began."""
-        return time.monotonic() - self._place.times[0]
+        return time.monotonic() - self._marker.times[0]
 
     def send(self, kind: int, data: bytes = b"", *, rows: int = 0, seconds: float = 0.0) -> None:
-        """Send a message; for a block, `rows` says how many of the order's rows it is about."""
+        """Send a message; a block is about the first `rows` rows of the request, which took `seconds`."""
         header = HEADER.pack(kind, rows, seconds, len(data))
         for part in (header + data,) if len(data) < mmap.PAGESIZE else (header, data):
             self._write(memoryview(part))
@@ -121,10 +119,10 @@ class Line:
     def _read(self, n: int) -> bytes:
         data = b""
         try:
-            while len(data) < n and (more := os.read(self._options, n - len(data))):
+            while len(data) < n and (more := os.read(self._requests, n - len(data))):
                 data += more
         except OSError:
-            self._lose()
+            _exit_disconnected()
         return data
 
     def _write(self, data: memoryview) -> None:
@@ -132,65 +130,68 @@ class Line:
             while data:
                 data = data[os.write(self._messages, data) :]
         except OSError:
-            self._lose()
+            _exit_disconnected()
 
-    def _lose(self) -> NoReturn:
-        os._exit(LOST)  # user code closed our pipes, or the parent is gone
-
-    def _leave_to_parent(self) -> None:
+    def _disconnect_fork(self) -> None:
         self._forked = True
-        for fd in (self._options, self._messages):
+        for fd in (self._requests, self._messages):
             with contextlib.suppress(OSError):
                 os.close(fd)
 
 
-def connect(numbers: Sequence[str]) -> Line:
-    """Take up the line to the pool.
+def _exit_disconnected() -> NoReturn:
+    """Exit because user code closed our pipes, or the parent is gone."""
+    os._exit(DISCONNECTED)
+
+
+def connect(arguments: Sequence[str]) -> ParentConnection:
+    """Connect to the pool that started this process.
 
     Parameters
     ----------
-    numbers
-        The arguments that the pool appended to the command: descriptors of orders, messages, the pipe that
-        ends with the parent, and shared memory; slot; process id of the parent.
+    arguments
+        The arguments that the pool appended to the command: descriptors (pipe of requests, pipe of messages,
+        pipe that closes when the parent ends, shared memory), slot, process id of the parent.
     """
-    *fds, slot, parent = map(int, numbers)
+    *fds, slot, parent = map(int, arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _leave_sigterm_to_parent()
-    orders, messages, life, memory = map(_move_up, fds)
-    _die_with(parent, life)
-    place = Place(memory)
+    _ignore_sigterm()
+    requests, messages, life, memory = map(_move_up, fds)
+    _exit_with_parent(parent, life)
+    marker = RowMarker(memory)
     os.close(memory)
-    return Line(slot, orders, messages, place)
+    return ParentConnection(slot, requests, messages, marker)
 
 
-def serve(line: Line, evaluate: Callable[[Order], tuple[int, bytes]]) -> None:
-    """Answer orders until there are no more.
+def serve(connection: ParentConnection, evaluate: Callable[[Request], tuple[int, bytes]]) -> None:
+    """Answer requests until there are no more.
 
     Parameters
     ----------
-    line
-        The line to the pool.
+    connection
+        The connection to the pool.
     evaluate
-        Evaluates rows that `Line.walk` yields for an order; returns how many they were, and what to send.
+        Evaluates the rows that `ParentConnection.iter_rows` yields for a request; returns their number and
+        the data to send.
     """
-    line.send(READY)
-    while (order := line.receive()) is not None:
+    connection.send(READY)
+    while (request := connection.receive()) is not None:
         started = time.monotonic()
-        rows, data = evaluate(order)
+        rows, data = evaluate(request)
         seconds = time.monotonic() - started
-        flush()
-        line.send(BLOCK, data, rows=rows, seconds=seconds)
+        flush_output()
+        connection.send(BLOCK, data, rows=rows, seconds=seconds)
 
 
-def flush() -> None:
-    """Hand on what was printed."""
+def flush_output() -> None:
+    """Flush standard output and standard error."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
 
 
 def _move_up(fd: int) -> int:
-    """Move a descriptor to where user code that closes or counts descriptors won't meet it."""
+    """Move a descriptor out of the range that user code closes or counts."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     high = 1024 if limit == resource.RLIM_INFINITY else min(limit, 1024)
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, high - 16))
@@ -198,18 +199,12 @@ def _move_up(fd: int) -> int:
     return moved
 
 
-def _leave_sigterm_to_parent() -> None:
-    """Outlive SIGTERM, which batch systems send to all processes of a job: it is no fault of a row.
+def _ignore_sigterm() -> None:
+    """Survive SIGTERM, which batch systems send to all processes of a job: the parent decides what to do.
 
-    The parent decides what becomes of us. What user code starts has the default again, so that a pool of its
-    own can be terminated.
+    Processes that user code starts have the default handler, so that a pool of its own can be terminated.
     """
-    before = threading.local()  # what the thread that forks had blocked
-
-    def reset() -> None:
-        if signal.getsignal(signal.SIGTERM) is _ignore:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        restore()
+    before = threading.local()  # signals that the forking thread had blocked
 
     def block() -> None:
         before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
@@ -217,28 +212,24 @@ def _leave_sigterm_to_parent() -> None:
     def restore() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
 
-    signal.signal(signal.SIGTERM, _ignore)
-    # Blocked in between, so that none that is meant for a fork gets lost.
+    def reset() -> None:
+        if signal.getsignal(signal.SIGTERM) is _do_nothing:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        restore()
+
+    # A handler rather than SIG_IGN, which programs started by user code would inherit.
+    signal.signal(signal.SIGTERM, _do_nothing)
+    # Blocked during the fork, so that a signal sent to the new process is not lost.
     os.register_at_fork(before=block, after_in_parent=restore, after_in_child=reset)
 
 
-def _ignore(number: int, frame: FrameType | None) -> None: ...
+def _do_nothing(number: int, frame: FrameType | None) -> None: ...
 
 
-def _die_with(parent: int, life: int) -> None:
-    """See to it that this process does not outlive its parent, whatever it is doing."""
+def _exit_with_parent(parent: int, life: int) -> None:
+    """Make sure that this process ends with its parent, whatever it is doing then."""
     if sys.platform == "linux":
-        _die_by_kernel(life)
-    else:
-        _die_by_thread(parent)
-    if os.getppid() != parent:
-        os._exit(LOST)
-
-
-if sys.platform == "linux":
-
-    def _die_by_kernel(life: int) -> None:
-        """Have the kernel send SIGKILL, which needs no interpreter lock, when the pipe or the parent ends."""
+        # The kernel sends SIGKILL, which needs no interpreter lock, when the pipe closes or the parent ends.
         with contextlib.suppress(OSError):
             fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
@@ -246,16 +237,15 @@ if sys.platform == "linux":
         with contextlib.suppress(ImportError, AttributeError):
             import ctypes
 
-            set_death_signal = 1  # PR_SET_PDEATHSIG: holds even after the pipe was closed
+            set_death_signal = 1  # PR_SET_PDEATHSIG: works even after user code closed the pipe
             ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL, 0, 0, 0)
+    else:
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:
+        _exit_disconnected()
 
 
-def _die_by_thread(parent: int) -> None:
-    import threading
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(LOST)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    _exit_disconnected()

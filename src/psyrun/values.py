@@ -1,0 +1,105 @@
+"""Values that functions of users return: words for them in messages, a check, pickles."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from psyrun.errors import ExecuteError
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+
+PICKLE_PROTOCOL = 5
+
+
+def show_value(value: Any, limit: int = 60) -> str:
+    """Return a value as Python would write it, on one line of at most `limit` characters."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.generic):
+        value = value.item()
+    try:
+        text = re.sub(r" at 0x[0-9a-f]+", "", repr(value)).replace("\n", " ")
+    except BaseException:  # raised by a method of the user's
+        text = "an object"
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def describe_value(value: Any, limit: int = 200) -> str:
+    """Return a value and its type, such as ``3 (int)``."""
+    return f"{show_value(value, limit)} ({type(value).__name__})"
+
+
+def check_returned(function: str, values: Any, *, exact: bool = False) -> None:
+    """Check that a function returned a dict of names and values.
+
+    Parameters
+    ----------
+    function
+        Name of the function.
+    values
+        What it returned.
+    exact
+        Whether names of subclasses of `str` are refused.
+
+    Raises
+    ------
+    ExecuteError
+        If it did not.
+    """
+    if not isinstance(values, Mapping):
+        raise ExecuteError(f"{function} returned {describe_value(values)}; return a dict of names and values")
+    for name in values:
+        if type(name) is not str and (exact or not isinstance(name, str)):
+            shown = describe_value(name)
+            raise ExecuteError(f"{function} returned a dict with the name {shown}; names are strings")
+
+
+def reference_to(module: str) -> bytes:
+    """Return bytes that stand in every pickle which refers to a module (and in few others)."""
+    name = module.encode()
+    return b"\x8c" + bytes([len(name)]) + name if len(name) < 256 else name
+
+
+def dumps(value: Any, local: Mapping[str, bytes] | None = None) -> bytes:
+    """Pickle a value, with the code of classes and functions that can't be imported.
+
+    Parameters
+    ----------
+    value
+        The value.
+    local
+        Modules that readers may be unable to import -> `reference_to` them. Pickles do not refer to these.
+    """
+    local = local or {}
+    try:
+        data = pickle.dumps(value, PICKLE_PROTOCOL)
+        if not any(reference in data for reference in local.values()):
+            return data
+    except Exception:  # noqa: S110 - cloudpickle may succeed, or raises the error
+        pass
+    import cloudpickle
+
+    for name in local:
+        if name in sys.modules:
+            cloudpickle.register_pickle_by_value(sys.modules[name])
+    return bytes(cloudpickle.dumps(value, PICKLE_PROTOCOL))
+
+
+def dump(value: Any, file: BinaryIO, protocol: int) -> None:
+    """Pickle a value into a file, with the code of classes and functions that can't be imported."""
+    start = file.tell()
+    try:
+        pickle.dump(value, file, protocol)
+    except OSError:
+        raise
+    except Exception:
+        import cloudpickle
+
+        file.seek(start)
+        file.truncate()
+        cloudpickle.dump(value, file, protocol)
