@@ -41,8 +41,8 @@ FILES = {TASK_FILE: TASK, HELPER_FILE: HELPER, DEEPER_FILE: DEEPER}
 @pytest.fixture
 def finished(project):
     """A project whose only task, with a helper of a helper, was run: 3 evaluations."""
-    write_all(project)
-    assert project.count("run") == 3
+    project.finish(FILES)
+    assert len(project.rows_seen()) == 3
     return project
 
 

@@ -310,7 +310,7 @@ def test_signal_stops_and_keeps_every_finished_row(project, processes, wait_unti
         os.kill(run.pid, number)
     began = time.monotonic()
     out, err = run.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert run.returncode == 130, err
     assert "psy run example" in out
     assert "Traceback" not in out + err
@@ -332,7 +332,7 @@ def test_interrupt_does_not_wait_for_endless_rows(project, processes, wait_until
     os.killpg(run.pid, signal.SIGINT)
     began = time.monotonic()
     _, err = run.communicate(timeout=20)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert run.returncode == 130, err
     wait_until(lambda: not processes.find(), seconds=5)
     assert rows_on_disk(project) == (set(), set())
@@ -486,10 +486,8 @@ def test_edit_of_the_space_during_a_run_counts_from_the_next_run_on(project, wai
 
 def make_blocks(project):
     """Run a task to its end; return its only journal and the ends of the journal's blocks, 3 at least."""
-    project.task(
-        "example", TASK.replace("pool_size = 2", "pool_size = 1\nmax_jobs = 1").replace("ROWS", "12")
-    )
-    project.psy("run")
+    text = TASK.replace("pool_size = 2", "pool_size = 1\nmax_jobs = 1").replace("ROWS", "12")
+    project.finish({"psy-tasks/task_example.py": text})
     (journal,) = folder_of(project).glob("out/*.rows")
     ends = [header.end for header in read_headers(journal)]
     assert len(ends) >= 3
@@ -532,8 +530,8 @@ def test_damaged_journal_does_not_matter_while_the_result_is_up_to_date(project,
 
 def fail_one(project):
     """Leave a task with rows done and one failed, hence without a result."""
-    project.task("example", TASK.replace("ROWS", "6").replace("seen(x)", "seen(x)\n    1 / (x - 3)"))
-    project.psy("run", code=1)
+    text = TASK.replace("ROWS", "6").replace("seen(x)", "seen(x)\n    1 / (x - 3)")
+    project.finish({"psy-tasks/task_example.py": text}, code=1)
 
 
 @pytest.mark.slow

@@ -36,6 +36,7 @@ def execute(x):
     seen(x)
     return {"y": x * 10}
 """
+FILES = {"psy-tasks/task_t.py": SIMPLE}
 ROWS = {"x": [0, 1, 2], "y": [0, 10, 20]}
 
 
@@ -247,8 +248,7 @@ def lose(project, *names):
     ],
 )
 def test_loss_of_a_file_evaluates_nothing(project, lost):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     before = (project.root / "psy-work/t/result.pkl").read_bytes()
     lose(project, lost)
     assert project.count("run") == 0
@@ -258,8 +258,7 @@ def test_loss_of_a_file_evaluates_nothing(project, lost):
 
 
 def test_loss_of_the_plan_keeps_what_continue_kept(project):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     project.edit("psy-tasks/task_t.py", "range(3)", "[1, 7]")
     project.edit("psy-tasks/task_t.py", "x * 10", "x * 100")
     assert project.count("run", "--continue") == 1
@@ -275,8 +274,7 @@ def test_loss_of_the_plan_keeps_what_continue_kept(project):
 
 
 def test_loss_of_the_plan_does_not_bring_back_what_force_gave_up(project):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     project.edit("psy-tasks/task_t.py", "range(3)", "[1]")
     assert project.count("run", "--force") == 1
     lose(project, "t/plan.json")
@@ -358,8 +356,7 @@ LOSABLE = ("in", "out", "process.json", "plan.json", "result.pkl.receipt", "resu
 @pytest.mark.slow
 @pytest.mark.parametrize("edited", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_whatever_is_lost_together_the_result_is_right_or_the_user_is_asked(project, edited):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     work, taken = project.root / "psy-work/t", project.root.parent / "taken"
     shutil.copytree(work, taken)
     if edited:
@@ -389,8 +386,7 @@ def test_whatever_is_lost_together_the_result_is_right_or_the_user_is_asked(proj
 
 @pytest.mark.parametrize("more", [[], ["t/log"], ["t/plan.json"], ["t/code"], [".doit.db"]])
 def test_loss_of_journals_and_of_their_receipt_evaluates_nothing(project, more):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     lose(project, "t/out", "t/process.json", *more)
     assert project.count("run") == 0
     assert project.result("t") == ROWS
@@ -416,8 +412,7 @@ def test_loss_of_the_receipt_of_a_result_costs_nothing_once_its_rows_are_kept(pr
 
 @pytest.mark.parametrize("lost", ["t/out", "t/in"])
 def test_loss_of_a_file_evaluates_nothing_after_an_edit_that_does_not_count(project, lost):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     lose(project, lost)
     assert project.count("run", "--continue") == 0
     project.task("t", SIMPLE + "# a comment\n")
@@ -444,8 +439,7 @@ def test_unfinished_task_goes_on_after_the_loss_of_a_file(project, lost, evaluat
 
 @pytest.mark.parametrize("damaged", ["t/process.json", ".doit.db", ".sources.json"])
 def test_damage_of_a_file_evaluates_nothing(project, damaged):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     (project.root / "psy-work" / damaged).write_bytes(b"\0 nonsense" * 50)
     assert project.count("run") == 0
     assert project.result("t") == ROWS
@@ -453,8 +447,7 @@ def test_damage_of_a_file_evaluates_nothing(project, damaged):
 
 
 def test_damaged_result_is_written_again(project):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     (project.root / "psy-work/t/result.pkl").write_bytes(b"")
     assert not project.status("t")["uptodate"]
     assert project.count("run") == 0
@@ -462,8 +455,7 @@ def test_damaged_result_is_written_again(project):
 
 
 def test_loss_of_one_journal_evaluates_its_rows_once_the_result_is_gone(project):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     next((project.root / "psy-work/t/out").iterdir()).unlink()
     assert project.count("run") == 0
     (project.root / "psy-work/t/result.pkl").unlink()
@@ -472,8 +464,7 @@ def test_loss_of_one_journal_evaluates_its_rows_once_the_result_is_gone(project)
 
 
 def test_rows_that_only_the_result_holds_are_not_evaluated_again_after_an_edit(project):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     shutil.rmtree(project.root / "psy-work/t/out")
     project.edit("psy-tasks/task_t.py", "range(3)", "range(4)")
     assert project.count("run") == 1
@@ -484,8 +475,7 @@ def test_rows_that_only_the_result_holds_are_not_evaluated_again_after_an_edit(p
 
 
 def test_force_evaluates_everything_again(project):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     assert project.count("run", "--force") == 3
     assert project.result("t") == ROWS
     assert project.count("run") == 0
@@ -650,8 +640,7 @@ def test_task_file_that_cannot_work_is_refused_before_anything_is_written(projec
 
 
 def test_wrong_setting_of_a_finished_task_leaves_its_result(project):
-    project.task("t", SIMPLE)
-    project.psy("run")
+    project.finish(FILES)
     project.edit("psy-tasks/task_t.py", "pool_size = 1", "max_job = 1")
     project.psy("run", code=2)
     assert project.result("t") == ROWS
