@@ -203,7 +203,8 @@ class _Reader:
 
     def _read(self, number: int, journals: list[JournalFile]) -> dict[str, list[Any]]:
         table, done = self.read(self.layout, number, journals, self.exclude)
-        if not all(done) and not self._has_wanted(number, done):
+        wanted = () if all(done) else self.plan.wanted_rows().get(number, range(len(done)))
+        if not all(done[row] for row in wanted):
             # process.json names rows that are lost: without it, process runs again.
             self.layout.process.unlink(missing_ok=True)
             out = self.layout.relative(self.layout.out)
@@ -216,10 +217,6 @@ class _Reader:
             if any(value is ABSENT and there for value, there in zip(values, done)):
                 self.partial.add(name)
         return table
-
-    def _has_wanted(self, number: int, done: Sequence[bool]) -> bool:
-        wanted = self.plan.wanted_rows().get(number)
-        return wanted is not None and all(done[row] for row in wanted)
 
 
 def _count_rows(table: Mapping[str, Sequence[Any]]) -> int:

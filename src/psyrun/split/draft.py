@@ -1,9 +1,8 @@
-"""Drafts: the plan that the sources as they are now ask for, from the space and what exists of it on disk."""
+"""Drafts: the plan for the sources as they are now, not written yet."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import IdentityError, TaskFileError
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """What the sources and data files of a task are now.
+    """The digests of a task, as its sources and data files are now.
 
     Parameters
     ----------
@@ -41,7 +40,7 @@ class Digests:
 
 
 def compute_digests(outline: Outline, cache: SourceCache) -> Digests:
-    """Take both digests of a task, now.
+    """Compute both digests of a task.
 
     Raises
     ------
@@ -103,15 +102,15 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptio
         next_batch=adoption.next_batch,
         since=adoption.since,
     )
+
+    def share(rows: int) -> Sequence[int]:
+        return task.backend.partition(rows, task.max_jobs, task.min_items)
+
     try:
-        plan, new = make_plan(space, adoption, blank, partition=partial(_partition, task))
+        plan, new = make_plan(space, adoption, blank, partition=share)
     except IdentityError as error:
         raise TaskFileError(f"{outline.path}: {error}") from error
     return Draft(plan=plan, space=space, new=new, adopted=adoption.result)
-
-
-def _partition(task: Task, rows: int) -> Sequence[int]:
-    return task.backend.partition(rows, task.max_jobs, task.min_items)
 
 
 def _evaluate_space(task: Task) -> Space:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import sys
-import zlib
-from array import array
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.pspace import row_keys
-from psyrun.workdir import Batch, Plan
+from psyrun.workdir import Batch, Plan, pack_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from psyrun.split.adoption import Adoption, Cell, Existing
-
-
-_Run = tuple[int, int, int]  # batch number, first row, length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +77,11 @@ def make_plan(
         placed = [cell for cell in cells if cell is not None]
         runs = _find_runs([*placed, *adoption.find_tail(placed, wanted, keys)])
     else:
-        runs = [(number, 0, len(rows)) for number, rows in new.items()]
+        runs = [[number, 0, len(rows)] for number, rows in new.items()]
     sizes = {batch.number: batch.size for batch in existing} | {b: len(rows) for b, rows in new.items()}
+    batches, order = _arrange(runs, sizes)
     next_batch = blank.next_batch + len(new)
-    plan = replace(blank, rows=space.rows, next_batch=next_batch, **_arrange(runs, sizes))
+    plan = replace(blank, batches=batches, order=order, rows=space.rows, next_batch=next_batch)
     return replace(plan, adopted=adoption.codes_after(plan)), new
 
 
@@ -110,7 +104,7 @@ def _number_batches(
 def _match(
     wanted: Iterable[Any], existing: Sequence[Existing], keys: Mapping[int, Sequence[Any]], code: str
 ) -> list[Cell | None]:
-    """Find for each row of the space, told by its key, a row on disk; None where there is none."""
+    """Find a row on disk for each key of the space; None where there is none."""
     # The first of equal rows is the best.
     ranked = sorted(existing, key=lambda batch: (batch.code == code, batch.number), reverse=True)
     index: dict[Any, Any] = {}  # key -> a cell, or a queue of cells
@@ -144,31 +138,24 @@ def _take(index: dict[Any, Any], key: Any) -> Cell | None:
     return cell
 
 
-def _find_runs(cells: Iterable[Cell]) -> list[_Run]:
-    """Join neighbouring rows of one batch."""
-    runs: list[_Run] = []
-    first = end = batch = -1
+def _find_runs(cells: Iterable[Cell]) -> list[list[int]]:
+    """Join neighbouring rows of one batch to runs: batch number, first row, length."""
+    runs: list[list[int]] = []
+    batch = end = -1
     for number, row in cells:
-        if number == batch and row == end:
-            end += 1
-            continue
-        if batch >= 0:
-            runs.append((batch, first, end - first))
-        batch, first, end = number, row, row + 1
-    if batch >= 0:
-        runs.append((batch, first, end - first))
+        if number != batch or row != end:
+            runs.append([number, row, 0])
+        batch, end = number, row + 1
+        runs[-1][2] += 1
     return runs
 
 
-def _arrange(runs: Sequence[_Run], sizes: Mapping[int, int]) -> dict[str, Any]:
-    """Describe an order of rows as segments of batches."""
+def _arrange(runs: Sequence[Sequence[int]], sizes: Mapping[int, int]) -> tuple[tuple[Batch, ...], str]:
+    """Return the batches of these rows, and their order."""
     wanted: dict[int, int] = {}
     for number, _, length in runs:
         wanted[number] = wanted.get(number, 0) + length
     numbers = sorted(wanted)
     index = {number: i for i, number in enumerate(numbers)}
-    flat = array("q", [n for number, first, length in runs for n in (index[number], first, length)])
-    if sys.byteorder == "big":
-        flat.byteswap()
-    batches = tuple(Batch(number, sizes[number], wanted[number]) for number in numbers)
-    return {"batches": batches, "order": base64.b64encode(zlib.compress(flat.tobytes(), 6)).decode()}
+    order = pack_order([n for number, first, length in runs for n in (index[number], first, length)])
+    return tuple(Batch(number, sizes[number], wanted[number]) for number in numbers), order

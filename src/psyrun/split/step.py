@@ -207,15 +207,11 @@ def encode_assignments(
         return encode_inputs(header, columns)
     except Exception as error:
         for name, values in columns.items():
-            _check_picklable(outline, name, values)
+            try:
+                encode_inputs({}, {name: values})
+            except Exception as why:
+                raise TaskFileError(
+                    f"{outline.path}: parameter {name!r} can't be pickled ({why});"
+                    " let the space hold something that stands for it, and make the object in execute"
+                ) from why
         raise TaskFileError(f"{outline.path}: the assignments can't be pickled: {error}") from error
-
-
-def _check_picklable(outline: Outline, name: str, values: Sequence[Any]) -> None:
-    try:
-        encode_inputs({}, {name: values})
-    except Exception as error:
-        raise TaskFileError(
-            f"{outline.path}: parameter {name!r} can't be pickled ({error});"
-            " let the space hold something that stands for it, and make the object in execute"
-        ) from error

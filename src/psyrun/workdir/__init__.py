@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from psyrun.workdir.layout import Layout
     from psyrun.workdir.lock import find_stale_claims, task_lock
-    from psyrun.workdir.plan import Batch, Plan, read_plan, require_plan, write_plan
+    from psyrun.workdir.plan import Batch, Plan, pack_order, read_plan, require_plan, write_plan
     from psyrun.workdir.progress import (
         BatchProgress,
         PlanProgress,
@@ -61,7 +61,7 @@ else:
         journal="Failure JournalWriter batch_of encode_block new_journal read_blocks write_journal",
         layout="Layout",
         lock="find_stale_claims task_lock",
-        plan="Batch Plan read_plan require_plan write_plan",
+        plan="Batch Plan pack_order read_plan require_plan write_plan",
         progress="BatchProgress PlanProgress has_inputs is_receipt_true read_progress verify_progress",
         receipts="file_digest is_current make_receipt "
         "read_journal_ends read_receipt refresh_receipt write_receipt",

@@ -34,7 +34,7 @@ class Layout:
 
     @property
     def plan_copy(self) -> Path:
-        """What stands in where the plan was removed."""
+        """``plan.json.bak``: the copy of the plan, read where the plan was removed."""
         return self.folder / "plan.json.bak"
 
     @property
@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def log(self) -> Path:
-        """Folder of what jobs print."""
+        """Folder of the logs of jobs."""
         return self.folder / "log"
 
     @property
@@ -74,17 +74,17 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """Who is at work."""
+        """The lock, which names the psy at work."""
         return self.folder / "lock"
 
     def input(self, batch: int) -> Path:
-        """Return where the assignments of one batch are."""
+        """Return the path of the assignments of a batch."""
         return self.inputs / f"{batch}.pkl"
 
     def code(self, digest: str) -> Path:
-        """Return where the captured sources of one code digest are."""
+        """Return the path of the captured sources of a code digest."""
         return self.folder / "code" / f"{digest}.zip"
 
     def relative(self, path: Path) -> str:
-        """Return a path of ours in the one form in which the graph compares them."""
+        """Return a path relative to the root, in the one form that the graph compares."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)

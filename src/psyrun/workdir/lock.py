@@ -1,4 +1,4 @@
-"""One psy at work on a task at a time. A lock saves double work; no result depends on it."""
+"""Locks: one psy at a time works on a task. They save double work; no result depends on them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def task_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     path
         The lock file; its folder has to exist.
     waiting
-        Called every half second while somebody else holds it, with who that is.
+        Called every half second while another process holds it, with the name of that process.
     """
     from flufl.lock import Lock, LockState
 
@@ -41,8 +41,8 @@ def task_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     logging.getLogger("flufl.lock").setLevel(logging.CRITICAL)
     lock = Lock(str(path), lifetime=_LIFETIME)
     while not _try(lock, path):
-        # Its owner was on this host and is no more; or what made it was cut off, or is no psy.
-        if _is_nobodys(path) or lock.state is LockState.stale:
+        # The owner, a process of this host, has ended; or the file was cut short, or is no lock of psy.
+        if _names_no_owner(path) or lock.state is LockState.stale:
             _break(path)
         else:
             waiting(_owner(lock))
@@ -54,12 +54,12 @@ def task_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     finally:
         over.set()
         refresher.join()
-        with suppress(Exception):  # It expired or was broken: then it is not ours to release.
+        with suppress(Exception):  # It expired or was broken: then another process may hold it.
             lock.unlock()
 
 
 def _check_path(path: Path) -> None:
-    """Refuse a path that can't be written into a lock file, as it has to be."""
+    """Refuse a path that can't be written into a lock file, where flufl.lock writes it."""
     try:
         str(path).encode(locale.getpreferredencoding(False))
     except UnicodeEncodeError as error:
@@ -68,7 +68,7 @@ def _check_path(path: Path) -> None:
 
 
 def find_stale_claims(path: Path) -> list[Path]:
-    """List what processes that are no more left behind of their claims to a lock."""
+    """List the claims to a lock that processes left behind which have ended."""
     return [claim for claim in path.parent.glob(f"{path.name}|*|*|*") if _is_stale(claim)]
 
 
@@ -87,7 +87,7 @@ def _is_stale(claim: Path) -> bool:
 
 
 def _try(lock: Any, path: Path) -> bool:
-    """Try for half a second to get a lock, and return whether we have it."""
+    """Try for half a second to get a lock; return whether that worked."""
     from flufl.lock import TimeOutError
 
     try:
@@ -102,8 +102,8 @@ def _try(lock: Any, path: Path) -> bool:
     return True
 
 
-def _is_nobodys(path: Path) -> bool:
-    """Whether a lock file names no owner; one that is held is dated to its end, never to the past."""
+def _names_no_owner(path: Path) -> bool:
+    """Whether a lock file names no owner and is not new; one that is held is dated to its end."""
     try:
         return path.read_bytes().count(b"|") != 3 and path.stat().st_mtime + _CUT_OFF < time.time()
     except OSError:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import sys
+import struct
 import zlib
-from array import array
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from psyrun.errors import FormatError, NewerFormatError
 from psyrun.workdir.jsonfile import encode_json, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from psyrun.workdir.layout import Layout
@@ -29,7 +28,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as the plan sees it.
+    """A batch of a plan.
 
     Parameters
     ----------
@@ -65,7 +64,7 @@ class Plan:
     order
         Wanted rows in the order of the space: segments (batch index, first row, length), packed.
     rows
-        How many of them the space asks for; rows kept by ``--continue`` follow.
+        How many of them the space asks for; rows that ``--continue`` adopted follow.
     next_batch
         The lowest number that was never used.
     adopted
@@ -99,9 +98,8 @@ class Plan:
 
     def segments(self) -> list[tuple[int, range]]:
         """Return (batch number, its rows) in the order of the space."""
-        flat = array("q", zlib.decompress(base64.b64decode(self.order)))
-        if sys.byteorder == "big":
-            flat.byteswap()
+        packed = zlib.decompress(base64.b64decode(self.order))
+        flat = struct.unpack(f"<{len(packed) // 8}q", packed)
         numbers = [batch.number for batch in self.batches]
         return [(numbers[b], range(row, row + n)) for b, row, n in zip(flat[::3], flat[1::3], flat[2::3])]
 
@@ -126,6 +124,12 @@ class Plan:
     def _fields(self) -> dict[str, Any]:
         fields = {name: getattr(self, name) for name in self.__slots__}
         return fields | {"batches": [[batch.number, batch.size, batch.wanted] for batch in self.batches]}
+
+
+def pack_order(numbers: Sequence[int]) -> str:
+    """Pack an order: batch index, first row and length of each segment, one after the other."""
+    packed = struct.pack(f"<{len(numbers)}q", *numbers)
+    return base64.b64encode(zlib.compress(packed, 6)).decode()
 
 
 def read_plan(layout: Layout) -> Plan | None:
@@ -177,7 +181,7 @@ def _decode(content: dict[str, Any]) -> Plan:
 def write_plan(layout: Layout, plan: Plan) -> None:
     """Write a plan, all of it or nothing, and its copy.
 
-    A plan can't be made again from the task file alone: it knows which rows `--continue` kept and `--force`
+    A plan can't be made again from the task file alone: it says which rows `--continue` adopted and `--force`
     gave up, and how a random space was drawn.
     """
     data = plan.to_json()
