@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from doit.doit_cmd import DoitMain
 
+from psyrun.cli.commands import cli
 from psyrun.errors import TaskFileError
 from psyrun.source.cache import SourceCache
 from psyrun.source.capture import read_source
@@ -404,6 +406,11 @@ def test_every_setting_has_a_meaning_and_accepts_its_default():
         assert setting.expected, name
         default = setting.default() if isinstance(setting.default, type) else setting.default
         assert name in ("pspace", "execute") or setting.accepts(default), name
+
+
+def test_commands_are_no_names_of_tasks():
+    ours, theirs = set(cli.commands), {command.get_name() for command in DoitMain.DOIT_CMDS}
+    assert ours | theirs <= COMMANDS
 
 
 def test_digests_know_every_setting():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.errors import TaskFileError
 from psyrun.source.cache import SourceCache
 from psyrun.source.digests import DIGEST_FORMAT, mix, module_facts, task_facts
-from psyrun.source.modules import ModuleSearch
+from psyrun.source.modules import ModuleSearch, with_packages
 from psyrun.source.syntax import parse
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class _Capture:
         found: dict[str, str] = {}
         todo = [name for name in names if not name.startswith(".")]
         while todo:
-            for name in _ancestry(todo.pop()):
+            for name in with_packages(todo.pop()):
                 module = self.search.find(name)
                 if module is None or (module.path is not None and Path(module.path) == self.task_file):
                     break
@@ -169,7 +169,7 @@ class _Capture:
                 found[name] = "" if module.path is None else self.read(Path(module.path))
                 if found[name]:
                     todo += self._imports(name, found[name], is_package=module.folders is not None)
-        real = {above for name, path in found.items() if path for above in _ancestry(name)}
+        real = {above for name, path in found.items() if path for above in with_packages(name)}
         return {name: path for name, path in found.items() if name in real}
 
     def _imports(self, name: str, path: str, *, is_package: bool) -> Iterator[str]:
@@ -185,9 +185,3 @@ class _Capture:
         """Return names and digests of modules, without their paths."""
         named = sorted((name, path) for name, path in modules.items() if path)
         return [f"{name} {self.module_facts(path)['digest']}" for name, path in named]
-
-
-def _ancestry(name: str) -> Iterator[str]:
-    """Yield `a`, `a.b` and `a.b.c` for `a.b.c`."""
-    parts = name.split(".")
-    return (".".join(parts[: end + 1]) for end in range(len(parts)))

@@ -27,13 +27,12 @@ def task_facts(trees: Sequence[ast.Module]) -> dict[str, Any]:
     definitions, start = [], 0
     for tree in trees:
         inside = range(start, start := start + len(tree.body))
-        definitions.append(
-            _digest_definitions((slices.bound[i], digests[i]) for i in inside if i in slices.code)
-        )
+        kept = [(_bound(statements[index]), digests[index]) for index in inside if index in slices.code]
+        definitions.append(_digest_definitions(kept))
     facts: dict[str, Any] = {"definitions": definitions, "path": path_edits(statements)}
-    for part, kept in (("code", sorted(slices.code)), ("space", sorted(slices.space))):
-        facts[part] = mix(digests[index] for index in kept)
-        facts[f"{part}_imports"] = imported_names(statements[index] for index in kept)
+    for part, indices in (("code", sorted(slices.code)), ("space", sorted(slices.space))):
+        facts[part] = mix(digests[index] for index in indices)
+        facts[f"{part}_imports"] = imported_names(statements[index] for index in indices)
     return facts
 
 
@@ -41,16 +40,17 @@ def module_facts(tree: ast.Module) -> dict[str, Any]:
     """Return digests, imports and exports of a local module, as JSON values."""
     statements = [statement for statement in tree.body if not is_text(statement)]
     digests = [digest(statement) for statement in statements]
-    bound = [
-        sorted({name for name, kind in bound_names(scopes_of(statement)[0].own) if kind != "module"})
-        for statement in statements
-    ]
     return {
         "digest": mix(digests),
-        "definitions": _digest_definitions(zip(bound, digests)),
+        "definitions": _digest_definitions(zip((sorted(set(_bound(each))) for each in statements), digests)),
         "imports": imported_names([tree]),
         "exports": exported_names(tree),
     }
+
+
+def _bound(statement: ast.stmt) -> list[str]:
+    """Return the names that a statement binds, other than modules; twice if as a variable and a function."""
+    return sorted(name for name, kind in set(bound_names(scopes_of(statement)[0].own)) if kind != "module")
 
 
 def _digest_definitions(statements: Iterable[tuple[Sequence[str], str]]) -> dict[str, str]:

@@ -192,21 +192,14 @@ def _aliases_of(value: ast.expr, variables: Collection[str], *, through_calls: b
             case ast.IfExp(body=body, orelse=orelse):
                 stack += [body, orelse]
             case ast.Call():
-                yield from _through_call(node, variables)
-                if through_calls or _passes(node):
+                passes = isinstance(node.func, ast.Attribute) and node.func.attr in _PASSING_METHODS
+                root = root_of(node.func)
+                if passes and root is not None and root in variables:
+                    yield root
+                if through_calls or passes:
                     stack += [*node.args, *(keyword.value for keyword in node.keywords)]
             case _:
                 stack.extend(ast.iter_child_nodes(node))
-
-
-def _through_call(call: ast.Call, variables: Collection[str]) -> Iterator[str]:
-    root = root_of(call.func)
-    if _passes(call) and root is not None and root in variables:
-        yield root
-
-
-def _passes(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and call.func.attr in _PASSING_METHODS
 
 
 def close_over(names: Iterable[str], shared: Mapping[str, Iterable[str]]) -> set[str]:

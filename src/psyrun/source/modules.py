@@ -226,16 +226,17 @@ def _set_aside(modules: Mapping[str, str]) -> dict[str, ModuleType]:
 
 
 def _is_captured(name: str, modules: Mapping[str, str]) -> bool:
-    if modules.get(name):
-        return True
-    if name in modules:  # A namespace package; it stays if modules that were not captured use it.
+    if modules.get(name) == "":  # A namespace package; it stays if modules that were not captured use it.
         return not any(
             used.startswith(f"{name}.") and not _is_captured(used, modules) for used in sys.modules
         )
-    package = name.rpartition(".")[0]
-    while package and not modules.get(package):
-        package = package.rpartition(".")[0]
-    return bool(package)
+    return any(map(modules.get, with_packages(name)))
+
+
+def with_packages(name: str) -> Iterator[str]:
+    """Yield `a`, `a.b` and `a.b.c` for `a.b.c`."""
+    parts = name.split(".")
+    return (".".join(parts[: end + 1]) for end in range(len(parts)))
 
 
 @contextmanager

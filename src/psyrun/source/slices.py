@@ -54,13 +54,10 @@ class Slices:
     ----------
     code, space
         Indices of the statements in each slice.
-    bound
-        For each statement, the names that it binds other than by an import.
     """
 
     code: frozenset[int]
     space: frozenset[int]
-    bound: tuple[tuple[str, ...], ...]
 
 
 def slice_statements(body: Sequence[ast.stmt]) -> Slices:
@@ -79,10 +76,7 @@ def slice_statements(body: Sequence[ast.stmt]) -> Slices:
         slicer = _Slicer.prepare(statements, names)
         space = slicer.reach({"pspace"})
         code = slicer.reach({"execute", "setup"} | _possible_values(statements, space, names))
-    bound = tuple(
-        tuple(sorted(name for name, kind in statement.binds if kind != "module")) for statement in statements
-    )
-    return Slices(code=code, space=space, bound=bound)
+    return Slices(code=code, space=space)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

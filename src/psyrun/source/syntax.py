@@ -139,17 +139,11 @@ def imported_names(trees: Iterable[ast.AST]) -> list[str]:
                     glue = "." if node.module else ""
                     names.update(f"{module}{glue}{alias.name}" for alias in node.names if alias.name != "*")
                 case ast.Call(
-                    func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module")
-                ):
-                    names.update(_literal_name(node))
+                    func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                    args=[ast.Constant(value=str(name)), *_],
+                ) if name:
+                    names.add(name)
     return sorted(names)
-
-
-def _literal_name(call: ast.Call) -> Iterator[str]:
-    """Name the module of ``import_module("name")``."""
-    match call.args:
-        case [ast.Constant(value=str(name)), *_] if name:
-            yield name
 
 
 def exported_names(tree: ast.Module) -> list[str]:

@@ -101,7 +101,8 @@ def read_outline(root: Path, path: Path, cache: SourceCache | None = None) -> Ou
     check_text(source)
     values = literal_settings(source)
     if values is None:
-        key = f"settings of {source.task} {_fingerprint(source)}"
+        content = hashlib.sha256(ascii(sorted(source.files.items())).encode()).hexdigest()
+        key = f"settings of {source.task} {content}"
         values = (cache or SourceCache()).recall(key, lambda: _run_for_settings(source, root))
     return _outline(root, source, values)
 
@@ -117,14 +118,6 @@ def outline_without_file(root: Path, taskdir: str, name: str) -> Outline:
     path = f"{taskdir}/task_{name}.py"
     source = Source(task=path, conf=None, files={}, modules={}, code="", space="", definitions={})
     return _outline(root, source, {"name": name, "overwrite_dirty": False})
-
-
-def _fingerprint(source: Source) -> str:
-    whole = hashlib.sha256()
-    for path, text in sorted(source.files.items()):
-        whole.update(f"{path} {len(text)}\n".encode(errors="surrogateescape"))
-        whole.update(text)
-    return whole.hexdigest()
 
 
 def _run_for_settings(source: Source, root: Path) -> dict[str, Any]:
