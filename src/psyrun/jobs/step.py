@@ -177,12 +177,12 @@ class _Step:
     def _adopt_jobs(self) -> None:
         self.tracker.drop_other_schedulers()
         adopted = self.tracker.cancel_outdated(self.tracker.recover(), self.plan)
-        states = self.tracker.find_active(adopted)
-        if not self.task.scheduler.detached and any(states.values()):
+        tracked = self.tracker.find_active(adopted)
+        if not self.task.scheduler.detached and any(active for _, active in tracked):
             # We hold the lock, so the psy that started these workers has exited; wait for them.
             self._follow(adopted)
         else:
-            self.active = self.tracker.update(adopted, states, self._count_rows())
+            self.active = self.tracker.update(tracked, self._count_rows())
 
     def _count_rows(self) -> PlanProgress:
         return read_progress(self.plan, self.task.outline.layout, self._counter)
@@ -241,19 +241,19 @@ class _Step:
         interval, most = self.task.scheduler.poll
         try:
             while True:
-                states = self.tracker.find_active(submissions)
+                tracked = self.tracker.find_active(submissions)
                 began = time.monotonic()
                 progress = self._count_rows()
                 self.watcher.progress(self.task.name, progress)
                 self._check_store(progress)
-                if not any(states.values()):
+                if not any(active for _, active in tracked):
                     break
                 time.sleep(max(interval, 20 * (time.monotonic() - began)))
                 interval = min(most, 1.2 * interval)
         except BaseException:
             self.task.scheduler.cancel([each.job for each in submissions if each.job])
             raise
-        self.active = self.tracker.update(submissions, states, progress)
+        self.active = self.tracker.update(tracked, progress)
 
     def _check_store(self, progress: PlanProgress) -> None:
         """Raise with the first finished row, rather than at the end, that the store can't hold the values."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from psyrun.workdir import Plan, PlanProgress, Submission
 
 
+Tracked = list[tuple["Submission", set[int]]]  # submissions, with their batches that are in the queue
 Ends = dict[int, End]
 
 
@@ -89,19 +90,19 @@ class JobTracker:
             If some of their jobs may be in flight.
         """
         for other in _trackers(self.outline, self.queues, but=self.kind):
-            for each in other.recover():
-                if other.find_active([each])[each.token]:
+            for each, active in other.find_active(other.recover()):
+                if active:
                     raise DirtyError(
                         f"{self.outline.path}: jobs of {other.kind} are in flight, and the scheduler is"
                         f" {self.kind} now; wait for them, or end them: psy kill {self.outline.name}"
                     )
                 self._remove(each)
 
-    def find_active(self, submissions: Sequence[Submission]) -> dict[str, dict[int, JobState]]:
-        """Return token -> batch -> state of those in the queue."""
-        return {each.token: self._find_active(each) for each in submissions}
+    def find_active(self, submissions: Sequence[Submission]) -> Tracked:
+        """Return the submissions, each with its batches that are, or may be, in the queue."""
+        return [(each, set(self._find_states(each))) for each in submissions]
 
-    def _find_active(self, submission: Submission) -> dict[int, JobState]:
+    def _find_states(self, submission: Submission) -> dict[int, JobState]:
         if self.scheduler.detached:
             states = self.queues.element_states(submission, self.scheduler)
             if states is None:
@@ -130,7 +131,7 @@ class JobTracker:
         outdated = [each for each in submissions if wanted.isdisjoint(each.numbers)]
         if not outdated or not self.scheduler.detached:
             return list(submissions)
-        active = sum(map(len, self.find_active(outdated).values()))
+        active = sum(len(batches) for _, batches in self.find_active(outdated))
         try:
             self.scheduler.cancel([job for each in outdated for job in each.jobs])
         except NoAnswerError:
@@ -142,20 +143,13 @@ class JobTracker:
             self._note(f"{active:,} jobs in flight were outdated by an edit and are cancelled")
         return [each for each in submissions if each not in outdated]
 
-    def update(
-        self,
-        submissions: Sequence[Submission],
-        active: Mapping[str, Mapping[int, JobState]],
-        progress: PlanProgress,
-    ) -> set[int]:
+    def update(self, tracked: Tracked, progress: PlanProgress) -> set[int]:
         """Record why jobs ended before their rows were there, and remove submissions that did their work.
 
         Parameters
         ----------
-        submissions
-            Open submissions.
-        active
-            Answer of `find_active`, from before the rows were counted.
+        tracked
+            Open submissions, from `find_active` before the rows were counted.
         progress
             How far the task is.
 
@@ -165,46 +159,44 @@ class JobTracker:
             The batches that are in flight, or whose files may still show up.
         """
         in_flight: set[int] = set()
-        ends = self.find_ends(submissions, active, progress)
-        for each in submissions:
-            late = {each.numbers[e] for e, end in ends[each.token].items() if not end.final}
-            self.record(each, ends[each.token], closed=not active[each.token] and not late)
-            in_flight |= late | active[each.token].keys()
-        self._report(submissions, ends)
+        found = self.find_ends(tracked, progress)
+        for (each, active), (_, ends) in zip(tracked, found):
+            late = {each.numbers[element] for element, end in ends.items() if not end.final}
+            self.record(each, ends, closed=not active and not late)
+            in_flight |= active | late
+        self._report(found)
         return in_flight
 
-    def find_ends(
-        self,
-        submissions: Sequence[Submission],
-        active: Mapping[str, Mapping[int, JobState]],
-        progress: PlanProgress,
-    ) -> dict[str, Ends]:
-        """Return token -> element -> its end, for elements that ended early.
+    def find_ends(self, tracked: Tracked, progress: PlanProgress) -> list[tuple[Submission, Ends]]:
+        """Return the submissions, each with the ends of its elements that ended early.
 
         The batch system is asked once for all, and nothing is written.
         """
         missing = {each.batch.number for each in progress.batches if each.missing}
         unfinished = missing | {each.batch.number for each in progress.batches if each.failed}
-        early = {each.token: each.ended_early(active[each.token], unfinished) for each in submissions}
-        jobs = [each.job for each in submissions if early[each.token] and each.job is not None]
+        early = [(each, each.ended_early(active, unfinished)) for each, active in tracked]
+        jobs = [each.job for each, elements in early if elements and each.job is not None]
         reasons = self.scheduler.explain(jobs) if jobs else {}
-        found: dict[str, Ends] = {each.token: {} for each in submissions}
-        for each in submissions:
-            for element in early[each.token]:
-                reason = reasons.get((each.job or "", element), reasons.get((each.job or "", -1)))
-                lost = each.numbers[element] in missing
-                found[each.token][element] = self._find_end(each, element, reason, lost=lost)
-        return found
+        return [
+            (each, {element: self._find_end(each, element, reasons, missing) for element in elements})
+            for each, elements in early
+        ]
 
-    def _find_end(self, submission: Submission, element: int, reason: str | None, *, lost: bool) -> End:
-        now = time.time()
+    def _find_end(
+        self,
+        submission: Submission,
+        element: int,
+        reasons: Mapping[tuple[str, int], str],
+        missing: Collection[int],
+    ) -> End:
+        now, job = time.time(), submission.job or ""
         before = submission.ends.get(element, End(since=now))
         error, printed = read_last_error(self.outline.layout, submission, element)
         evidence = Evidence(
             job=submission.job,
-            lost=lost,
+            lost=submission.numbers[element] in missing,
             since=before.since,
-            reported=reason or before.reason,
+            reported=reasons.get((job, element), reasons.get((job, -1), before.reason)),
             error=error,
             printed=printed,
         )
@@ -219,16 +211,16 @@ class JobTracker:
         elif after != submission:
             write_submission(self.outline.layout.jobs, after)
 
-    def _report(self, submissions: Sequence[Submission], ends: Mapping[str, Ends]) -> None:
+    def _report(self, found: Sequence[tuple[Submission, Ends]]) -> None:
         """Tell the user of final ends, those with the same reason together."""
-        groups: dict[str, list[Path]] = defaultdict(list)
-        for each in submissions:
-            for element, end in ends[each.token].items():
+        logs: dict[str, list[Path]] = defaultdict(list)
+        for each, ends in found:
+            for element, end in ends.items():
                 if end.final and end.reason:
-                    groups[end.reason].append(self._log(each, element))
-        for reason, logs in groups.items():
-            head = f"{len(logs):,} of its jobs ended early: {reason}" if self.scheduler.detached else reason
-            self._note(f"{head}\n  (log: {self.outline.layout.relative(logs[0])})")
+                    logs[end.reason].append(self._log(each, element))
+        for reason, paths in logs.items():
+            head = f"{len(paths):,} of its jobs ended early: {reason}" if self.scheduler.detached else reason
+            self._note(f"{head}\n  (log: {self.outline.layout.relative(paths[0])})")
 
     def _log(self, submission: Submission, element: int) -> Path:
         log = element_log(self.outline.layout, submission, element)
@@ -256,8 +248,8 @@ def count_active(outline: Outline, queues: QueueCache) -> int:
     FormatError
         If a submission can't be read.
     """
-    found = [tracker.find_active(tracker.recover()) for tracker in _trackers(outline, queues)]
-    return sum(len(states) for active in found for states in active.values())
+    trackers = _trackers(outline, queues)
+    return sum(len(active) for each in trackers for _, active in each.find_active(each.recover()))
 
 
 def explain_ends(outline: Outline, queues: QueueCache, progress: PlanProgress) -> dict[int, str]:
@@ -269,26 +261,26 @@ def explain_ends(outline: Outline, queues: QueueCache, progress: PlanProgress) -
     for submission in list_submissions(outline.layout.jobs):
         found |= submission.reasons()
     with suppress(PsyrunError):  # Without an answer, what is recorded has to do.
-        for submission, ends, _ in _find_new_ends(outline, queues, progress):
+        for _, submission, ends in _find_new_ends(outline, queues, progress):
             found |= replace(submission, ends=ends).reasons()
     return found
 
 
 def note_ends(outline: Outline, queues: QueueCache, progress: PlanProgress) -> None:
     """Record why jobs of a task ended early, which batch systems soon forget; the next run reports it."""
-    for submission, ends, tracker in _find_new_ends(outline, queues, progress):
+    for tracker, submission, ends in _find_new_ends(outline, queues, progress):
         waiting = {element: replace(end, final=False) for element, end in ends.items()}
         tracker.record(submission, waiting, closed=False)
 
 
 def _find_new_ends(
     outline: Outline, queues: QueueCache, progress: PlanProgress
-) -> Iterator[tuple[Submission, Ends, JobTracker]]:
+) -> Iterator[tuple[JobTracker, Submission, Ends]]:
     """Yield the open submissions of batch systems, with the ends that are not final in their files."""
     for tracker in _trackers(outline, queues):
-        ours = [each for each in tracker.list_open() if each.job and tracker.scheduler.detached]
-        ends = tracker.find_ends(ours, tracker.find_active(ours), progress)
-        yield from ((each, ends[each.token], tracker) for each in ours)
+        if tracker.scheduler.detached:
+            ours = tracker.find_active([each for each in tracker.list_open() if each.job])
+            yield from ((tracker, *found) for found in tracker.find_ends(ours, progress))
 
 
 def cancel_jobs(outline: Outline, queues: QueueCache) -> int:
