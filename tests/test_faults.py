@@ -395,7 +395,7 @@ def test_signal_that_arrives_while_another_is_dealt_with_does_not_hang_the_worke
             real(self)
 
         threading.Condition.notify_all = notify_all
-        worker._install_signal_handlers(worker._StopState())
+        worker._install_signal_handlers()
         signal.raise_signal(signal.SIGINT)
         """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=5)

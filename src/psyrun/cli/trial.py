@@ -1,4 +1,4 @@
-"""Preflight: one assignment evaluated as a job would, in a fresh process, leaving nothing behind."""
+"""A trial of a task: one assignment is evaluated as in a job, in a new process, and nothing is kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def try_one(outline: Outline) -> Iterator[str]:
-    """Evaluate the first assignment of a task, put its values through the store, and yield what was found.
+    """Evaluate the first assignment of a task, store its values and load them; yield lines about it.
 
     Raises
     ------
@@ -66,8 +66,8 @@ def _first_assignment(task: Task) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class _Memory:
-    """Keeps what a child sends."""
+class _MemorySink:
+    """Keeps the data of a child in memory."""
 
     data: bytearray = field(default_factory=bytearray)
     reason: str = ""
@@ -77,46 +77,46 @@ class _Memory:
         self.data += data
 
     def fail(self, tag: int, row: int, reason: str, seconds: float) -> None:
-        """Keep why the child died."""
+        """Keep the reason of a death."""
         self.reason = f"{reason} after {seconds:.3g} s"
 
 
 def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
-    outline, memory = task.outline, _Memory()
+    outline, sink = task.outline, _MemorySink()
     code, inputs = folder / "code.zip", folder / "in"
     inputs.mkdir()
     write_zip(outline.source, code)
     columns = {name: [value] for name, value in assignment.items()}
     (inputs / "0.pkl").write_bytes(encode_assignments(outline, {"batch": 0, "size": 1, "code": ""}, columns))
     argv = command(root=outline.root, code=code, inputs=inputs, exclude=outline.exclude)
-    evaluate([Work(batch=0, rows=range(1))], memory, PoolConfig(argv=argv, size=1, timeout=task.timeout))
+    evaluate([Work(batch=0, rows=range(1))], sink, PoolConfig(argv=argv, size=1, timeout=task.timeout))
     journal = folder / "journal"
-    journal.write_bytes(memory.data)
+    journal.write_bytes(sink.data)
     for block in read_blocks(journal):
         for failure in block.failures:
             raise ExecuteError(f"{outline.path}: {failure.reason}\n{failure.traceback}".rstrip())
         return {name: column[0] for name, column in block.columns().items()}, block.header.seconds
-    raise ExecuteError(f"{outline.path}: the process died: {memory.reason}")
+    raise ExecuteError(f"{outline.path}: the process died: {sink.reason}")
 
 
-_TRIALS = 20
+_MORE_ROWS = 20
 
 
 def _store(task: Task, row: dict[str, Any], folder: Path) -> tuple[int, float]:
-    """Put a row through the store; return the bytes of a file of one, and those of each further row."""
+    """Store a row and load it; return the bytes of a file of one row, and those of each further row."""
     sizes = []
-    for rows in (1, 1 + _TRIALS):
+    for rows in (1, 1 + _MORE_ROWS):
         path = folder / f"result{task.store.ext}"
         with prefix_store_errors(task.outline):
             task.store.save(path, {name: _copies(value, rows) for name, value in row.items()})
             task.store.load(path)
         sizes.append(path.stat().st_size)
         path.unlink()
-    return sizes[0], max(0, sizes[1] - sizes[0]) / _TRIALS
+    return sizes[0], max(0, sizes[1] - sizes[0]) / _MORE_ROWS
 
 
 def _copies(value: Any, number: int) -> list[Any]:
-    """Return equal values that are objects of their own, as rows have them: pickle writes one object once."""
+    """Return copies of a value: pickle would write one object that occurs in many rows only once."""
     data = dumps(value)
     return [pickle.loads(data) for _ in range(number)]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole") -> Iterator[ModuleType]:
-    """Run a task file as it was captured, and give its module while the context lasts.
+    """Run a task file as it was captured, and return its module; it can be used while the context lasts.
 
     Inside, the task folder is the working directory and first on `sys.path`, the project root is last; local
     modules are imported as they were captured, also later on; the module is in `sys.modules` under the stem
@@ -107,7 +107,7 @@ def _working_in(folder: str, root: str) -> Iterator[None]:
 
 @contextmanager
 def _registered(name: str, path: str, data: bytes) -> Iterator[ModuleType]:
-    """Make the task's module, empty, and let it be imported."""
+    """Create the task's module, empty, and make it importable."""
     spec = importlib.machinery.ModuleSpec(name, CapturedLoader(name, path, data), origin=path)
     spec.has_location = True
     module = importlib.util.module_from_spec(spec)
@@ -139,12 +139,12 @@ def _kept_statements(trees: Collection[ast.Module], part: str) -> set[int]:
 
 
 def _explain(error: BaseException, source: Source, root: str, part: str) -> str:
-    """Say where in the user's files an exception comes from, and what to do."""
+    """Return an error message: place in the user's files, exception, cure."""
     place = _place(error, {os.path.normpath(Path(root, path)): path for path in source.files}) or source.task
-    said = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    message = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     cure = "correct it"
     if isinstance(error, PsyrunError):
-        said = str(error)
+        message = str(error)
     if isinstance(error, ImportError):
         cure = "install it for this Python, or correct the import"
     if part == "code" and isinstance(error, NameError):
@@ -152,11 +152,11 @@ def _explain(error: BaseException, source: Source, root: str, part: str) -> str:
             "children run only the statements that execute and setup depend on, and psyrun found none that"
             " binds this name for them; bind it by an assignment at the top level"
         )
-    return f"{place}: {said}; {cure}"
+    return f"{place}: {message}; {cure}"
 
 
 def _place(error: BaseException, paths: Mapping[str, str]) -> str | None:
-    """Give file and line of the innermost frame in the user's files."""
+    """Return file and line of the innermost frame in the user's files."""
     if isinstance(error, SyntaxError) and error.filename is not None and error.filename in paths:
         return f"{paths[error.filename]}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

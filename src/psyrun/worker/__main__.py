@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         standard error; 75 when the worker was stopped before.
     """
     options = _parse(argv)
-    stop = _StopState()
-    _install_signal_handlers(stop)
+    stop = _install_signal_handlers()
     if options.parent:
         threading.Thread(target=_stop_when_parent_exits, args=(options.parent, stop), daemon=True).start()
     try:
@@ -109,8 +108,9 @@ class _StopState:
         self.request = max(self.request, request)
 
 
-def _install_signal_handlers(stop: _StopState) -> None:
+def _install_signal_handlers() -> _StopState:
     """Finish the rows at hand on SIGUSR1, which batch systems send before a time limit; stop on others."""
+    stop = _StopState()
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop.add(StopRequest.FINISH if number == signal.SIGUSR1 else StopRequest.STOP)
@@ -118,6 +118,7 @@ def _install_signal_handlers(stop: _StopState) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, handle)
+    return stop
 
 
 def _stop_when_parent_exits(parent: int, stop: _StopState) -> None:
@@ -208,14 +209,15 @@ class _Journals:
         failure = Failure(row, reason, "", seconds, os.uname().nodename)
         self.block(batch, [row], encode_block([], {}, [failure], seconds), seconds)
 
-    def sync(self) -> None:
-        """Sync what was appended; an error is raised by the next append."""
-        with self._lock:
-            for journal in self._open.values():
-                try:
-                    journal.sync()
-                except OSError as error:
-                    self._error = error
+    def sync_until(self, ended: threading.Event) -> None:
+        """Sync regularly what was appended; the next append raises an error of this."""
+        while not ended.wait(SYNC_SECONDS):
+            with self._lock:
+                for journal in self._open.values():
+                    try:
+                        journal.sync()
+                    except OSError as error:
+                        self._error = error
 
     def close(self) -> None:
         """Close all journals."""
@@ -227,12 +229,7 @@ class _Journals:
 def _evaluate(folder: Path, work: Sequence[Work], config: PoolConfig, stop: _StopState) -> int:
     journals = _Journals(folder / "out", work)
     ended = threading.Event()
-
-    def sync_regularly() -> None:
-        while not ended.wait(SYNC_SECONDS):
-            journals.sync()
-
-    syncer = threading.Thread(target=sync_regularly, daemon=True)
+    syncer = threading.Thread(target=journals.sync_until, args=(ended,), daemon=True)
     syncer.start()
     try:
         try:
