@@ -520,14 +520,6 @@ def test_damaged_block_costs_its_rows_and_those_after_it(project, how, lost):
     assert (status["done"], status["missing"], status["uptodate"]) == (12, 0, True)
 
 
-@pytest.mark.parametrize("how", ["truncated", "flipped"])
-def test_damaged_journal_does_not_matter_while_the_result_is_up_to_date(project, how):
-    journal, ends = make_blocks(project)
-    damage(journal, ends[0], ends[1], how)
-    assert project.count("run") == 0
-    assert_right(project, 12)
-
-
 def fail_one(project):
     """Leave a task with rows done and one failed, hence without a result."""
     text = TASK.replace("ROWS", "6").replace("seen(x)", "seen(x)\n    1 / (x - 3)")

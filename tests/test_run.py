@@ -240,14 +240,56 @@ def lose(project, *names):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-@pytest.mark.parametrize(
-    "lost",
-    [
-        *("t/result.pkl", "t/out", "t/in", "t/plan.json", "t/process.json", ".doit.db", ".sources.json"),
-        *("t/code", "t/log", "t/jobs"),
-    ],
-)
-def test_loss_of_a_file_evaluates_nothing(project, lost):
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def fill(path):
+    path.write_bytes(b"\0 nonsense" * 50)
+
+
+def make_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+KEPT = ("t/out/*", "t/in/*", "t/code/*", "t/plan.json", "t/plan.json.bak", "t/process.json")
+IN_PLACE = (1, "something else is in its place: move it away")
+# Where the next run stops: its exit code, and the cure that it names.
+STOPS = {
+    ("t/result.pkl", make_folder): (2, "move the folder away"),
+    ("t/result.pkl.receipt", os.unlink): (2, "keep its rows: psy run --continue t"),
+    **{("t/plan.json", damage): (2, "delete it, psy run makes it anew") for damage in (cut, flip, fill)},
+    **{(f"t/{name}", make_folder): IN_PLACE for name in ("plan.json", "process.json", "result.pkl.receipt")},
+}
+
+
+@pytest.mark.parametrize("damage", [os.unlink, cut, flip, fill, make_folder], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("name", [*KEPT, "t/result.pkl", "t/result.pkl.receipt", ".doit.db", ".sources.json"])
+def test_loss_or_damage_of_a_file_evaluates_nothing(project, name, damage):
+    project.finish(FILES)
+    result = project.root / "psy-work/t/result.pkl"
+    before = result.read_bytes()
+    damage(min((project.root / "psy-work").glob(name)))
+    code, words = STOPS.get((name, damage), (0, ""))
+    done = project.psy("run", code=code)
+    assert words in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert len(project.rows_seen()) == 3
+    if code == 0:
+        assert project.status("t")["uptodate"]
+    if (name, code) != ("t/result.pkl", 2):
+        assert result.read_bytes() == before
+
+
+@pytest.mark.parametrize("lost", ["t/out", "t/in", "t/code", "t/log", "t/jobs"])
+def test_loss_of_a_folder_evaluates_nothing(project, lost):
     project.finish(FILES)
     before = (project.root / "psy-work/t/result.pkl").read_bytes()
     lose(project, lost)
@@ -435,15 +477,6 @@ def test_unfinished_task_goes_on_after_the_loss_of_a_file(project, lost, evaluat
     lose(project, f"t/{lost}")
     assert project.count("run") == evaluated
     assert project.result("t") == ROWS
-
-
-@pytest.mark.parametrize("damaged", ["t/process.json", ".doit.db", ".sources.json"])
-def test_damage_of_a_file_evaluates_nothing(project, damaged):
-    project.finish(FILES)
-    (project.root / "psy-work" / damaged).write_bytes(b"\0 nonsense" * 50)
-    assert project.count("run") == 0
-    assert project.result("t") == ROWS
-    assert project.status("t")["uptodate"]
 
 
 def test_damaged_result_is_written_again(project):
