@@ -16,6 +16,7 @@ import pytest
 from conftest import GATED
 from hosts import move, needs_hosts, shorten_leases
 from processes import Processes
+from psyrun.workdir import task_lock
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
@@ -146,6 +147,20 @@ def test_runs_of_different_tasks_do_not_wait_for_each_other(project, start, gate
     assert first.process.poll() is None
     gate.touch()
     first.end()
+    assert_right(project)
+
+
+def test_merge_waits_for_another_that_merges(project, start, wait_until):
+    """A job of a batch system merges by itself, maybe while a run that follows it does."""
+    project.task("example", PLAIN)
+    project.psy("run")
+    result = project.root / "psy-work/example/result.pkl"
+    result.unlink()
+    with task_lock(project.root / "psy-work/example/lock", print):
+        run = start("run")
+        wait_until(lambda: "is at work on it; waiting" in run.said())
+        assert not result.exists()
+    run.end()
     assert_right(project)
 
 

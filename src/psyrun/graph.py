@@ -22,7 +22,7 @@ from psyrun.jobs import QueueCache, finish, process
 from psyrun.merge import merge
 from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.split import compute_digests, is_planned, split
+from psyrun.split import compute_digests, hold_task, is_planned, split
 from psyrun.task import read_outlines
 from psyrun.workdir import is_current, is_receipt_true, read_plan, read_receipt, refresh_receipt
 
@@ -256,8 +256,10 @@ class _Nodes:
     # ------------------------------------------------------------------ merge
 
     def _merge(self, options: RunOptions) -> NodeOutcome | None:
-        merged = merge(self.outline, options)
         name = self.outline.name
+        # The job that merges may be at it, too.
+        with hold_task(self.outline, self.run.watcher):
+            merged = merge(self.outline, options)
         if merged.filled:
             names = ", ".join(map(repr, merged.filled))
             self.run.watcher.note(name, f"some rows lack {names}: filled with NaN beside numbers, else None")

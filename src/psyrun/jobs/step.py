@@ -13,7 +13,7 @@ from psyrun.jobs.submit import Submitter
 from psyrun.jobs.tracker import JobTracker
 from psyrun.jobs.wait import wait_for_jobs
 from psyrun.options import RunSize
-from psyrun.split import ensure_work_folder, report_lock_owner, restore_journals
+from psyrun.split import ensure_work_folder, hold_task, restore_journals
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
     RowCounter,
@@ -25,7 +25,6 @@ from psyrun.workdir import (
     read_progress,
     read_values,
     require_plan,
-    task_lock,
     verify_progress,
 )
 
@@ -95,7 +94,7 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
         outcome = collect(plan, layout)
         if outcome.finished or (is_current(layout, plan) and layout.process.exists()):
             return outcome
-    with task_lock(layout.lock, lambda owner: report_lock_owner(outline, watcher, owner)):
+    with hold_task(outline, watcher):
         plan = require_plan(layout)  # The owner of the lock may have made another.
         with open_task(outline) as task:
             if is_current(layout, plan) and not layout.process.exists():

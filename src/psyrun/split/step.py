@@ -30,6 +30,7 @@ from psyrun.workdir import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from psyrun.options import RunOptions, Watcher
@@ -56,7 +57,7 @@ def split(outline: Outline, options: RunOptions, cache: SourceCache, watcher: Wa
     layout.folder.mkdir(parents=True, exist_ok=True)
     try:
         # Two that plan at once would give the same numbers to different batches.
-        with task_lock(layout.lock, lambda owner: report_lock_owner(outline, watcher, owner)):
+        with hold_task(outline, watcher):
             _plan_anew(outline, options, digests)
     except BaseException:
         with suppress(OSError):  # It holds something.
@@ -131,12 +132,16 @@ def restore_journals(task: Task, old: Plan) -> None:
         place += len(rows)
 
 
-def report_lock_owner(outline: Outline, watcher: Watcher, owner: str) -> None:
-    """Show who holds the lock of a task, and how far it is."""
-    plan = read_plan(outline.layout)
-    if plan is not None:
-        watcher.note(outline.name, f"{owner} is at work on it; waiting")
-        watcher.progress(outline.name, read_progress(plan, outline.layout))
+def hold_task(outline: Outline, watcher: Watcher) -> AbstractContextManager[None]:
+    """Return the lock of a task; as long as another psy holds it, its owner and progress are shown."""
+
+    def report(owner: str) -> None:
+        plan = read_plan(outline.layout)
+        if plan is not None:
+            watcher.note(outline.name, f"{owner} is at work on it; waiting")
+            watcher.progress(outline.name, read_progress(plan, outline.layout))
+
+    return task_lock(outline.layout.lock, report)
 
 
 # ---------------------------------------------------------------------- writing
