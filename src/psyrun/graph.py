@@ -23,7 +23,7 @@ from psyrun.merge import merge
 from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.split import compute_digests, hold_task, is_planned, split
-from psyrun.task import read_outlines
+from psyrun.task import Project, read_outlines
 from psyrun.workdir import is_current, is_receipt_true, read_plan, read_receipt, refresh_receipt
 
 if TYPE_CHECKING:
@@ -79,10 +79,8 @@ class Run:
 
     Parameters
     ----------
-    root
-        The project root.
-    taskdir
-        Folder of the task files, relative to the root.
+    project
+        The project.
     options
         Options of the user.
     cache
@@ -93,18 +91,17 @@ class Run:
         Answers of batch systems; made for all tasks that are found, unless it is given.
     """
 
-    root: Path
-    taskdir: str
+    project: Project
     options: RunOptions
     cache: SourceCache
     watcher: Watcher = field(default_factory=Watcher)
     queues: QueueCache | None = None
 
 
-def waiting_run(root: Path, taskdir: str) -> Run:
+def waiting_run(project: Project) -> Run:
     """Return a run that waits for the jobs of batch systems."""
-    cache = SourceCache.load(root / CACHE_PATH)
-    return Run(root=root, taskdir=taskdir, options=RunOptions(wait=True), cache=cache)
+    cache = SourceCache.load(project.root / CACHE_PATH)
+    return Run(project=project, options=RunOptions(wait=True), cache=cache)
 
 
 def doit_tasks(taskdir: str = "psy-tasks") -> Iterator[dict[str, Any]]:
@@ -134,13 +131,13 @@ def doit_tasks(taskdir: str = "psy-tasks") -> Iterator[dict[str, Any]]:
         def task_plot():
             return {"file_dep": ["psy-work/example/result.pkl"], "actions": ["python plot.py"]}
     """
-    yield from _make_nodes(waiting_run(Path.cwd(), taskdir), {})
+    yield from _make_nodes(waiting_run(Project(Path.cwd(), taskdir)), {})
 
 
 def _make_nodes(run: Run, outcomes: dict[str, NodeOutcome]) -> Iterator[dict[str, Any]]:
     """Yield the doit tasks of a run; those of broken task files fail. Outcomes are added by task."""
     try:
-        outlines, broken = read_outlines(run.root, run.taskdir, run.cache)
+        outlines, broken = read_outlines(run.project.root, run.project.taskdir, run.cache)
     except TaskFileError as missing:  # The folder; doit shows no traceback of this one.
         raise InvalidTask(str(missing)) from missing
     taken = set(outlines)
@@ -275,15 +272,10 @@ class _Nodes:
 
 
 _DOCS = {"split": "plan the batches", "process": "evaluate them", "merge": "write the result"}
+_KEEP = "count rows of older code as current, keep rows that the space no longer names"
 _PARAMS = [
-    {
-        "name": "keep_rows",
-        "long": "keep-rows",
-        "type": bool,
-        "default": False,
-        "help": "count rows of older code as current, keep rows that the space no longer names",
-    },
-    {"name": "again", "long": "again", "type": bool, "default": False, "help": "evaluate every row again"},
+    {"name": name, "long": name.replace("_", "-"), "type": bool, "default": False, "help": meaning}
+    for name, meaning in (("keep_rows", _KEEP), ("again", "evaluate every row again"))
 ]
 
 
@@ -388,13 +380,12 @@ def run_doit(run: Run, arguments: Sequence[str]) -> int:
 def _run_doit(
     run: Run, arguments: Sequence[str], outcomes: dict[str, NodeOutcome], config: Mapping[str, Any]
 ) -> int:
-    (run.root / WORK).mkdir(exist_ok=True)
+    (run.project.root / WORK).mkdir(exist_ok=True)
     settings = {"dep_file": f"{WORK}/.doit.db", "backend": "psyrun", "check_file_uptodate": "md5", **config}
-    nodes = {"task_psyrun": lambda: _make_nodes(run, outcomes)}
-    loader = ModuleTaskLoader({"DOIT_CONFIG": settings, **nodes})
+    loader = ModuleTaskLoader({"DOIT_CONFIG": settings, "task_psyrun": lambda: _make_nodes(run, outcomes)})
     plugins = {"BACKEND": {"psyrun": f"{__name__}:{CacheDatabase.__name__}"}}
     try:
         main = DoitMain(loader, config_filenames=(), extra_config=plugins)
         return int(main.run(list(arguments)) or 0)
     finally:
-        run.cache.save(run.root / CACHE_PATH)
+        run.cache.save(run.project.root / CACHE_PATH)

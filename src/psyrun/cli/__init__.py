@@ -9,7 +9,4 @@ from psyrun._door import open_door
 if TYPE_CHECKING:
     from psyrun.cli.commands import main
 else:
-    __getattr__, __dir__, __all__ = open_door(
-        __name__,
-        commands="main",
-    )
+    __getattr__, __dir__, __all__ = open_door(__name__, commands="main")

@@ -11,11 +11,8 @@ import click
 
 from psyrun import jobs, split, task, workdir
 from psyrun.cli.group import (
-    adopt_option,
     cli,
     echo_error,
-    force_option,
-    no_retry_option,
     print_lines,
     report_errors,
     run_each,
@@ -32,23 +29,35 @@ if TYPE_CHECKING:
     from psyrun.task import Outline, Project
 
 
+_adopt = click.option(
+    "-c", "--continue", "adopt", is_flag=True, help="Keep rows of older code, and rows that left the space."
+)
+_force = click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    help="Evaluate everything again, overwrite results that psyrun did not write.",
+)
+_no_retry = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
+
+
 def _read_options(
     tasks: Sequence[str], *, adopt: bool, force: bool, no_retry: bool, processes: int | None = None
 ) -> RunOptions:
     if adopt and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
-    named = frozenset(tasks) if tasks else None
+    named = frozenset(tasks) or None
     return RunOptions(adopt=adopt, force=force, retry=not no_retry, processes=processes, named=named)
 
 
 @cli.command()
 @task_names
-@adopt_option
-@force_option
+@_adopt
+@_force
 @click.option(
     "-j", "--jobs", "processes", type=click.IntRange(min=1), metavar="N", help="Processes on this machine."
 )
-@no_retry_option
+@_no_retry
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before rows of 10 minutes or more are repeated.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the jobs of a batch system.")
 @click.pass_obj
@@ -80,14 +89,14 @@ def run(project: Project, /, tasks: Sequence[str], yes: bool, wait: bool, **give
         return code
     if not confirm_rerun(selection.chain, options, selection.cache, yes=yes):
         return worst([code, UNFINISHED])
-    return worst([code, run_passes(project.taskdir, selection, options, wait=wait)])
+    return worst([code, run_passes(project, selection, options, wait=wait)])
 
 
 @cli.command()
 @task_names
-@adopt_option
-@force_option
-@no_retry_option
+@_adopt
+@_force
+@_no_retry
 @click.pass_obj
 def plan(project: Project, /, tasks: Sequence[str], **given: bool) -> int:
     """Say what psy run would do, and do nothing.
@@ -102,8 +111,7 @@ def plan(project: Project, /, tasks: Sequence[str], **given: bool) -> int:
     options, selection = _read_options(tasks, **given), project.select(tasks)
     report_errors(selection.broken.values())
     forecasts = forecast(selection.chain, options, selection.cache)
-    _, wrong = try_each(forecasts, lambda each: print_lines(each.outline.name, describe(each)))
-    report_errors(wrong)
+    try_each(forecasts, lambda each: print_lines(each.outline.name, describe(each)))
     return OK
 
 
@@ -159,8 +167,8 @@ def status(
         if lines:
             click.echo("\n".join([f"\n{outline.name}:", *lines]))
 
-    found, wrong = try_each(selection.outlines, lambda each: read_status(each, selection.cache, queues))
-    report_errors([*selection.broken.values(), *wrong])
+    broken = selection.broken.values()
+    found, _ = try_each(selection.outlines, lambda each: read_status(each, selection.cache, queues), broken)
     if for_programs:
         click.echo(as_json(found))
         return OK
@@ -168,8 +176,7 @@ def status(
         click.echo(show_statuses(found))
     if verbose:
         names = {each.name for each in found}
-        _, wrong = try_each([each for each in selection.outlines if each.name in names], print_details)
-        report_errors(wrong)
+        try_each([each for each in selection.outlines if each.name in names], print_details)
     return OK
 
 
@@ -197,9 +204,8 @@ def errors(project: Project, tasks: Sequence[str]) -> int:
         if any(group.failed and not group.traceback for group in groups):
             yield f"what they printed is in {outline.layout.relative(outline.layout.log)}"
 
-    printed, wrong = try_each(selection.outlines, lambda each: print_lines(each.name, find_lines(each)))
-    report_errors(wrong)
-    if not (any(printed) or wrong or selection.broken):
+    printed, code = try_each(selection.outlines, lambda each: print_lines(each.name, find_lines(each)))
+    if not (any(printed) or code or selection.broken):
         click.echo("no row failed")
     return OK
 
@@ -305,9 +311,8 @@ def kill(project: Project, tasks: Sequence[str], everything: bool) -> int:
 
     def cancel(outline: Outline) -> Iterator[str]:
         ended = jobs.cancel_jobs(outline, queues)
-        yield (
-            f"{count(ended, 'job')} cancelled; what is finished is kept" if ended else "nothing is in flight"
-        )
+        cancelled = f"{count(ended, 'job')} cancelled; what is finished is kept"
+        yield cancelled if ended else "nothing is in flight"
 
     return run_each(selection, cancel)
 
@@ -371,7 +376,7 @@ def doit(project: Project, arguments: Sequence[str]) -> int:
     """
     from psyrun.graph import run_doit, waiting_run
 
-    return run_doit(waiting_run(project.root, project.taskdir), arguments)
+    return run_doit(waiting_run(project), arguments)
 
 
 # ---------------------------------------------------------------------- the entry point
@@ -398,7 +403,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.filename is None:
             raise
         return report_errors([error])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

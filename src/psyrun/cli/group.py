@@ -33,20 +33,23 @@ def report_errors(errors: Collection[Exception]) -> int:
     return worst(map(exit_code, errors))
 
 
-def try_each(items: Iterable[Item], act: Callable[[Item], Value]) -> tuple[list[Value], list[Exception]]:
-    """Call a function with each item; return its values, and the errors that it raised."""
+def try_each(
+    items: Iterable[Item], act: Callable[[Item], Value], broken: Iterable[Exception] = ()
+) -> tuple[list[Value], int]:
+    """Call a function with each item, then print the errors; return its values and the exit code for errors.
+
+    The errors are those of broken task files, and those that the function raised.
+    """
     values: list[Value] = []
-    errors: list[Exception] = []
+    errors = list(broken)
     for item in items:
         try:
             values.append(act(item))
-        except PsyrunError as error:
-            errors.append(error)
-        except OSError as error:
-            if error.filename is None:  # Standard output, most likely.
+        except (PsyrunError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is None:  # Standard output, most likely.
                 raise
             errors.append(error)
-    return values, errors
+    return values, report_errors(errors)
 
 
 def print_lines(name: str, lines: Iterable[str]) -> int:
@@ -60,8 +63,8 @@ def print_lines(name: str, lines: Iterable[str]) -> int:
 
 def run_each(selection: Selection, find_lines: Callable[[Outline], Iterable[str]]) -> int:
     """Print the lines about each task that is selected, then the errors; return the exit code."""
-    _, errors = try_each(selection.outlines, lambda each: print_lines(each.name, find_lines(each)))
-    return report_errors([*selection.broken.values(), *errors])
+    broken = selection.broken.values()
+    return try_each(selection.outlines, lambda each: print_lines(each.name, find_lines(each)), broken)[1]
 
 
 # ---------------------------------------------------------------------- arguments
@@ -76,16 +79,6 @@ def _complete_task(context: click.Context, parameter: click.Parameter, incomplet
 
 
 task_names = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=_complete_task)
-adopt_option = click.option(
-    "-c", "--continue", "adopt", is_flag=True, help="Keep rows of older code, and rows that left the space."
-)
-force_option = click.option(
-    "-f",
-    "--force",
-    is_flag=True,
-    help="Evaluate everything again, overwrite results that psyrun did not write.",
-)
-no_retry_option = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
 
 
 def _take_taskdir(context: click.Context, parameter: click.Parameter, taskdir: str | None) -> None:

@@ -123,15 +123,10 @@ def watching() -> Iterator[LogWatcher]:
         yield LogWatcher(sys.stdout)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-        TimeElapsedColumn(),
-    )
+    name, pace = "{task.description}", "{task.fields[pace]}"
+    columns = (name, BarColumn(), MofNCompleteColumn(), pace, TimeElapsedColumn())
     # The file of now: doit replaces sys.stdout while an action runs.
     console = Console(file=sys.stdout, highlight=False)
     with Progress(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from psyrun.graph import NodeOutcome
     from psyrun.options import RunOptions, Watcher
     from psyrun.source import SourceCache
-    from psyrun.task import Outline, Selection
+    from psyrun.task import Outline, Project, Selection
 
 
 ASK_SECONDS = 600.0
@@ -65,13 +65,13 @@ def confirm_rerun(chain: Sequence[Outline], options: RunOptions, cache: SourceCa
     return True
 
 
-def run_passes(taskdir: str, selection: Selection, options: RunOptions, *, wait: bool = False) -> int:
+def run_passes(project: Project, selection: Selection, options: RunOptions, *, wait: bool = False) -> int:
     """Let doit make passes over the graph, print their summary, and return the exit code.
 
     Parameters
     ----------
-    taskdir
-        Folder of the task files, relative to the project root.
+    project
+        The project.
     selection
         The tasks to run.
     options
@@ -83,14 +83,7 @@ def run_passes(taskdir: str, selection: Selection, options: RunOptions, *, wait:
     outcomes: dict[str, NodeOutcome] = {}
     interrupted = False
     with watching() as watcher, _warnings_to(watcher), _signals_interrupt():
-        run = Run(
-            root=selection.outlines[0].root,
-            taskdir=taskdir,
-            options=options,
-            cache=selection.cache,
-            watcher=watcher,
-            queues=queues,
-        )
+        run = Run(project=project, options=options, cache=selection.cache, watcher=watcher, queues=queues)
         try:
             _make_passes(run, selection, queues, outcomes, wait=wait)
         except KeyboardInterrupt:

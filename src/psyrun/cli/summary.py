@@ -42,10 +42,9 @@ def find_waiting(chain: Sequence[Outline], outcomes: Mapping[str, NodeOutcome]) 
     waiting: dict[str, Waiting] = {}
     for name in there:
         upstream = next((each for each in needs[name] if each in unfinished or each in waiting), None)
-        if upstream in waiting:
-            waiting[name] = Waiting(name, there[upstream], waiting[upstream].stuck)
-        elif upstream is not None:
-            stuck = outcomes[upstream].state is not NodeState.PENDING
+        if upstream is not None:
+            before = waiting.get(upstream)
+            stuck = before.stuck if before else outcomes[upstream].state is not NodeState.PENDING
             waiting[name] = Waiting(name, there[upstream], stuck)
     return waiting
 

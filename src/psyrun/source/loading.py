@@ -49,12 +49,13 @@ def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole")
     """
     home = os.path.normpath(root.absolute())
     folder = os.path.normpath(Path(home, source.task).parent)
-    name = _module_name(source)
+    name, path = _module_name(source), os.path.normpath(Path(home, source.task))
+    module = _create_module(name, path, source.files[source.task])
     with (
         _working_in(folder, home),
         captured_lines(home, source.files),
         captured_imports(home, source.files, source.modules),
-        _registered(name, os.path.normpath(Path(home, source.task)), source.files[source.task]) as module,
+        replaced_modules({name: module}),
     ):
         try:
             _run(source, home, part, module)
@@ -73,16 +74,18 @@ def imported_modules(source: Source) -> dict[str, ModuleType]:
 
 @contextmanager
 def replaced_modules(modules: Mapping[str, ModuleType | None]) -> Iterator[None]:
-    """Replace imported modules while the context lasts; None makes one unimportable.
+    """Replace modules, imported or not, while the context lasts; None makes one unimportable.
 
     Pickle can't refer to classes of unimportable modules. Their objects are pickled by value instead, so that
     the file can be read without the task file.
     """
-    before = {name: sys.modules[name] for name in modules}
+    before = {name: sys.modules[name] for name in modules if name in sys.modules}
     sys.modules.update(modules)  # type: ignore[arg-type]  # None: can't be imported
     try:
         yield
     finally:
+        for name in modules:
+            sys.modules.pop(name, None)
         sys.modules.update(before)
 
 
@@ -105,37 +108,28 @@ def _working_in(folder: str, root: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _registered(name: str, path: str, data: bytes) -> Iterator[ModuleType]:
-    """Create the task's module, empty, and make it importable."""
+def _create_module(name: str, path: str, data: bytes) -> ModuleType:
+    """Create the task's module, empty."""
     spec = importlib.machinery.ModuleSpec(name, CapturedLoader(name, path, data), origin=path)
     spec.has_location = True
-    module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
-    sys.modules[name] = module
-    try:
-        yield module
-    finally:
-        sys.modules.pop(name, None)
-        if before is not None:
-            sys.modules[name] = before
+    return importlib.util.module_from_spec(spec)
 
 
 def _run(source: Source, root: str, part: str, module: ModuleType) -> None:
     """Execute psy-conf.py and the task file in one namespace."""
     trees = {path: parse(source.files[path], path) for path in source.scripts}
-    kept = _kept_statements(trees.values(), part)
+    if part == "code":
+        _keep_code(trees.values())
     for path, tree in trees.items():
         module.__file__ = os.path.normpath(Path(root, path))
-        tree.body = [statement for statement in tree.body if id(statement) in kept]
         exec(compile(tree, module.__file__, "exec", dont_inherit=True), vars(module))  # noqa: S102 - what it is for
 
 
-def _kept_statements(trees: Collection[ast.Module], part: str) -> set[int]:
+def _keep_code(trees: Collection[ast.Module]) -> None:
     statements = [statement for tree in trees for statement in tree.body]
-    if part == "whole":
-        return set(map(id, statements))
-    return {id(statements[index]) for index in slice_statements(statements).code}
+    kept = {id(statements[index]) for index in slice_statements(statements).code}
+    for tree in trees:
+        tree.body = [statement for statement in tree.body if id(statement) in kept]
 
 
 def _explain(error: BaseException, source: Source, root: str, part: str) -> str:

@@ -168,10 +168,7 @@ class _CapturedFinder(importlib.abc.MetaPathFinder):
     modules: Mapping[str, str]
 
     def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: ModuleType | None = None,
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Find captured modules; None leaves others to the next finder."""
         source = self.modules.get(fullname)

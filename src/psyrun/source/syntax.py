@@ -251,23 +251,16 @@ def _evaluated_outside(node: _Inner) -> list[ast.AST]:
     return [child for child in ast.iter_child_nodes(node) if id(child) not in body]
 
 
-def _hide(function: _Function, own: Iterable[ast.AST], outer: frozenset[str]) -> frozenset[str]:
+def _hide(function: _Function, own: Sequence[ast.AST], outer: frozenset[str]) -> frozenset[str]:
     """Return the local variables of a function and of functions around it."""
     declared: dict[type, set[str]] = {ast.Global: set(), ast.Nonlocal: set()}
-    nodes = list(own)
-    for node in nodes:
+    for node in own:
         if isinstance(node, ast.Global | ast.Nonlocal):
             declared[type(node)].update(node.names)
-    local = {argument.arg for argument in _parameters(function.args)}
+    local = {each.arg for each in ast.iter_child_nodes(function.args) if isinstance(each, ast.arg)}
     local |= {parameter.name for parameter in getattr(function, "type_params", [])}
-    local |= {name for name, _ in bound_names(nodes)} - declared[ast.Nonlocal]
+    local |= {name for name, _ in bound_names(own)} - declared[ast.Nonlocal]
     return (outer | local) - declared[ast.Global]
-
-
-def _parameters(arguments: ast.arguments) -> list[ast.arg]:
-    some = (arguments.vararg, arguments.kwarg)
-    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-    return named + [argument for argument in some if argument is not None]
 
 
 def _comprehension_variables(tree: ast.AST) -> set[int]:

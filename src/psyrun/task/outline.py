@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,16 +123,13 @@ def outline_without_file(root: Path, taskdir: str, name: str) -> Outline:
 def _run_for_settings(source: Source, root: Path) -> dict[str, Any]:
     with loaded(source, root) as module:
         values = check_settings(source, vars(module))
-    plain = {name: values[name] for name in ("name", "exclude_from_result", "overwrite_dirty")}
-    paths = {name: values[name] and os.fspath(values[name]) for name in ("workdir", "resultfile")}
-    data = [os.fspath(path) for path in values["file_dep"]]
-    return {**plain, **paths, "file_dep": data, "store": values["store"] and values["store"].ext}
+    names = ("name", "workdir", "resultfile", "file_dep", "exclude_from_result", "overwrite_dirty")
+    return {name: values[name] for name in names} | {"store": values["store"] and values["store"].ext}
 
 
 def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
     name = values.get("name") or name_of(Path(source.task))
     check_name(source.task, name)
-    folder = Path(source.task).parent
     workdir = _normalise(root, Path(values.get("workdir") or "psy-work"))
     resultfile = values.get("resultfile")
     ext = values.get("store") or store_for(resultfile).ext
@@ -143,7 +140,9 @@ def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
         root=root,
         workdir=workdir,
         result=result,
-        file_dep=tuple(_normalise(root, folder / path) for path in values.get("file_dep") or ()),
+        file_dep=tuple(
+            _normalise(root, Path(source.task).parent / path) for path in values.get("file_dep") or ()
+        ),
         exclude=tuple(values.get("exclude_from_result") or ()),
         ext=ext,
         overwrite_dirty=bool(values.get("overwrite_dirty", True)),
@@ -179,12 +178,10 @@ def check_name(path: str, name: Any) -> None:
 
 def store_for(result: str | os.PathLike[str] | None) -> Store:
     """Return the store for the extension of a result file; PickleStore if there is none."""
-    if result is None:
-        return PickleStore()
-    try:
-        return AutodetectStore.get_concrete_store(result)
-    except StoreError:
-        return PickleStore()
+    with suppress(StoreError):
+        if result is not None:
+            return AutodetectStore.get_concrete_store(result)
+    return PickleStore()
 
 
 @contextmanager

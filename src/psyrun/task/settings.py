@@ -135,7 +135,7 @@ def check_settings(source: Source, names: Mapping[str, Any]) -> dict[str, Any]:
     -------
     dict
         Name -> value for every setting, defaults filled in, classes of stores, schedulers and backends
-        replaced by instances.
+        replaced by instances, paths by strings.
 
     Raises
     ------
@@ -149,7 +149,8 @@ def check_settings(source: Source, names: Mapping[str, Any]) -> dict[str, Any]:
             value = _instance(source, name, value)
         if name in names and not setting.accepts(value):
             raise _refusal(_file_of(source, name), name, value)
-        values[name] = value
+        values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
+    values["file_dep"] = [os.fspath(path) for path in values["file_dep"]]
     return values
 
 

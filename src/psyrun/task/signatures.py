@@ -42,8 +42,7 @@ def check_execute(path: str, execute: Callable[..., Any], names: Sequence[str], 
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
     required = {each.name for each in parameters if each.default is each.empty and each.kind not in _ANY}
     does_not_take = f"{path}: execute{_show(signature)} does not take"
-    surplus = [name for name in names if name not in by_name]
-    if surplus and not takes_any:
+    if not takes_any and (surplus := [name for name in names if name not in by_name]):
         raise TaskFileError(
             f"{does_not_take} {surplus} by name, which pspace has; add them, or take **others"
         )
@@ -51,8 +50,7 @@ def check_execute(path: str, execute: Callable[..., Any], names: Sequence[str], 
         raise TaskFileError(
             f"{does_not_take} {unnamed} by name, as it is called; remove the / from its parameters"
         )
-    needed = sorted(required - set(names))
-    if needed and not more:
+    if not more and (needed := sorted(required - set(names))):
         raise TaskFileError(
             f"{path}: execute needs {needed}, which pspace does not have;"
             " add them to pspace, give them defaults, or let setup return them"

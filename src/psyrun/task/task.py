@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -100,8 +99,6 @@ def open_task(outline: Outline) -> Iterator[Task]:
         _check_options(source, outline.root, values)
         checked = {each.name: values[each.name] for each in fields(Task) if each.name != "outline"}
         checked["store"] = values["store"] or store_for(outline.result)
-        checked["python"] = os.fspath(values["python"])
-        checked["prologue"] = values["prologue"] and os.fspath(values["prologue"])
         yield Task(outline=outline, **checked)
 
 
@@ -128,5 +125,5 @@ def _check_options(source: Source, root: Path, values: Mapping[str, Any]) -> Non
     prologue = values["prologue"]
     if prologue is not None and not (root / source.task).parent.joinpath(prologue).is_file():
         raise TaskFileError(
-            f"{source.task}: there is no prologue {os.fspath(prologue)!r}, taken relative to the task file"
+            f"{source.task}: there is no prologue {prologue!r}, taken relative to the task file"
         )
