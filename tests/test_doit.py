@@ -297,6 +297,13 @@ def test_psy_doit_runs_plain_doit_without_a_dodo_file(project):
     assert_right(project, 8)
 
 
+def test_psy_doit_refuses_an_empty_argument_in_one_line(project):
+    project.task("example", TASK)
+    said = project.psy("doit", "run", "", code=2).stderr
+    assert said.splitlines()[-1] == "Error: doit takes no empty argument; name a task, or leave it out"
+    assert "Traceback" not in said
+
+
 # ---------------------------------------------------------------------- a dodo file of one's own
 
 

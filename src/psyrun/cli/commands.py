@@ -376,6 +376,8 @@ def doit(project: Project, arguments: Sequence[str]) -> int:
     """
     from psyrun.graph import run_doit, waiting_run
 
+    if "" in arguments:
+        raise click.UsageError("doit takes no empty argument; name a task, or leave it out")
     return run_doit(waiting_run(project), arguments)
 
 
