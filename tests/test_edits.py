@@ -606,6 +606,13 @@ def test_chained_task_says_beforehand_what_a_new_result_before_it_costs(chain):
     assert note not in chain.psy("run", "--continue").stdout
 
 
+@pytest.mark.parametrize("line", ["1 / 0", "overwrite_dirty = False"])
+def test_chained_task_says_no_cost_where_the_task_before_it_ends_with_an_error(chain, line):
+    chain.edit("psy-tasks/task_source.py", "x * 10", "x * 11")
+    chain.edit("psy-tasks/task_source.py", "def execute", f"{line}\ndef execute")
+    assert "will be evaluated again" not in chain.psy("run", code=2).stdout
+
+
 @pytest.mark.parametrize(("named", "evaluated"), [((), 4), (("reader",), 2), (("source",), 2)])
 def test_force_is_about_the_tasks_that_are_named(chain, named, evaluated):
     assert chain.count("run", "--force", *named) == evaluated

@@ -58,6 +58,12 @@ class Forecast:
         return self.digests.match(self.plan) and not self.options.force
 
     @property
+    def edited(self) -> bool:
+        """Whether the values of `execute` may differ from those of the plan."""
+        old, new = self.plan, self.digests
+        return old is not None and not isinstance(new, Exception) and new.code != old.code
+
+    @property
     def current(self) -> bool:
         """Whether the result on disk is up to date, as long as those upstream stay."""
         return self.planned and is_current(self.outline.layout, self.plan)
@@ -147,15 +153,16 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
         The error that the run would end with.
     """
     task, old, digests = found.outline.name, found.plan, found.digests
+    if isinstance(digests, Exception) and not found.upstream:
+        raise digests
     if old is None or isinstance(digests, Exception) or found.options.adopt or found.options.force:
         return None
-    edited = digests.code != old.code
     awaited = ", ".join(each.outline.result for each in found.upstream if not _is_settled(each))
-    progress = read_progress(old, found.outline.layout) if edited or awaited else None
+    progress = read_progress(old, found.outline.layout) if found.edited or awaited else None
     if progress is None or progress.done == 0:
         return None
     rows, cause, condition = progress.done, "", f" if {awaited} changes"
-    if edited:
+    if found.edited:
         with open_task(found.outline) as opened:
             rows = count_reevaluated(found.outline, old, draft_plan(opened, digests, old, found.options))
         cause, condition = f"{', '.join(changed_definitions(found.outline, old))} changed. ", ""

@@ -51,15 +51,20 @@ def confirm_rerun(chain: Sequence[Outline], options: RunOptions, cache: SourceCa
         Whether the answer is known.
     """
     costly = False
+    blocked: set[str] = set()  # Tasks that end with an error, or wait for one that does.
     for each in forecast(chain, options, cache):
+        outline = each.outline
+        fails = any(before.outline.name in blocked for before in each.upstream)
         try:
-            stale = describe_stale_rows(each) if each.outline.overwrite_dirty else None
-        except (PsyrunError, OSError):
-            continue  # The run meets the same fault, and reports it.
-        if stale is not None:
+            stale = None if fails else describe_stale_rows(each)
+        except (PsyrunError, OSError):  # The run meets the same fault, and reports it.
+            fails, stale = True, None
+        if fails or (stale and each.edited and not outline.overwrite_dirty):
+            blocked.add(outline.name)
+        elif stale and outline.overwrite_dirty:
             line, seconds = stale
             click.echo(line)
-            costly = costly or seconds > ASK_SECONDS
+            costly |= seconds > ASK_SECONDS
     if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         return click.confirm("Evaluate them again?")
     return True
