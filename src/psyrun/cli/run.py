@@ -94,7 +94,10 @@ def run_passes(project: Project, selection: Selection, options: RunOptions, *, w
         except KeyboardInterrupt:
             interrupted = True
     code = _print_summary(selection, outcomes, queues, interrupted=interrupted)
-    return INTERRUPTED if interrupted else code
+    if interrupted:
+        _print_interruption(selection, outcomes)
+        return INTERRUPTED
+    return code
 
 
 def _make_passes(
@@ -174,12 +177,14 @@ def _print_summary(
         lines, code = summarise(end, outcome, edited=edited, interrupted=interrupted)
         click.echo("\n".join(lines))
         codes.append(code)
-    if interrupted:
-        in_flight = _find_in_flight(outcomes)
-        go_on = f" {count(sum(map(len, in_flight.values())), 'job')} in flight go on." if in_flight else ""
-        names = " ".join(outline.name for outline in selection.outlines)
-        click.echo(f"interrupted; what is finished is kept.{go_on} To go on: psy run {names}")
     return worst(codes)
+
+
+def _print_interruption(selection: Selection, outcomes: Mapping[str, NodeOutcome]) -> None:
+    in_flight = _find_in_flight(outcomes)
+    go_on = f" {count(sum(map(len, in_flight.values())), 'job')} in flight go on." if in_flight else ""
+    names = " ".join(outline.name for outline in selection.outlines)
+    click.echo(f"interrupted; what is finished is kept.{go_on} To go on: psy run {names}")
 
 
 def _try_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Status | Exception:

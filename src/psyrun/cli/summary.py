@@ -84,9 +84,8 @@ def _summarise_waiting(waiting: Waiting) -> tuple[list[str], int]:
     line = f"{name}: waits for {upstream.result}, the result of {upstream.name}"
     if waiting.stuck:
         return [line], UNFINISHED
-    return [
-        f"{line}; once it is there: psy run {name}, or for the whole chain: psy run --wait {name}"
-    ], PENDING
+    again = f"psy run {name}, or for the whole chain: psy run --wait {name}"
+    return [f"{line}; once it is there: {again}"], PENDING
 
 
 def _summarise_in_flight(status: Status, jobs: int) -> list[str]:
