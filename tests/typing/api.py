@@ -170,7 +170,7 @@ class Queue:
 
     options: Mapping[str, str] = {"mem": "memory per job"}
     required: Mapping[str, str] = {"mem": "2G"}
-    inherited = ()
+    merge_options = ()
     core_variables = ("QUEUE_CORES",)
     job_variables = re.compile("QUEUE_")
     detached = True

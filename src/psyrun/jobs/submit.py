@@ -109,11 +109,11 @@ class Submitter:
     def submit_merge(self, submissions: Sequence[Submission]) -> None:
         """Submit the job that merges when the others have ended, so that the result appears by itself."""
         task = self.task
-        inherited = {k: v for k, v in task.scheduler_args.items() if k in task.scheduler.inherited}
+        shared = {k: v for k, v in task.scheduler_args.items() if k in task.scheduler.merge_options}
         spec = self._make_spec(
             "merge",
             ["psyrun.jobs.finalize", task.outline.path],
-            task.merge_args or inherited,
+            task.merge_args or shared,
             token=new_token(),
             indices=(),
             after=[each.job for each in submissions if each.job is not None],

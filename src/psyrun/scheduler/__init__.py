@@ -8,8 +8,8 @@ from psyrun._door import open_door
 
 if TYPE_CHECKING:
     from psyrun.scheduler.batchsystem import BatchSystem as BatchSystem
-    from psyrun.scheduler.batchsystem import Entry as Entry
     from psyrun.scheduler.batchsystem import Option as Option
+    from psyrun.scheduler.batchsystem import QueueEntry as QueueEntry
     from psyrun.scheduler.batchsystem import job_script as job_script
     from psyrun.scheduler.local import ImmediateRun as ImmediateRun
     from psyrun.scheduler.local import Local as Local
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        batchsystem="BatchSystem Entry Option job_script",
+        batchsystem="BatchSystem Option QueueEntry job_script",
         local="ImmediateRun Local",
         protocol="JobSpec JobState STOPPED Scheduler",
         registry="BUILT_IN create_scheduler job_environment",

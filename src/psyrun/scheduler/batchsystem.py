@@ -38,7 +38,7 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class QueueEntry:
     """A line of the queue.
 
     Parameters
@@ -68,7 +68,7 @@ class BatchSystem(ABC):
 
     option_table: Mapping[str, Option]
     required: Mapping[str, str] = MappingProxyType({})
-    inherited: Collection[str] = ()
+    merge_options: Collection[str] = ()
     core_variables: Sequence[str] = ()
     job_variables: re.Pattern[str] = _NEVER
     index_variable: str = ""  # holds the element of an array
@@ -98,7 +98,7 @@ class BatchSystem(ABC):
         """Return the id of the job just submitted."""
 
     @abstractmethod
-    def list_queue(self) -> Iterable[Entry]:
+    def list_queue(self) -> Iterable[QueueEntry]:
         """Return the entries of the user's queue.
 
         Raises

@@ -31,7 +31,7 @@ class Local:
 
     options: Mapping[str, str] = MappingProxyType({})
     required: Mapping[str, str] = MappingProxyType({})
-    inherited: Collection[str] = ()
+    merge_options: Collection[str] = ()
     core_variables: Sequence[str] = ()  # the worker is told how many cores to use
     job_variables: re.Pattern[str] = re.compile(r"(?!)")
     detached: bool = False

@@ -97,7 +97,7 @@ class Scheduler(Protocol):
         """Option that has to be set -> example of a value."""
 
     @property
-    def inherited(self) -> Collection[str]:
+    def merge_options(self) -> Collection[str]:
         """Options of `scheduler_args` for the job that merges too, where there are no `merge_args`."""
 
     @property

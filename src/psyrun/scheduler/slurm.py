@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import SchedulerError
-from psyrun.scheduler.batchsystem import BatchSystem, Entry, Option, job_script
+from psyrun.scheduler.batchsystem import BatchSystem, Option, QueueEntry, job_script
 from psyrun.scheduler.protocol import STOPPED, JobState
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Slurm(BatchSystem):
     """
 
     option_table = MappingProxyType(_OPTIONS)
-    inherited = (
+    merge_options = (
         *("timelimit", "memory", "memory_per_cpu", "partition", "account", "qos", "constraint"),
         "extra",
     )
@@ -108,7 +108,7 @@ class Slurm(BatchSystem):
         """Return the id, which a name of a cluster may follow."""
         return printed.strip().partition(";")[0]
 
-    def list_queue(self) -> Iterable[Entry]:
+    def list_queue(self) -> Iterable[QueueEntry]:
         """Return the entries of the user's jobs in squeue."""
         argv = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%K|%T|%j"]
         return parse_queue(self.run(argv, env=_plain_env()))
@@ -177,7 +177,7 @@ def parse_limit(limit: str) -> float | None:
 # ---------------------------------------------------------------------- parsing answers
 
 
-def parse_queue(text: str) -> Iterator[Entry]:
+def parse_queue(text: str) -> Iterator[QueueEntry]:
     r"""Parse lines ``job|element|state|name``.
 
     Examples
@@ -188,7 +188,7 @@ def parse_queue(text: str) -> Iterator[Entry]:
     for line in text.splitlines():
         job, element, state, name = line.split("|", 3)
         number = int(element) if element.isdecimal() else -1
-        yield Entry(job=job, element=number, state=_STATES.get(state, JobState.UNKNOWN), label=name)
+        yield QueueEntry(job=job, element=number, state=_STATES.get(state, JobState.UNKNOWN), label=name)
 
 
 def parse_ended(text: str) -> dict[tuple[str, int], str | None]:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from psyrun.errors import SchedulerError
-from psyrun.scheduler.batchsystem import BatchSystem, Entry, Option, job_script
+from psyrun.scheduler.batchsystem import BatchSystem, Option, QueueEntry, job_script
 from psyrun.scheduler.protocol import JobState
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Sqsub(BatchSystem):
 
     option_table = MappingProxyType(_OPTIONS)
     required = MappingProxyType({"timelimit": "1h", "memory": "512M"})
-    inherited = ("timelimit", "memory")
+    merge_options = ("timelimit", "memory")
     # The system behind sqsub differs from cluster to cluster.
     core_variables = ("NSLOTS",)
     job_variables = re.compile(
@@ -73,7 +73,7 @@ class Sqsub(BatchSystem):
         path.unlink()
         return job
 
-    def list_queue(self) -> Iterable[Entry]:
+    def list_queue(self) -> Iterable[QueueEntry]:
         """Return the entries of sqjobs."""
         try:
             return parse_jobs(self.run(["sqjobs"]))
@@ -95,7 +95,7 @@ def _id_file(spec: JobSpec) -> Path:
     return spec.log.with_name(f"{spec.token}.id")
 
 
-def parse_jobs(text: str) -> Iterator[Entry]:
+def parse_jobs(text: str) -> Iterator[QueueEntry]:
     r"""Parse the lines ``jobid queue state ncpus time command`` below two lines of heading.
 
     Examples
@@ -110,4 +110,4 @@ def parse_jobs(text: str) -> Iterator[Entry]:
             continue
         job, _, state, *_ = fields
         command = fields[5] if len(fields) > 5 else ""
-        yield Entry(job=job, element=-1, state=_STATES.get(state, JobState.UNKNOWN), label=command)
+        yield QueueEntry(job=job, element=-1, state=_STATES.get(state, JobState.UNKNOWN), label=command)

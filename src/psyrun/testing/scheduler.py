@@ -168,7 +168,7 @@ class SchedulerContract:
         assert 0 < shortest <= longest
         assert scheduler.grace >= 0
         assert set(scheduler.required) <= set(scheduler.options)
-        assert set(scheduler.inherited) <= set(scheduler.options)
+        assert set(scheduler.merge_options) <= set(scheduler.options)
         assert all(scheduler.job_variables.match(name) for name in scheduler.core_variables)
         assert not any(scheduler.job_variables.match(name) for name in ("HOME", "PATH", "PYTHONPATH"))
 
