@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from psyrun.cli.commands import cli
+from psyrun.scheduler import BUILT_IN
 from psyrun.task.settings import SETTINGS
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
@@ -215,7 +216,7 @@ def test_new_task_makes_the_folder_of_task_files(project):
     assert project.psy("--taskdir", "others", "list").stdout == "second\n"
 
 
-@pytest.mark.parametrize("scheduler", ["Local", "ImmediateRun", "Slurm", "Sqsub"])
+@pytest.mark.parametrize("scheduler", BUILT_IN)
 def test_template_for_each_scheduler_loads(project, scheduler):
     project.psy("new-task", "t", "--scheduler", scheduler)
     done = project.psy("plan", "t")
