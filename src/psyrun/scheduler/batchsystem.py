@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -130,6 +131,18 @@ class BatchSystem(ABC):
             if options.get(name) is not None
             for part in option.build(options[name])
         ]
+
+    def build_extra(self, extra: str | Sequence[object]) -> list[str]:
+        """Return the arguments for the value of an option `extra`: a list, or a text as in a shell."""
+        return shlex.split(extra) if isinstance(extra, str) else [str(each) for each in extra]
+
+    def throttle_suffix(self, spec: JobSpec) -> str:
+        """Return ``%N`` for a range of elements of which N may run at a time; empty where all may.
+
+        N is the least of the submission's throttle and its option `max_running`.
+        """
+        most = [int(n) for n in (spec.throttle, spec.options.get("max_running")) if n is not None]
+        return f"%{min(most)}" if most else ""
 
     def submit(self, spec: JobSpec) -> str:
         """Submit and return the job's id.

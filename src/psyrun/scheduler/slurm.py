@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +99,8 @@ class Slurm(BatchSystem):
         if spec.indices:
             first, last = spec.indices[0], spec.indices[-1]
             span = str(first) if first == last else f"{first}-{last}"
-            argv.append(f"--array={span}{_throttle(spec)}")
-        argv += _arguments(spec.options.get("extra") or ())
+            argv.append(f"--array={span}{self.throttle_suffix(spec)}")
+        argv += self.build_extra(spec.options.get("extra") or ())
         return argv + job_script(spec, self.index_variable if spec.indices else "", self.first_index)
 
     def read_id(self, spec: JobSpec, printed: str) -> str:
@@ -138,16 +137,6 @@ class Slurm(BatchSystem):
 def _plain_env() -> dict[str, str]:
     """Return the environment without variables that change the format of answers, or hide some."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
-
-
-def _arguments(extra: str | Sequence[object]) -> list[str]:
-    """Return arguments that are given as a list, or as in a shell."""
-    return shlex.split(extra) if isinstance(extra, str) else [str(each) for each in extra]
-
-
-def _throttle(spec: JobSpec) -> str:
-    most = [int(n) for n in (spec.throttle, spec.options.get("max_running")) if n is not None]
-    return f"%{min(most)}" if most else ""
 
 
 def warning_seconds(timelimit: Any) -> int:
