@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -112,6 +113,19 @@ def test_job_does_not_inherit_what_describes_the_job_around_it(kind, monkeypatch
     environment = job_environment(kind())
     assert inherited.items() <= environment.items()
     assert not environment.keys() & set(left)
+
+
+def test_job_keeps_what_its_scheduler_needs_though_another_system_strips_it(monkeypatch):
+    class MySystem(Slurm):
+        job_variables = re.compile("MY_")
+        kept_variables = re.compile("(PBS|MY)_CONF_FILE$")
+
+    kept = {"PBS_CONF_FILE": "site", "MY_CONF_FILE": "site"}
+    for name, value in kept.items() | dict.fromkeys(("PBS_JOBID", "MY_JOBID", "SLURM_JOB_ID"), "1").items():
+        monkeypatch.setenv(name, value)
+    environment = job_environment(MySystem())
+    assert kept.items() <= environment.items()
+    assert not environment.keys() & {"PBS_JOBID", "MY_JOBID", "SLURM_JOB_ID"}
 
 
 def test_unknown_scheduler_is_named():

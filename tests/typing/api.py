@@ -173,6 +173,7 @@ class Queue:
     merge_options = ()
     core_variables = ("QUEUE_CORES",)
     job_variables = re.compile("QUEUE_")
+    kept_variables = re.compile("QUEUE_SERVER$")
     detached = True
     poll = (10.0, 60.0)
     grace = 90.0

@@ -72,6 +72,7 @@ class BatchSystem(ABC):
     merge_options: Collection[str] = ()
     core_variables: Sequence[str] = ()
     job_variables: re.Pattern[str] = _NEVER
+    kept_variables: re.Pattern[str] = _NEVER
     index_variable: str = ""  # holds the element of an array
     first_index: int = 0
     detached: bool = True

@@ -34,6 +34,7 @@ class Local:
     merge_options: Collection[str] = ()
     core_variables: Sequence[str] = ()  # the worker is told how many cores to use
     job_variables: re.Pattern[str] = re.compile(r"(?!)")
+    kept_variables: re.Pattern[str] = re.compile(r"(?!)")
     detached: bool = False
     poll: tuple[float, float] = (0.02, 0.5)
     grace: float = 0.0

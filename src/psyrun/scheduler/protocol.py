@@ -82,6 +82,9 @@ class Scheduler(Protocol):
         Whether jobs outlive the process that submitted them; psy waits for those that do not.
     job_variables
         Pattern of environment variables that describe a job; a job submitted from within does not get them.
+    kept_variables
+        Pattern of the environment variables that a job gets anyway, also where `job_variables` of another
+        scheduler match, such as a variable that tells commands their configuration.
     poll
         Seconds between two queries: at first, and at the most.
     grace
@@ -106,6 +109,7 @@ class Scheduler(Protocol):
 
     detached: bool
     job_variables: re.Pattern[str]
+    kept_variables: re.Pattern[str]
     poll: tuple[float, float]
     grace: float
 

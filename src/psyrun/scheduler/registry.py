@@ -35,12 +35,15 @@ def create_scheduler(name: str) -> Scheduler:
 
 
 def job_environment(scheduler: Scheduler) -> dict[str, str]:
-    """Return the environment for a job: that of this process, less what describes a job around it."""
-    patterns = [each.job_variables for each in (scheduler, *map(_create, BUILT_IN))]
+    """Return the environment for a job: that of this process, less what describes a job around it.
+
+    The job around it may be of any system that psyrun has; what the given scheduler keeps stays.
+    """
+    known = [scheduler, *map(_create, BUILT_IN)]
     return {
         name: value
         for name, value in os.environ.items()
-        if not any(pattern.match(name) for pattern in patterns)
+        if scheduler.kept_variables.match(name) or not any(each.job_variables.match(name) for each in known)
     }
 
 

@@ -170,6 +170,7 @@ class SchedulerContract:
         assert set(scheduler.required) <= set(scheduler.options)
         assert set(scheduler.merge_options) <= set(scheduler.options)
         assert all(scheduler.job_variables.match(name) for name in scheduler.core_variables)
+        assert not any(scheduler.kept_variables.match(name) for name in scheduler.core_variables)
         assert not any(scheduler.job_variables.match(name) for name in ("HOME", "PATH", "PYTHONPATH"))
 
     def test_jobs_have_ids_of_their_own(self, trial: Trial) -> None:
