@@ -28,7 +28,10 @@ _NEVER = re.compile(r"(?!)")  # matches nothing
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An entry of `scheduler_args`: its arguments of the command, `{}` being its value, and its meaning."""
+    """An entry of `scheduler_args`: its arguments of the command, `{}` being its value, and its meaning.
+
+    One without arguments does nothing by itself: `BatchSystem.submit_argv` reads it from the submission.
+    """
 
     argv: tuple[str, ...]
     meaning: str
@@ -45,11 +48,12 @@ class QueueEntry:
     Parameters
     ----------
     job, element
-        The job's id and the element of the array; -1 stands for all of a job that is not an array.
+        The job's id, as `BatchSystem.read_id` returned it, and the element of the array, counted from 0;
+        -1 for a plain job, which an array of one may be.
     state
         None where it has ended and is still listed.
     label
-        Name or command of the job, which contains its token.
+        Name or command of the job, which contains the whole token: `BatchSystem.find` looks there.
     """
 
     job: str
@@ -61,10 +65,23 @@ class QueueEntry:
 class BatchSystem(ABC):
     """A batch system that is driven by commands; subclasses are its dialects.
 
+    `psyrun.scheduler.Scheduler` says what is asked of the attributes and methods that have the same names.
+
     Parameters
     ----------
     workdir
         Not used: where psyrun 0.8 kept job scripts.
+
+    Attributes
+    ----------
+    option_table
+        Option of `scheduler_args` -> its arguments and meaning.
+    index_variable, first_index
+        Environment variable that holds the element of an array, and its value for the first element; a
+        dialect gives them to `job_script`.
+    unreachable, limit_reached, unknown_job
+        Patterns searched in what a failed command prints: the system can't be reached; the site takes no
+        more jobs; a line of the cancelling command about a job that the system no longer knows.
     """
 
     option_table: Mapping[str, Option]
@@ -73,12 +90,11 @@ class BatchSystem(ABC):
     core_variables: Sequence[str] = ()
     job_variables: re.Pattern[str] = _NEVER
     kept_variables: re.Pattern[str] = _NEVER
-    index_variable: str = ""  # holds the element of an array
+    index_variable: str = ""
     first_index: int = 0
     detached: bool = True
     poll: tuple[float, float] = (10.0, 60.0)
     grace: float = 90.0
-    # Patterns of what a failed command prints.
     unreachable: re.Pattern[str] = _NEVER
     limit_reached: re.Pattern[str] = _NEVER
     unknown_job: re.Pattern[str] = _NEVER
@@ -93,7 +109,12 @@ class BatchSystem(ABC):
 
     @abstractmethod
     def submit_argv(self, spec: JobSpec) -> list[str]:
-        """Return the command that submits."""
+        """Return the command that submits, which is run in the folder and the environment of the job.
+
+        It has the job run `job_script` in `spec.folder`, append its output and errors to `spec.log`, begin
+        after the jobs `spec.after` have ended, however they ended, and be listed with `spec.token` in its
+        name or command. Where the system can send SIGUSR1 before a time limit, it asks for that.
+        """
 
     @abstractmethod
     def read_id(self, spec: JobSpec, printed: str) -> str:
@@ -101,7 +122,7 @@ class BatchSystem(ABC):
 
     @abstractmethod
     def list_queue(self) -> Iterable[QueueEntry]:
-        """Return the entries of the user's queue.
+        """Return the entries of the user's queue, each element of an array being one.
 
         Raises
         ------
@@ -206,14 +227,15 @@ class BatchSystem(ABC):
         env: Mapping[str, str] | None = None,
         folder: Path | None = None,
     ) -> str:
-        """Run a command and return what it printed.
+        """Run a command and return its standard output.
 
         Raises
         ------
         NoAnswerError
             If it can't reach the system, or does not end in time.
         SchedulerError
-            If it fails for another reason.
+            If it ends with another exit code than 0 for another reason; `output` of the error has all that
+            it printed, which may be an answer.
         """
         try:
             done = subprocess.run(
@@ -241,16 +263,18 @@ class BatchSystem(ABC):
 
 
 def job_script(spec: JobSpec, index: str, first: int) -> list[str]:
-    """Return the script of a job and its arguments.
+    """Return the path of ``job.sh``, which is the script of all jobs, and its arguments.
+
+    It sources the prologue and becomes the command of the submission, with the process id of the script.
 
     Parameters
     ----------
     spec
         The submission.
     index
-        Variable that holds the element of an array; empty for a job that is not an array.
+        Variable that holds the element of an array; empty for a plain job.
     first
-        Index of the first element.
+        Value of the variable for the first element.
     """
     script = Path(__file__).with_name("job.sh")
     prologue = "" if spec.prologue is None else str(spec.prologue)

@@ -30,8 +30,8 @@ class JobSpec:
     Parameters
     ----------
     argv
-        The command. A scheduler that runs an array appends ``--element`` and the element's index; one
-        that does not runs it once, as it is, for all elements.
+        The command. A scheduler that runs an array appends ``--element`` and the element's index. One that
+        submits a plain job runs it once, as it is, for all elements: it may do so with an array of one.
     name
         Name of the job in messages, ``<task>:process``.
     token
@@ -41,13 +41,13 @@ class JobSpec:
     throttle
         How many elements may run at a time; None: all.
     log
-        File for what the job prints before it writes its own log.
+        File that what the job prints is appended to, output and errors alike.
     folder
-        Working directory, absolute.
+        Working directory of the job, absolute; a system that begins elsewhere has to change to it.
     env
         The environment of the job.
     options
-        Options of this scheduler, resolved.
+        Options of this scheduler, resolved: none is a function, and None stands for one that is not set.
     after
         Ids of jobs that have to end first, however they end.
     prologue
@@ -68,20 +68,27 @@ class JobSpec:
 
     @property
     def title(self) -> str:
-        """Name of the job in the queue: short, unique, and beginning with the task's."""
+        """Name of the job in the queue: the task's name, which may be long, a dot, and the token at the end.
+
+        Where a system cuts or restricts names, use the token alone: `Scheduler.find` needs the whole of it.
+        """
         return f"{self.name.partition(':')[0]}.{self.token}"
 
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """The interface of a scheduler.
+    """The interface of a scheduler, which is created without arguments.
+
+    A worker that gets SIGUSR1 finishes the rows at hand and ends; on SIGTERM it ends at once. `submit` asks
+    the system to send the SIGUSR1 some time before the job's time limit, if it can.
 
     Attributes
     ----------
     detached
         Whether jobs outlive the process that submitted them; psy waits for those that do not.
     job_variables
-        Pattern of environment variables that describe a job; a job submitted from within does not get them.
+        Pattern that the beginning of an environment variable matches if it describes a job. A job that is
+        submitted from within one, of this or of another scheduler, does not get it.
     kept_variables
         Pattern of the environment variables that a job gets anyway, also where `job_variables` of another
         scheduler match, such as a variable that tells commands their configuration.
@@ -101,11 +108,14 @@ class Scheduler(Protocol):
 
     @property
     def merge_options(self) -> Collection[str]:
-        """Options of `scheduler_args` for the job that merges too, where there are no `merge_args`."""
+        """Options of `scheduler_args` that the merge job gets too, where there are no `merge_args`."""
 
     @property
     def core_variables(self) -> Sequence[str]:
-        """Environment variables that hold the cores granted to a job; the first that is a number counts."""
+        """Environment variables that hold the cores granted to a job; the first that is a number counts.
+
+        `job_variables` has to match each, so that a job does not take the cores of the job around it.
+        """
 
     detached: bool
     job_variables: re.Pattern[str]
@@ -138,12 +148,16 @@ class Scheduler(Protocol):
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]] | None:
         """Return job id -> element -> state, asking once for all; None where there is no answer.
 
-        A job or an element that has left the queue is left out. Element -1 stands for all
-        elements of a job that is not an array.
+        A job or an element that has left the queue is left out. Element -1 stands for all elements of a
+        submission that runs as a plain job, such as an array of one.
         """
 
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
-        """Return (job id, element) -> why it ended, such as TIMEOUT, where the system tells."""
+        """Return (job id, element) -> why it ended, such as TIMEOUT, where the system tells.
+
+        Jobs that run or ended well are left out, and no answer is no error. Element -1 stands for all
+        elements that have no reason of their own.
+        """
 
     def cancel(self, job_ids: Collection[str]) -> None:
         """Cancel these jobs and no others."""
