@@ -329,7 +329,7 @@ def index_of_anything(path):
         flip,
         make_folder,
         make_loop,
-        lambda path: path.write_bytes(path.read_bytes().replace(b"PSY1", b"PSY2")),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"PSY1", b"PSX1")),
         lambda path: path.rename(path.with_name(f"{10**20}-aaaaaaaa.rows")),
         append_block([-1, 10**9], {"y": [7, 8]}),
         append_block([99], {"y": [7]}),
@@ -345,6 +345,17 @@ def test_damaged_journal_is_recovered_from(project, take, damage):
     assert_recovers(project)
     project.psy("merge", "psy-work/bad/out", "all.pkl")
     assert pickle.loads((project.root / "all.pkl").read_bytes()) == RIGHT
+
+
+def test_journal_of_a_newer_psyrun_is_refused_by_name_and_kept(project, take):
+    path = take("half", "out/0-*.rows")
+    newer = path.read_bytes().replace(b"PSY1", b"PSY2")
+    path.write_bytes(newer)
+    for options in ([], ["--continue"]):
+        said = project.psy("run", *options, code=2).stderr
+        assert f"out/{path.name}: written by a newer psyrun (format 2); upgrade psyrun" in said
+        assert "Traceback" not in said
+    assert path.read_bytes() == newer
 
 
 def edit_json(**values):
