@@ -10,8 +10,13 @@ import joblib
 import numpy as np
 import pytest
 
+from psyrun.options import RunOptions
+from psyrun.split import adoption
 from psyrun.store import AutodetectStore
+from psyrun.task.project import read_outlines
+from psyrun.task.task import open_task
 from psyrun.workdir.journal import Failure, encode_block
+from psyrun.workdir.plan import read_plan
 
 TUTORIAL = """\
 import os
@@ -573,6 +578,21 @@ def test_rows_of_a_result_that_psyrun_did_not_write_are_adopted_once(foreign):
     foreign.edit("psy-tasks/task_t.py", "    1 / (x - 1)\n", "")
     assert foreign.count("run", "--continue", "t") == 1
     assert foreign.result("t") == {"x": [1, 2, 3, 0], "y": [10, -2, 30, -1]}
+
+
+def test_no_batch_is_taken_for_a_result_whose_digest_cannot_be_read(project, monkeypatch):
+    project.task("t", SIMPLE.replace("from counting import seen\n", "").replace("    seen(x)\n", ""))
+    project.psy("run")
+    outline = read_outlines(project.root, "psy-tasks")[0]["t"]
+    outline.layout.receipt.unlink()
+    outline.layout.result.write_bytes(pickle.dumps({"x": [5], "y": [7]}))
+    # Permissions do not stop root.
+    monkeypatch.setattr(adoption, "file_digest", lambda path: None)
+    old = read_plan(outline.layout)
+    with open_task(outline) as task:
+        found = adoption.adopt(task, old.code, old, RunOptions(adopt=True), ["x"])
+    assert found.result is not None
+    assert (found.result.batch.columns, found.result.values) == ({"x": [5]}, {"y": [7]})
 
 
 def test_overwrite_dirty_false_refuses_to_make_rows_stale(project):
