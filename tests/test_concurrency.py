@@ -273,6 +273,27 @@ def test_two_workers_of_one_batch_count_each_row_once(project, start, gate, wait
 
 
 @pytest.mark.slow
+def test_worker_that_meets_a_journal_of_a_newer_psyrun_says_so_in_one_line(project, start, gate, wait_until):
+    project.task("example", GATED)
+    run = start("run")
+    folder = project.root / "psy-work/example"
+    wait_until(lambda: len(project.rows_seen()) == 2)
+    [submission] = (folder / "jobs").glob("*.json")
+    content = submission.read_bytes()
+    gate.touch()
+    run.end()
+    submission.write_bytes(content)
+    (folder / "out/0-newer000.rows").write_bytes(b"PSY9" + bytes(60))
+    argv = [sys.executable, "-P", "-m", "psyrun.worker", str(submission)]
+    worker = subprocess.run(
+        argv, cwd=project.root, env=project.env(), capture_output=True, text=True, check=False
+    )
+    assert worker.returncode == 1
+    [line] = worker.stderr.splitlines()
+    assert line.startswith("psyrun: error: ")
+    assert "written by a newer psyrun" in line
+
+
 def test_lock_of_a_killed_psy_does_not_delay_one_that_waits(project, two, gate, wait_until):
     first, second = two
     assert (project.root / "psy-work/example/lock").exists()

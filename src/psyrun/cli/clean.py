@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -54,7 +53,7 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
         found += [layout.receipt, layout.result] if _is_file(layout.receipt) else []
     elif (plan := read_plan(layout)) is not None:
         named = {plan.code, *plan.adopted, *(str(batch.number) for batch in plan.batches)}
-        others = (path for path in files if re.split("[-.]", path.name)[0] not in named)
+        others = (path for path in files if str(batch_of(path.name)) not in named and path.stem not in named)
         found += [path for path in others if path.parent.name in ("code", "in", "out") and _is_ours(path)]
     return sorted({path for path in found if _is_file(path)})
 

@@ -1,4 +1,4 @@
-"""The layout of a work folder: every path that a task owns."""
+"""The layout of a work folder: the paths that a task owns; `journal` names those of journals."""
 
 from __future__ import annotations
 

@@ -64,6 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.parent:
         threading.Thread(target=_stop_when_parent_exits, args=(options.parent, stop), daemon=True).start()
     try:
+        return _run(options, stop)
+    except (PsyrunError, OSError) as error:
+        _log(f"error: {error}", sys.stderr)
+        return 1
+
+
+def _run(options: argparse.Namespace, stop: _StopState) -> int:
+    """Evaluate the rows of a submission; return the exit code."""
+    try:
         submission = read_submission(options.submission)
     except FileNotFoundError:
         _log(f"{options.submission}: not wanted any more", sys.stdout)
@@ -232,15 +241,11 @@ def _evaluate(folder: Path, work: Sequence[Work], config: PoolConfig, stop: _Sto
     syncer = threading.Thread(target=journals.sync_until, args=(ended,), daemon=True)
     syncer.start()
     try:
-        try:
-            complete = evaluate(work, journals, config, lambda: stop.request)
-        finally:
-            ended.set()
-            syncer.join()
-            journals.close()
-    except (PsyrunError, OSError) as error:
-        _log(f"error: {error}", sys.stderr)
-        return 1
+        complete = evaluate(work, journals, config, lambda: stop.request)
+    finally:
+        ended.set()
+        syncer.join()
+        journals.close()
     if complete:
         return 0
     when = "near its time limit" if stop.request is StopRequest.FINISH else "before its end"
