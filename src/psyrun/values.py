@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import sys
 from collections.abc import Mapping
@@ -75,6 +74,8 @@ def dumps(value: Any, local: Mapping[str, bytes] | None = None) -> bytes:
     local
         Modules that readers may be unable to import -> `reference_to` them. Pickles do not refer to these.
     """
+    import pickle
+
     local = local or {}
     try:
         data = pickle.dumps(value, PICKLE_PROTOCOL)
@@ -92,6 +93,8 @@ def dumps(value: Any, local: Mapping[str, bytes] | None = None) -> bytes:
 
 def dump(value: Any, file: BinaryIO, protocol: int) -> None:
     """Pickle a value into a file, with the code of classes and functions that can't be imported."""
+    import pickle
+
     start = file.tell()
     try:
         pickle.dump(value, file, protocol)

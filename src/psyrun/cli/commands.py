@@ -21,11 +21,11 @@ from psyrun.cli.group import (
 )
 from psyrun.cli.text import count, show_details, show_group, show_kept, show_statuses
 from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE, PsyrunError, worst
-from psyrun.options import RunOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from psyrun.options import RunOptions
     from psyrun.task import Outline, Project
 
 
@@ -44,6 +44,8 @@ _no_retry = click.option("--no-retry", is_flag=True, help="Do not try failed row
 def _read_options(
     tasks: Sequence[str], *, adopt: bool, force: bool, no_retry: bool, processes: int | None = None
 ) -> RunOptions:
+    from psyrun.options import RunOptions
+
     if adopt and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
     named = frozenset(tasks) or None
