@@ -580,6 +580,36 @@ def test_rows_of_a_result_that_psyrun_did_not_write_are_adopted_once(foreign):
     assert foreign.result("t") == {"x": [1, 2, 3, 0], "y": [10, -2, 30, -1]}
 
 
+def test_adopted_result_is_remembered_until_it_is_written_anew(foreign):
+    foreign.edit("psy-tasks/task_t.py", "    seen(x)\n", "    seen(x)\n    open('../gate').close()\n")
+    assert foreign.count("run", "--continue", "t", code=1) == 1
+    assert foreign.result("t") == {"x": [2, 0], "y": [-2, -1]}
+    (foreign.root / "gate").touch()
+    assert foreign.count("run") == 1
+    assert foreign.result("t") == {"x": [0, 1, 2], "y": [-1, 10, -2]}
+
+
+def test_another_result_in_the_place_of_an_adopted_one_is_not_overwritten(foreign):
+    foreign.edit("psy-tasks/task_t.py", "    seen(x)\n", "    seen(x)\n    open('../gate').close()\n")
+    foreign.psy("run", "--continue", "t", code=1)
+    (foreign.root / "gate").touch()
+    other = pickle.dumps({"x": [2, 0], "y": [-3, -4]})
+    (foreign.root / "psy-work/t/result.pkl").write_bytes(other)
+    assert "psyrun did not write this file" in foreign.psy("run", code=2).stderr
+    assert (foreign.root / "psy-work/t/result.pkl").read_bytes() == other
+
+
+def test_nodes_of_doit_adopt_a_result_too(foreign):
+    foreign.psy("doit", "run", "t:split", "--keep-rows")
+    foreign.psy("doit", "run", "t")
+    assert foreign.result("t") == {"x": [0, 1, 2], "y": [-1, 10, -2]}
+
+
+def test_result_whose_columns_differ_in_length_is_not_adopted(foreign):
+    (foreign.root / "psy-work/t/result.pkl").write_bytes(pickle.dumps({"x": [2, 0], "y": [-2]}))
+    assert "its columns differ in length" in foreign.psy("run", "--continue", code=2).stderr
+
+
 def test_no_batch_is_taken_for_a_result_whose_digest_cannot_be_read(project, monkeypatch):
     project.task("t", SIMPLE.replace("from counting import seen\n", "").replace("    seen(x)\n", ""))
     project.psy("run")

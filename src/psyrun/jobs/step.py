@@ -161,7 +161,7 @@ class _Step:
 
     def run(self) -> None:
         """Adopt the jobs that are there, and submit the batches that no job is at."""
-        self._adopt_jobs()
+        self._track_jobs()
         progress = self._count_rows()
         if progress.complete:  # Block headers also count rows of damaged blocks.
             progress, _ = verify_progress(self.plan, self.task.outline.layout)
@@ -173,13 +173,13 @@ class _Step:
             ensure_work_folder(self.task.outline, self.plan)
             self._submit(todo, progress)
 
-    def _adopt_jobs(self) -> None:
+    def _track_jobs(self) -> None:
         self.tracker.drop_other_schedulers()
-        adopted = self.tracker.cancel_outdated(self.tracker.recover(), self.plan)
-        tracked = self.tracker.find_active(adopted)
+        submissions = self.tracker.cancel_outdated(self.tracker.recover(), self.plan)
+        tracked = self.tracker.find_active(submissions)
         if not self.task.scheduler.detached and any(active for _, active in tracked):
             # We hold the lock, so the psy that started these workers has exited; wait for them.
-            self._follow(adopted)
+            self._follow(submissions)
         else:
             self.active = self.tracker.update(tracked, self._count_rows())
 

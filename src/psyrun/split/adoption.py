@@ -183,7 +183,7 @@ def adopt(task: Task, code: str, old: Plan | None, options: RunOptions, names: S
     result = None
     if options.adopt and is_unmanaged_result(layout, old):
         digest = file_digest(layout.result)
-        read_before = [b for b in batches if b.origin == digest is not None and len(b.done) == b.size]
+        read_before = [b for b in batches if digest and b.origin == digest and len(b.done) == b.size]
         if not read_before:
             result = _read_unmanaged_result(task, number, code, names)
             batches.append(result.batch)
@@ -259,12 +259,22 @@ def is_unmanaged_result(layout: Layout, plan: Plan | None) -> bool:
     if not layout.result.exists():
         return False
     if not layout.receipt.exists():
-        return True
+        return not _holds_result(layout, plan)
     if plan is None:
         return not any(layout.inputs.glob("*.pkl"))
     if layout.process.exists() or has_inputs(plan, layout) or read_progress(plan, layout).complete:
         return False
     return is_current(layout, plan)  # An older one is written anew.
+
+
+def _holds_result(layout: Layout, plan: Plan | None) -> bool:
+    """Whether a batch of the plan was made from the result file: it was adopted, and not yet written anew."""
+    digest = file_digest(layout.result)
+    for batch in plan.batches if plan is not None and digest is not None else ():
+        with suppress(FileNotFoundError, FormatError):
+            if read_input_header(layout.input(batch.number)).get("origin") == digest:
+                return True
+    return False
 
 
 def refuse_unmanaged_result(outline: Outline, plan: Plan | None, options: RunOptions) -> None:
@@ -300,12 +310,11 @@ def _read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[s
             f"{result}: its rows can't be kept: {error}; move it away, or use --force"
         ) from error
     lacking = [name for name in names if name not in table]
-    if lacking:
-        raise DirtyError(
-            f"{result}: its rows can't be kept, for it lacks the parameters {lacking};"
-            " move it away, or use --force"
-        )
-    size = max((len(values) for values in table.values()), default=0)
+    sizes = {len(values) for values in table.values()} or {0}
+    if lacking or len(sizes) > 1:
+        why = f"it lacks the parameters {lacking}" if lacking else "its columns differ in length"
+        raise DirtyError(f"{result}: its rows can't be kept, for {why}; move it away, or use --force")
+    (size,) = sizes
     batch = Existing(
         number=number,
         size=size,

@@ -67,14 +67,14 @@ class Draft:
         The evaluated space.
     new
         New batch -> the rows of the space that it holds.
-    adopted
+    result
         Rows of a result that psyrun did not write, to be written as a batch, or None.
     """
 
     plan: Plan
     space: Space
     new: Mapping[int, Sequence[int]]
-    adopted: AdoptedRows | None
+    result: AdoptedRows | None
 
 
 def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptions) -> Draft:
@@ -110,7 +110,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptio
         plan, new = make_plan(space, adoption, blank, partition=share)
     except IdentityError as error:
         raise TaskFileError(f"{outline.path}: {error}") from error
-    return Draft(plan=plan, space=space, new=new, adopted=adoption.result)
+    return Draft(plan=plan, space=space, new=new, result=adoption.result)
 
 
 def _evaluate_space(task: Task) -> Space:

@@ -154,11 +154,11 @@ def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
         for number, rows in draft.new.items()
     }
     ensure_work_folder(outline, draft.plan)
-    if draft.adopted is not None:
-        batch = draft.adopted.batch
+    if draft.result is not None:
+        batch = draft.result.batch
         data = _encode(outline, draft.plan, batch.number, batch.columns, origin=batch.origin)
         write_atomic(layout.input(batch.number), data)
-        write_journal(layout.out, batch.number, encode_block(range(batch.size), draft.adopted.values))
+        write_journal(layout.out, batch.number, encode_block(range(batch.size), draft.result.values))
     if inputs:
         write_all(layout.inputs, inputs)
     write_plan(layout, draft.plan)
