@@ -199,6 +199,8 @@ def start_slurm(folder: Path, **options: Any) -> Iterator[Any]:
     """A real Slurm; where it can't be had, tests are skipped, unless it is insisted on."""
     from clusters.slurm import Slurm, install, lacks
 
+    if "PYTEST_XDIST_WORKER" in os.environ:  # Two clusters would end each other's daemons.
+        assert "@slurm" in os.environ["PYTEST_CURRENT_TEST"], "groups of tests are not kept together"
     cluster = Slurm(folder, **options)
     insist = bool(os.environ.get("PSYRUN_REQUIRE_CLUSTERS"))
     if lacks(cluster) and insist:
