@@ -179,9 +179,10 @@ def _is_settled(found: Forecast) -> bool:
     return (
         (found.planned and not found.options.adopt)
         and all(map(_is_settled, found.upstream))
-        and (found.current or _has_detached_jobs(found.outline))
+        and (found.current or has_detached_jobs(found.outline))
     )
 
 
-def _has_detached_jobs(outline: Outline) -> bool:
+def has_detached_jobs(outline: Outline) -> bool:
+    """Whether jobs of a batch system are, or may be, in flight."""
     return any(find_scheduler(outline, each.scheduler).detached for each in open_submissions(outline))

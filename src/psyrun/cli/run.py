@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from psyrun.cli.forecast import describe_stale_rows, forecast
+from psyrun.cli.forecast import describe_stale_rows, forecast, has_detached_jobs
 from psyrun.cli.group import report_errors
 from psyrun.cli.progress import watching
 from psyrun.cli.status import Status, read_status
@@ -95,7 +95,7 @@ def run_passes(project: Project, selection: Selection, options: RunOptions, *, w
             interrupted = True
     code = _print_summary(selection, outcomes, queues, interrupted=interrupted)
     if interrupted:
-        _print_interruption(selection, outcomes)
+        _print_interruption(selection, queues)
         return INTERRUPTED
     return code
 
@@ -180,11 +180,19 @@ def _print_summary(
     return worst(codes)
 
 
-def _print_interruption(selection: Selection, outcomes: Mapping[str, NodeOutcome]) -> None:
-    in_flight = _find_in_flight(outcomes)
-    go_on = f" {count(sum(map(len, in_flight.values())), 'job')} in flight go on." if in_flight else ""
+def _print_interruption(selection: Selection, queues: QueueCache) -> None:
+    """Print how to go on; jobs are counted from files, since a node that was interrupted left no outcome."""
+    jobs = sum(_count_jobs(outline, queues) for outline in selection.chain)
+    go_on = f" {count(jobs, 'job')} in flight go on." if jobs else ""
     names = " ".join(outline.name for outline in selection.outlines)
     click.echo(f"interrupted; what is finished is kept.{go_on} To go on: psy run {names}")
+
+
+def _count_jobs(outline: Outline, queues: QueueCache) -> int:
+    try:
+        return len(queues.batch_states(outline)) if has_detached_jobs(outline) else 0
+    except (PsyrunError, OSError):
+        return 0
 
 
 def _try_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Status | Exception:
