@@ -1,4 +1,4 @@
-"""Atomic and durable writing of files."""
+"""Files that are there whole, or not at all; errors that name their file."""
 
 from __future__ import annotations
 
@@ -6,16 +6,64 @@ import errno
 import os
 import re
 import secrets
+import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
-_THREADS = 8  # a disk syncs several files at a time
+_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+
+
+@contextmanager
+def naming(path: Path, alias: Path | None = None) -> Iterator[None]:
+    """Let errors of the disk say that they are about `path`: those that name no file, or the file `alias`.
+
+    Calls with a file descriptor (write, read, fsync, truncate, close) raise errors that name no file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, alias and str(alias)):
+            error.filename = str(path)
+            del error.filename2
+        raise
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading; a pipe in its place is not waited for.
+
+    Raises
+    ------
+    OSError
+        If it can't be opened, or is something else (FileExistsError).
+    """
+    file: BinaryIO = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - Path.open takes no opener
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
+    return file
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_file(path: Path) -> bytes:
+    """Read all bytes of a regular file.
+
+    Raises
+    ------
+    OSError
+        If it can't be read, or is something else; with its name.
+    """
+    with naming(path), open_file(path) as file:
+        return file.read()
 
 
 @contextmanager
@@ -48,9 +96,10 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
 def _renaming(path: Path, suffix: str) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
     try:
-        yield temporary
-        _sync_file(temporary)
-        temporary.replace(path)
+        with naming(path, temporary):
+            yield temporary
+            _sync_file(temporary)
+            temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
@@ -63,20 +112,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def write_all(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write many files of a folder, name -> bytes, each by `replacing` it; on return, all are synced."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    def write(name: str) -> None:
-        with _renaming(folder / name, ".tmp") as temporary, temporary.open("xb") as file:
-            file.write(files[name])
-
-    pool = ThreadPoolExecutor(_THREADS)
-    try:
-        list(pool.map(write, files))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    sync_folder(folder)
+def make_folders(*folders: Path) -> None:
+    """Create folders where they are missing, with their parents, so that they survive a power cut."""
+    parents = set()
+    for folder in folders:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        parents |= {each.parent for each in missing}
+    for parent in parents:
+        sync_folder(parent)
 
 
 def find_temporaries(folder: Path, name: str | None = None) -> list[Path]:
@@ -98,7 +142,8 @@ def _sync_file(path: Path) -> None:
 def sync_folder(folder: Path) -> None:
     """Make a rename in this folder survive a power cut."""
     try:
-        _sync_file(folder)
+        with naming(folder):
+            _sync_file(folder)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # Some network file systems can't sync a folder.
+        if error.errno not in _UNSUPPORTED:  # Some network file systems can't sync a folder.
             raise

@@ -24,7 +24,7 @@ from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.split import compute_digests, hold_task, is_planned, split
 from psyrun.task import Project, read_outlines
-from psyrun.workdir import is_current, is_receipt_true, read_plan, read_receipt, refresh_receipt
+from psyrun.workdir import create_root, is_current, is_receipt_true, read_plan, read_receipt, refresh_receipt
 
 if TYPE_CHECKING:
     from psyrun.task import Outline
@@ -380,7 +380,7 @@ def run_doit(run: Run, arguments: Sequence[str]) -> int:
 def _run_doit(
     run: Run, arguments: Sequence[str], outcomes: dict[str, NodeOutcome], config: Mapping[str, Any]
 ) -> int:
-    (run.project.root / WORK).mkdir(exist_ok=True)
+    create_root(run.project.root / WORK)
     settings = {"dep_file": f"{WORK}/.doit.db", "backend": "psyrun", "check_file_uptodate": "md5", **config}
     loader = ModuleTaskLoader({"DOIT_CONFIG": settings, "task_psyrun": lambda: _make_nodes(run, outcomes)})
     plugins = {"BACKEND": {"psyrun": f"{__name__}:{CacheDatabase.__name__}"}}

@@ -19,16 +19,18 @@ from psyrun.store import AutodetectStore, ChunkStore
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
     Layout,
+    ReceiptReader,
     file_digest,
     is_current,
     list_journals,
+    read_first_records,
     read_inputs,
     read_journal_ends,
     read_plan,
     read_receipt,
-    read_values,
     up_to_receipt,
     write_receipt,
+    write_receipts,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     from psyrun.options import RunOptions
     from psyrun.task import Outline
-    from psyrun.workdir import JournalFile, Plan
+    from psyrun.workdir import Batch, BatchKey, JournalFile, Plan
 
 
 _CHUNK_ROWS = 10_000
@@ -97,14 +99,17 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
             else:
                 task.store.save(temporary, reader.table())
         status = temporary.stat()
+        process = file_digest(layout.process) or ""
         content = {
             "mtime": status.st_mtime_ns,
             "next_batch": plan.next_batch,
-            "process": file_digest(layout.process),
+            "process": process,
+            "replaced": sorted(reader.replaced),
             "sha256": file_digest(temporary),
             "size": status.st_size,
             "table": plan.table_digest,
         }
+        write_receipts(layout.row_receipts, reader.receipts.in_order(plan.segments()), process)
         # Without any receipt, psyrun would not take the result for its own.
         write_receipt(layout, {})
     write_receipt(layout, content)
@@ -116,11 +121,12 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
 
 def read_batch(
     layout: Layout,
-    number: int,
+    batch: Batch,
     journals: Iterable[JournalFile],
     exclude: Iterable[str] = (),
-) -> tuple[dict[str, list[Any]], list[bool]]:
-    """Read assignments and values of a batch.
+    receipts: ReceiptReader | None = None,
+) -> tuple[dict[str, list[Any]], list[bool], set[str]]:
+    """Read assignments and values of a batch; `receipts` takes those of its rows.
 
     Returns
     -------
@@ -128,24 +134,30 @@ def read_batch(
         Name -> values (size,); `pspace.ABSENT` for rows that have none.
     done : list of bool
         Whether row i has values.
+    replaced : set of str
+        Parameters in whose place there are values of `execute`.
     """
-    header, columns = read_inputs(layout.input(number))
-    size = header["size"]
+    columns, size = read_inputs(layout.input(batch.number), batch.tie).columns(), batch.size
     table = {name: list(values) for name, values in columns.items()}
-    done = [False] * size
-    for rows, values in read_values(journals, rows=size):
-        for row in rows:
-            done[row] = True
+    done, replaced = [False] * size, set[str]()
+    for journal, block, fresh in read_first_records(journals, rows=size):
+        rows, whole = block.rows, len(fresh) == len(block.rows)
+        for place in fresh:
+            done[rows[place]] = True
+        values = block.columns()
+        replaced |= columns.keys() & values.keys()
         for name, column in values.items():
             target = table.setdefault(name, [ABSENT] * size)
-            if isinstance(rows, range):
+            if whole and isinstance(rows, range):
                 target[rows.start : rows.stop] = column
             else:
-                for row, value in zip(rows, column):
-                    target[row] = value
+                for place in fresh:
+                    target[rows[place]] = column[place]
+        if receipts is not None:
+            receipts.add(batch.number, journal, block, fresh)
     for name in exclude:
         table.pop(name, None)
-    return table, done
+    return table, done, replaced
 
 
 @dataclass(slots=True)
@@ -154,11 +166,13 @@ class _Reader:
 
     layout: Layout
     plan: Plan
-    ends: Mapping[int, Sequence[tuple[str, int]]]
+    ends: Mapping[BatchKey, Sequence[tuple[str, int]]]
     exclude: set[str]
-    read: Callable[..., tuple[dict[str, list[Any]], list[bool]]]
+    read: Callable[..., tuple[dict[str, list[Any]], list[bool], set[str]]]
     names: list[set[str]] = field(default_factory=list)
     partial: set[str] = field(default_factory=set)
+    replaced: set[str] = field(default_factory=set)
+    receipts: ReceiptReader = field(default_factory=ReceiptReader)
 
     def find_lacking(self) -> set[str]:
         """Return the names that some rows have values of and others have not."""
@@ -188,21 +202,22 @@ class _Reader:
     def _slices(self, most: float) -> Iterator[dict[str, list[Any]]]:
         """Yield consecutive rows of one batch at a time; batches of up to `most` rows together are cached."""
         journals = list_journals(self.layout.out)
+        batches = {batch.number: batch for batch in self.plan.batches}
         cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
         cached = 0
         for number, rows in self.plan.segments():
             if number not in cache:
-                cache[number] = self._read(
-                    number, up_to_receipt(journals.get(number, ()), self.ends.get(number, ()))
-                )
+                batch = batches[number]
+                named = up_to_receipt(journals.get(batch.key, ()), self.ends.get(batch.key, ()))
+                cache[number] = self._read(batch, named)
                 cached += _count_rows(cache[number])
                 while cached > most and len(cache) > 2:
                     cached -= _count_rows(cache.popitem(last=False)[1])
-            batch = cache[number]
-            yield {name: values[rows.start : rows.stop] for name, values in batch.items()}
+            yield {name: values[rows.start : rows.stop] for name, values in cache[number].items()}
 
-    def _read(self, number: int, journals: list[JournalFile]) -> dict[str, list[Any]]:
-        table, done = self.read(self.layout, number, journals, self.exclude)
+    def _read(self, batch: Batch, journals: list[JournalFile]) -> dict[str, list[Any]]:
+        number = batch.number
+        table, done, replaced = self.read(self.layout, batch, journals, self.exclude, self.receipts)
         wanted = () if all(done) else self.plan.wanted_rows().get(number, range(len(done)))
         if not all(done[row] for row in wanted):
             # process.json names rows that are lost: without it, process runs again.
@@ -212,6 +227,7 @@ class _Reader:
                 f"{out}: a journal of batch {number} was damaged or removed;"
                 " psy run again: it evaluates the rows that are lost"
             )
+        self.replaced |= replaced
         self.names.append(set(table))
         for name, values in table.items():
             if any(value is ABSENT and there for value, there in zip(values, done)):
@@ -276,9 +292,10 @@ def _importable(layout: Layout, plan: Plan) -> AbstractContextManager[Any]:
 
 def _read_finished(layout: Layout, plan: Plan) -> Iterator[Mapping[str, Sequence[Any]]]:
     journals = list_journals(layout.out)
-    read = cache(lambda number: read_batch(layout, number, journals.get(number, ())))
+    batches = {batch.number: batch for batch in plan.batches}
+    read = cache(lambda number: read_batch(layout, batches[number], journals.get(batches[number].key, ())))
     for number, rows in plan.segments():
-        table, done = read(number)
+        table, done, _ = read(number)
         chosen = [row for row in rows if done[row]]
         if chosen:
             yield {name: [values[row] for row in chosen] for name, values in table.items()}

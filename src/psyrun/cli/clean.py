@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -9,18 +10,26 @@ from typing import TYPE_CHECKING
 from psyrun.disk import find_temporaries
 from psyrun.errors import DirtyError
 from psyrun.jobs import count_active
-from psyrun.workdir import batch_of, find_stale_claims, is_input, read_plan, task_lock
+from psyrun.workdir import (
+    find_needed_journals,
+    find_stale_claims,
+    is_input,
+    parse_name,
+    read_plan,
+    task_lock,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from psyrun.jobs import QueueCache
     from psyrun.task import Outline
-    from psyrun.workdir import Layout
+    from psyrun.workdir import Layout, Plan
 
 
 _FOLDERS = ("code", "in", "out", "log", "jobs")
+_READS = re.compile(r"[a-z0-9]{8}\.reads")
 _OLD_SECONDS = 3600.0  # A temporary file is renamed long before.
 
 
@@ -52,10 +61,37 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
         found += [*filter(_is_ours, files), *layout.files]
         found += [layout.receipt, layout.result] if _is_file(layout.receipt) else []
     elif (plan := read_plan(layout)) is not None:
-        named = {plan.code, *plan.adopted, *(str(batch.number) for batch in plan.batches)}
-        others = (path for path in files if str(batch_of(path.name)) not in named and path.stem not in named)
-        found += [path for path in others if path.parent.name in ("code", "in", "out") and _is_ours(path)]
+        found += _find_stale(layout, plan, [path for path in files if _is_ours(path)])
     return sorted({path for path in found if _is_file(path)})
+
+
+def _find_stale(layout: Layout, plan: Plan, files: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files that the plan does not name, and those of failures that were tried again since."""
+    codes, numbers = {plan.code, *plan.adopted}, {str(batch.number) for batch in plan.batches}
+    kept = set(find_needed_journals(plan, layout))
+    runs = {named[1] for path in kept if (named := parse_name(path.name)) is not None}
+    tokens = {path.stem for path in layout.jobs.glob("*.json")}
+    for path in files:
+        match path.parent.name:
+            case "code":
+                stale = path.stem not in codes
+            case "in":
+                stale = path.name.partition(".")[0] not in numbers and _is_old(path)
+            case "out":
+                stale = path not in kept
+            case "log":
+                stale = not {path.stem, path.stem.partition("-")[0]} & (runs | tokens | numbers)
+            case _:
+                stale = False
+        if stale:
+            yield path
+
+
+def _is_old(path: Path) -> bool:
+    """Whether a file is older than an hour: a younger one may be of a psy that plans."""
+    with suppress(OSError):
+        return path.stat().st_mtime + _OLD_SECONDS < time.time()
+    return False
 
 
 def _is_file(path: Path) -> bool:
@@ -68,7 +104,7 @@ def _is_ours(path: Path) -> bool:
         case "in":
             return is_input(path)
         case "out":
-            return batch_of(path.name) is not None
+            return parse_name(path.name) is not None or _READS.fullmatch(path.name) is not None
         case folder:
             return path.suffix == {"code": ".zip", "log": ".log", "jobs": ".json"}[folder]
 
@@ -112,6 +148,6 @@ def remove_old_temporaries(folder: Path) -> None:
     Any psy may write there at any time: a younger one may be in use.
     """
     for path in find_temporaries(folder):
-        with suppress(OSError):
-            if path.stat().st_mtime + _OLD_SECONDS < time.time():
+        if _is_old(path):
+            with suppress(OSError):
                 path.unlink()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from psyrun.jobs import QueueCache
     from psyrun.source import SourceCache
     from psyrun.task import Outline
-    from psyrun.workdir import Failure, Plan
+    from psyrun.workdir import Batch, Failure, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,24 +161,24 @@ def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
     progress = read_progress(plan, layout)
     reasons = explain_ends(outline, queues, progress)
     for batch in (each.batch for each in progress.batches if each.done < each.batch.wanted):
-        records = read_records(journals.get(batch.number, ()), rows=batch.size)
+        records = read_records(journals.get(batch.key, ()), rows=batch.size)
         lacking = wanted.get(batch.number, frozenset(range(batch.size))) - records.done
         rows = sorted(lacking & records.failures.keys() if batch.number in active else lacking)
-        assignments = _read_assignments(outline, plan, batch.number, rows)
+        assignments = _read_assignments(outline, plan, batch, rows)
         for row, assignment in zip(rows, assignments):
             yield Detail(assignment, records.failures.get(row), reasons.get(batch.number))
 
 
 def _read_assignments(
-    outline: Outline, plan: Plan, number: int, rows: Sequence[int]
+    outline: Outline, plan: Plan, batch: Batch, rows: Sequence[int]
 ) -> Sequence[Mapping[str, Any] | None]:
-    path = outline.layout.input(number)
     try:
+        inputs = read_inputs(outline.layout.input(batch.number), batch.tie)
         try:
-            columns = read_inputs(path)[1]
+            columns = inputs.columns()
         except (ImportError, AttributeError):  # Assignments may be objects of the task's own classes.
             with loaded(read_zip(outline.layout.code(plan.code)), outline.root, part="code"):
-                columns = read_inputs(path)[1]
+                columns = inputs.columns()
     except (FormatError, OSError):
         return [None] * len(rows)
     return [{name: values[row] for name, values in columns.items()} for row in rows]

@@ -5,23 +5,32 @@ from __future__ import annotations
 import pickle
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.cli.text import count, duration, show_assignment
+from psyrun.disk import make_folders
 from psyrun.errors import ExecuteError, TaskFileError
-from psyrun.source import write_zip
-from psyrun.split import encode_assignments
+from psyrun.source import SCHEME, write_zip
+from psyrun.split import pack_assignments
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.values import dumps
-from psyrun.workdir import read_blocks
+from psyrun.workdir import (
+    JournalWriter,
+    create_inputs,
+    list_journals,
+    new_run,
+    read_records,
+    read_values,
+)
 from psyrun.worker import PoolConfig, Work, command, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from psyrun.task import Outline, Task
+    from psyrun.workdir import BatchKey
+    from psyrun.worker import ChildProcess
 
 
 def try_one(outline: Outline) -> Iterator[str]:
@@ -65,37 +74,42 @@ def _first_assignment(task: Task) -> dict[str, Any]:
     return assignment
 
 
-@dataclass(slots=True)
-class _MemorySink:
-    """Keeps the data of a child in memory."""
+class _Sink:
+    """Writes what a child sends into a journal, and keeps the reason of its death."""
 
-    data: bytearray = field(default_factory=bytearray)
-    reason: str = ""
+    def __init__(self, folder: Path, batch: BatchKey) -> None:
+        self.journal = JournalWriter(folder, batch, new_run()).open()
+        self.reason = ""
 
-    def block(self, tag: int, rows: Sequence[int], data: bytes | bytearray, seconds: float) -> None:
-        """Keep a block."""
-        self.data += data
+    def block(
+        self, child: ChildProcess, batch: BatchKey, rows: Sequence[int], data: bytes | bytearray
+    ) -> None:
+        """Write a block."""
+        self.journal.append(data, b"{}")
 
-    def fail(self, tag: int, row: int, reason: str, seconds: float) -> None:
+    def fail(self, child: ChildProcess, batch: BatchKey, row: int, reason: str, seconds: float) -> None:
         """Keep the reason of a death."""
         self.reason = f"{reason} after {seconds:.3g} s"
 
 
 def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
-    outline, sink = task.outline, _MemorySink()
-    code, inputs = folder / "code.zip", folder / "in"
-    inputs.mkdir()
+    outline = task.outline
+    code, inputs, out = folder / f"{outline.source.code}.zip", folder / "in", folder / "out"
+    make_folders(inputs, out)
     write_zip(outline.source, code)
-    columns = {name: [value] for name, value in assignment.items()}
-    (inputs / "0.pkl").write_bytes(encode_assignments(outline, {"batch": 0, "size": 1, "code": ""}, columns))
+    packed = pack_assignments(outline, {name: [value] for name, value in assignment.items()})
+    about = {"task": task.name, "scheme": SCHEME, "code": outline.source.code, "space": "", "size": 1}
+    (batch,) = create_inputs(inputs, 0, [(about, packed)])
+    sink = _Sink(out, batch)
     argv = command(root=outline.root, code=code, inputs=inputs, exclude=outline.exclude)
-    evaluate([Work(batch=0, rows=range(1))], sink, PoolConfig(argv=argv, size=1, timeout=task.timeout))
-    journal = folder / "journal"
-    journal.write_bytes(sink.data)
-    for block in read_blocks(journal):
-        for failure in block.failures:
-            raise ExecuteError(f"{outline.path}: {failure.reason}\n{failure.traceback}".rstrip())
-        return {name: column[0] for name, column in block.columns().items()}, block.header.seconds
+    evaluate([Work(batch=batch, rows=range(1))], sink, PoolConfig(argv=argv, size=1, timeout=task.timeout))
+    sink.journal.close()
+    journals = list_journals(out).get(batch, ())
+    records = read_records(journals)
+    for failure in records.failures.values():
+        raise ExecuteError(f"{outline.path}: {failure.reason}\n{failure.traceback}".rstrip())
+    for _, columns in read_values(journals):
+        return {name: column[0] for name, column in columns.items()}, records.seconds
     raise ExecuteError(f"{outline.path}: the process died: {sink.reason}")
 
 

@@ -102,10 +102,14 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
             step = _Step(task, plan, options, watcher, JobTracker(outline, task.scheduler, queues, []))
             try:
                 step.run()
+                outcome = collect(plan, layout)
+                if step.was_misled(outcome.progress):
+                    step.run(verified=outcome.progress)
+                    outcome = collect(plan, layout)
             finally:
                 watcher.end(outline.name)
         messages = tuple(step.tracker.messages)
-        return replace(collect(plan, layout), in_flight=frozenset(step.active), messages=messages)
+        return replace(outcome, in_flight=frozenset(step.active), messages=messages)
 
 
 def finish(outline: Outline, options: RunOptions, watcher: Watcher, queues: QueueCache) -> Outcome:
@@ -148,6 +152,8 @@ class _Step:
         The task's open submissions.
     active
         Batches that jobs are at.
+    complete
+        Batches without rows to evaluate, by the headers of blocks.
     """
 
     task: Task
@@ -156,22 +162,32 @@ class _Step:
     watcher: Watcher
     tracker: JobTracker
     active: set[int] = field(default_factory=set)
+    complete: frozenset[int] = frozenset()
     _counter: RowCounter = field(default_factory=RowCounter)
     _checked: bool = False
 
-    def run(self) -> None:
-        """Adopt the jobs that are there, and submit the batches that no job is at."""
+    def run(self, verified: PlanProgress | None = None) -> None:
+        """Adopt the jobs that are there, and submit the batches that no job is at.
+
+        Parameters
+        ----------
+        verified
+            Progress by whole blocks; None: count by headers, which also count rows of damaged blocks.
+        """
         self._track_jobs()
-        progress = self._count_rows()
-        if progress.complete:  # Block headers also count rows of damaged blocks.
-            progress, _ = verify_progress(self.plan, self.task.outline.layout)
+        progress = verified or self._count_rows()
         self._check_store(progress)
         todo = self._select_batches(progress)
         complete = {each.batch.number for each in progress.batches if each.done == each.batch.wanted}
+        self.complete = frozenset(complete)
         self.tracker.drop_ends(complete | {each.batch.number for each in todo})
         if todo:
             ensure_work_folder(self.task.outline, self.plan)
             self._submit(todo, progress)
+
+    def was_misled(self, verified: PlanProgress) -> bool:
+        """Whether a batch lacks rows that its headers counted: a block is damaged."""
+        return any(each.missing and each.batch.number in self.complete for each in verified.batches)
 
     def _track_jobs(self) -> None:
         self.tracker.drop_other_schedulers()
@@ -260,10 +276,10 @@ class _Step:
             return
         self._checked = True
         outline = self.task.outline
-        number = next(each.batch.number for each in progress.batches if each.done)
-        header, assignments = read_inputs(outline.layout.input(number))
-        journals = list_journals(outline.layout.out).get(number, ())
-        for rows, columns in read_values(journals, rows=header["size"]):
+        batch = next(each.batch for each in progress.batches if each.done)
+        assignments = read_inputs(outline.layout.input(batch.number), batch.tie).columns()
+        journals = list_journals(outline.layout.out).get(batch.key, ())
+        for rows, columns in read_values(journals, rows=batch.size):
             first = {name: [values[rows[0]]] for name, values in assignments.items()}
             first |= {name: [values[0]] for name, values in columns.items()}
             with prefix_store_errors(outline):

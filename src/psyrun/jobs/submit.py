@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError
 from psyrun.scheduler import JobSpec, job_environment
-from psyrun.workdir import Submission, new_token, read_input_header, write_submission
+from psyrun.workdir import Submission, new_token, read_inputs, write_submission
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from psyrun.task import Task
     from psyrun.workdir import Plan
+
+
+_GIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +68,8 @@ class Submitter:
 
     def _by_code(self, numbers: Collection[int]) -> Iterator[tuple[str, list[int]]]:
         """Yield the digests of codes, and the batches of each."""
-        inputs = self.task.outline.layout.input
-        codes = {number: read_input_header(inputs(number))["code"] for number in numbers}
+        path, ties = self.task.outline.layout.input, self._ties()
+        codes = {number: read_inputs(path(number), ties[number]).code for number in numbers}
         ordered = sorted(numbers, key=lambda number: (codes[number], number))
         for code, group in itertools.groupby(ordered, key=codes.__getitem__):
             yield code, list(group)
@@ -90,20 +96,26 @@ class Submitter:
         write_submission(layout.jobs, submission)
         return submission
 
+    def _ties(self) -> dict[int, str]:
+        return {batch.number: batch.tie for batch in self.plan.batches}
+
     def _describe(self, code: str, numbers: Sequence[int]) -> Submission:
-        wanted = self.plan.wanted_rows()
+        wanted, ties = self.plan.wanted_rows(), self._ties()
+        commit, clean = find_commit(self.task.outline.root)
         return Submission(
             token=new_token(),
             task=self.task.name,
             code=code,
             scheduler=type(self.task.scheduler).__name__,
-            batches=tuple((number, _find_ranges(wanted.get(number))) for number in numbers),
+            batches=tuple((number, ties[number], _find_ranges(wanted.get(number))) for number in numbers),
             retry=self.retry,
             processes=self.processes,
             cores=self.cores,
             core_variables=tuple(self.task.scheduler.core_variables),
             timeout=self.task.timeout,
             exclude=self.task.outline.exclude,
+            commit=commit,
+            clean=clean,
         )
 
     def submit_merge(self, submissions: Sequence[Submission]) -> None:
@@ -146,3 +158,29 @@ def _find_ranges(rows: frozenset[int] | None) -> tuple[tuple[int, int], ...] | N
     runs = itertools.groupby(enumerate(sorted(rows)), key=lambda each: each[1] - each[0])
     spans = [[row for _, row in run] for _, run in runs]
     return tuple((span[0], span[-1] + 1) for span in spans)
+
+
+def find_commit(root: Path) -> tuple[str | None, bool | None]:
+    """Return the commit that is checked out, and whether no tracked file differs from it.
+
+    Both are None outside of a work tree of git, and where git does not answer within two seconds.
+    """
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        return None, None
+    argv = ["git", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
+    try:
+        answer = subprocess.run(
+            argv,
+            cwd=root,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_GIT_SECONDS,
+        )
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None, None
+    notes = dict(line[2:].partition(" ")[::2] for line in answer.stdout.splitlines() if line[:1] == "#")
+    commit = notes.get("branch.oid", "(initial)")
+    clean = all(line.startswith("#") for line in answer.stdout.splitlines())
+    return (None, None) if commit == "(initial)" else (commit, clean)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from psyrun.source.archive import read_zip, write_zip
     from psyrun.source.cache import CACHE_PATH, SourceCache, digest_data
     from psyrun.source.capture import Source, read_source
-    from psyrun.source.digests import digest_with_data
+    from psyrun.source.digests import SCHEME, digest_with_data
     from psyrun.source.loading import imported_modules, loaded, replaced_modules
     from psyrun.source.syntax import bound_names, parse, scopes_of
 else:
@@ -19,7 +19,7 @@ else:
         archive="read_zip write_zip",
         cache="CACHE_PATH SourceCache digest_data",
         capture="Source read_source",
-        digests="digest_with_data",
+        digests="SCHEME digest_with_data",
         loading="imported_modules loaded replaced_modules",
         syntax="bound_names parse scopes_of",
     )

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import write_atomic
+from psyrun.disk import read_file, write_atomic
 from psyrun.errors import FormatError, NewerFormatError
 from psyrun.source.capture import Source
+from psyrun.source.digests import SCHEME
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
-_FORMAT = 1
+_FORMAT = 2
+_LAST = "digest.json"
 
 
 def write_zip(source: Source, path: Path) -> None:
-    """Write captured sources to a file; equal sources give equal bytes.
+    """Write captured sources to ``<digest>.zip``; equal sources give equal bytes.
+
+    The last member says the digest in the file's name, the version of the rules for digests, and the SHA-256
+    of the members before it.
 
     Raises
     ------
@@ -30,12 +37,24 @@ def write_zip(source: Source, path: Path) -> None:
     meta = {each.name: getattr(source, each.name) for each in fields(source)}
     names = sorted(meta.pop("files"))
     meta |= {"format": _FORMAT, "files": names}
+    members = {"meta.json": json.dumps(meta, sort_keys=True, indent=1).encode()}
+    members |= {str(number): source.files[name] for number, name in enumerate(names)}
+    last = {"digest": path.stem, "scheme": SCHEME, "sha256": _digest(members)}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(_entry("meta.json"), json.dumps(meta, sort_keys=True, indent=1))
-        for number, name in enumerate(names):
-            archive.writestr(_entry(str(number)), source.files[name])
+        for name, data in {**members, _LAST: json.dumps(last, sort_keys=True).encode()}.items():
+            archive.writestr(_entry(name), data)
     write_atomic(path, buffer.getvalue())
+
+
+def _digest(members: Mapping[str, bytes]) -> str:
+    parts = [f"{name} {len(data)}\n".encode() + data for name, data in members.items()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def _check_digests(last: Mapping[str, Any], digest: str, members: Mapping[str, bytes]) -> None:
+    if (last["digest"], last["sha256"]) != (digest, _digest(members)):
+        raise ValueError("its content is not what its name says")
 
 
 def read_zip(path: Path) -> Source:
@@ -44,19 +63,24 @@ def read_zip(path: Path) -> Source:
     Raises
     ------
     FormatError
-        If the file is damaged, or of a newer psyrun.
+        If the file is damaged, is not what its name says, or is of a newer psyrun.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            meta = json.loads(archive.read("meta.json"))
-            version = meta.pop("format")
-            if version == _FORMAT:
-                files = {name: archive.read(str(number)) for number, name in enumerate(meta.pop("files"))}
-                return Source(**meta, files=files)
+        with zipfile.ZipFile(io.BytesIO(read_file(path))) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        meta = json.loads(members["meta.json"])
+        version = meta.pop("format")
+        if version == _FORMAT:
+            last = json.loads(members.pop(_LAST))
+            _check_digests(last, path.stem, members)
+            files = {name: members[str(number)] for number, name in enumerate(meta.pop("files"))}
+            return Source(**meta, files=files)
     except OSError:
         raise
     except Exception as error:  # Damaged archives raise anything.
         raise FormatError(f"{path}: damaged ({error}); run psy run again, it is written anew") from error
+    if isinstance(version, int) and version < _FORMAT:
+        raise FormatError(f"{path}: of an older psyrun; run psy run again, it is written anew")
     raise NewerFormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun")
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import TaskFileError
 from psyrun.source.cache import SourceCache
-from psyrun.source.digests import DIGEST_FORMAT, mix, module_facts, task_facts
+from psyrun.source.digests import SCHEME, mix, module_facts, task_facts
 from psyrun.source.modules import ModuleSearch, with_packages
 from psyrun.source.syntax import parse
 
@@ -153,7 +153,7 @@ class _Capture:
 
     def _key(self, kind: str, names: Iterable[str]) -> str:
         digests = [hashlib.sha256(self.files[name]).hexdigest() for name in names]
-        return " ".join([kind, str(DIGEST_FORMAT), "{}.{}".format(*sys.version_info), *digests])
+        return " ".join([kind, str(SCHEME), "{}.{}".format(*sys.version_info), *digests])
 
     def follow(self, names: Iterable[str]) -> dict[str, str]:
         """Find local modules and those that they import: dotted name -> path, '' for a namespace package."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
-DIGEST_FORMAT = 1  # changes when equal sources get other digests than before
+SCHEME = 1  # changes when equal sources get other digests than before
 _OTHER_STATEMENTS = "top level"
 
 
@@ -75,4 +75,4 @@ def digest_with_data(digest: str, data: Mapping[str, str]) -> str:
 
 def mix(parts: Iterable[str]) -> str:
     """Digest a list of digests: 32 hexadecimal characters."""
-    return hashlib.sha256("\n".join([f"psyrun {DIGEST_FORMAT}", *parts]).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join([f"psyrun {SCHEME}", *parts]).encode()).hexdigest()[:32]

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from psyrun.split.changes import changed_definitions, count_reevaluated
     from psyrun.split.draft import Digests, compute_digests, draft_plan
     from psyrun.split.step import (
-        encode_assignments,
         ensure_work_folder,
         hold_task,
         is_planned,
+        pack_assignments,
         restore_journals,
         split,
     )
@@ -24,5 +24,5 @@ else:
         adoption="count_adopted refuse_folder refuse_unmanaged_result",
         changes="changed_definitions count_reevaluated",
         draft="Digests compute_digests draft_plan",
-        step="encode_assignments ensure_work_folder is_planned hold_task restore_journals split",
+        step="ensure_work_folder is_planned hold_task pack_assignments restore_journals split",
     )

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, StoreError
+from psyrun.source import SCHEME
 from psyrun.workdir import (
     file_digest,
-    has_inputs,
+    find_damaged_inputs,
     is_current,
     list_journals,
-    read_input_header,
     read_inputs,
     read_progress,
     read_receipt,
@@ -48,6 +48,8 @@ class Existing:
     ----------
     number, size
         Its number, and how many assignments it holds.
+    tie
+        Its tie; empty for a batch that is yet to be written.
     code
         Digest of the code that its rows are, or will be, evaluated with.
     columns
@@ -60,6 +62,7 @@ class Existing:
 
     number: int
     size: int
+    tie: str = ""
     code: str
     columns: Mapping[str, Sequence[Any]]
     done: Collection[int]
@@ -68,7 +71,7 @@ class Existing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdoptedRows:
-    """The rows of a result that psyrun did not write: a batch that is yet to be written, and its values."""
+    """Rows of a result: a batch that is yet to be written, and its values."""
 
     batch: Existing
     values: Mapping[str, Sequence[Any]]
@@ -88,8 +91,11 @@ class Adoption:
         The lowest batch number that counts: `--force` gave up the batches before.
     tables
         Tables, as (batch number, rows), whose rows follow those of the space where it names fewer equal ones.
-    result
-        The result that psyrun did not write, where it is adopted now; it is one of the batches.
+    results
+        Rows of the result, which are among the batches: all, where psyrun did not write it and it is adopted
+        now, else those whose input files were lost.
+    damaged
+        Numbers of the input files of the last plan that are not what was planned.
     next_batch
         The lowest number that no batch ever had.
     """
@@ -98,7 +104,8 @@ class Adoption:
     codes: tuple[str, ...] = ()
     since: int = 0
     tables: Sequence[Iterable[tuple[int, range]]] = ()
-    result: AdoptedRows | None = None
+    results: Sequence[AdoptedRows] = ()
+    damaged: Sequence[int] = ()
     next_batch: int = 0
 
     def codes_after(self, plan: Plan) -> tuple[str, ...]:
@@ -178,24 +185,27 @@ def adopt(task: Task, code: str, old: Plan | None, options: RunOptions, names: S
     number = _next_number(layout, old)
     codes = old.adopted if old is not None and old.code == code and not options.force else ()
     since = number if options.force else old.since if old is not None else 0
-    batches = [*_read_batches(layout, None if options.adopt else {code, *codes}, since)]
+    planned = {} if old is None else {batch.number: batch.tie for batch in old.batches}
+    batches, damaged = _read_batches(layout, None if options.adopt else {code, *codes}, since, planned)
     tables: list[list[tuple[int, range]]] = [old.segments()] if old is not None and options.adopt else []
-    result = None
+    results: list[AdoptedRows] = []
     if options.adopt and is_unmanaged_result(layout, old):
         digest = file_digest(layout.result)
         read_before = [b for b in batches if digest and b.origin == digest and len(b.done) == b.size]
         if not read_before:
-            result = _read_unmanaged_result(task, number, code, names)
-            batches.append(result.batch)
-        batch = read_before[0] if result is None else result.batch
+            results.append(_read_unmanaged_result(task, number, code, names))
+        batch = read_before[0] if read_before else results[0].batch
         tables.append([(batch.number, range(batch.size))])
+    elif old is not None and not options.force and (old.code == code or options.adopt):
+        results += _read_lost_rows(task, old, number)
     return Adoption(
-        batches=batches,
+        batches=[*batches, *(each.batch for each in results)],
         codes=codes,
         since=since,
         tables=tables,
-        result=result,
-        next_batch=number if result is None else number + 1,
+        results=results,
+        damaged=damaged,
+        next_batch=number + len(results),
     )
 
 
@@ -215,40 +225,76 @@ def count_adopted(layout: Layout, plan: Plan) -> tuple[int, int]:
     older = 0
     for batch in plan.batches if plan.adopted else ():
         with suppress(FileNotFoundError):  # Its rows are in the result.
-            if read_input_header(layout.input(batch.number))["code"] != plan.code:
+            if read_inputs(layout.input(batch.number), batch.tie).code != plan.code:
                 older += batch.wanted
     return older, plan.total - plan.rows
 
 
 def _next_number(layout: Layout, old: Plan | None) -> int:
-    used = [int(path.stem) for path in layout.inputs.glob("*.pkl") if path.stem.isdecimal()]
-    used += list_journals(layout.out)
+    """Return the first number above all that were used, as far as files tell."""
+    used = [
+        int(stem) for path in layout.inputs.glob("*") if (stem := path.name.partition(".")[0]).isdecimal()
+    ]
+    used += [batch.number for batch in list_journals(layout.out)]
     noted = (read_receipt(layout.receipt) or {}).get("next_batch")  # Known where the folder was removed.
     least = [old.next_batch if old is not None else 0, noted if isinstance(noted, int) else 0]
     return max([*least, *(number + 1 for number in used)])
 
 
-def _read_batches(layout: Layout, codes: Collection[str] | None, since: int) -> Iterator[Existing]:
-    """Yield the batches of these codes, or of any; input files that are damaged or not ours are left out."""
+def _read_batches(
+    layout: Layout, codes: Collection[str] | None, since: int, planned: Mapping[int, str]
+) -> tuple[list[Existing], list[int]]:
+    """Return the batches of these codes, or of any, and the numbers of planned ones whose files are damaged.
+
+    A number that the last plan names counts with the tie that is planned; other files that psyrun can't read
+    are left out.
+    """
     journals = list_journals(layout.out)
-    for path in layout.inputs.glob("*.pkl"):
+    batches, damaged = [], []
+    for path in sorted(layout.inputs.glob("*.pkl")):
+        number = int(path.stem) if path.stem.isdecimal() else -1
         try:
-            header = read_input_header(path)
+            inputs = read_inputs(path, planned.get(number))
         except NewerFormatError:
             raise
-        except FormatError:
+        except (FormatError, FileExistsError, FileNotFoundError):
+            damaged += [number] if number in planned else []
             continue
-        number = int(path.stem) if path.stem.isdecimal() else -1
-        if number < since or not (codes is None or header["code"] in codes):
+        if number < since or not (codes is None or (inputs.scheme == SCHEME and inputs.code in codes)):
             continue
-        yield Existing(
-            number=number,
-            size=header["size"],
-            code=header["code"],
-            columns=read_inputs(path)[1],
-            done=read_records(journals.get(number, ()), rows=header["size"]).done,
-            origin=header.get("origin"),
+        batches.append(
+            Existing(
+                number=number,
+                size=inputs.size,
+                tie=inputs.tie,
+                code=inputs.code,
+                columns=inputs.columns(),
+                done=read_records(journals.get(inputs.key, ()), rows=inputs.size).done,
+                origin=inputs.origin,
+            )
         )
+    return batches, damaged
+
+
+def _read_lost_rows(task: Task, old: Plan, number: int) -> Iterator[AdoptedRows]:
+    """Yield the rows of a current result whose input files were lost, as batches from `number` on."""
+    layout = task.outline.layout
+    lost = {batch.number for batch in find_damaged_inputs(old, layout)}
+    replaced = (read_receipt(layout.receipt) or {}).get("replaced")
+    if not lost or replaced != [] or not is_current(layout, old):  # [] says that no parameter was replaced.
+        return
+    table = {name: list(column) for name, column in task.store.load(layout.result).items()}
+    places: dict[int, list[int]] = {batch: [] for batch in lost}
+    start = 0
+    for batch, rows in old.segments():
+        if batch in lost:
+            places[batch] += range(start, start + len(rows))
+        start += len(rows)
+    if not set(old.names) <= table.keys():
+        return
+    for new, chosen in enumerate(filter(None, places.values()), number):
+        part = {name: [column[place] for place in chosen] for name, column in table.items()}
+        yield _make_batch(part, old.names, new, old.code, None)
 
 
 # ---------------------------------------------------------------------- results that psyrun did not write
@@ -262,7 +308,11 @@ def is_unmanaged_result(layout: Layout, plan: Plan | None) -> bool:
         return not _holds_result(layout, plan)
     if plan is None:
         return not any(layout.inputs.glob("*.pkl"))
-    if layout.process.exists() or has_inputs(plan, layout) or read_progress(plan, layout).complete:
+    if (
+        layout.process.exists()
+        or not find_damaged_inputs(plan, layout)
+        or read_progress(plan, layout).complete
+    ):
         return False
     return is_current(layout, plan)  # An older one is written anew.
 
@@ -272,7 +322,7 @@ def _holds_result(layout: Layout, plan: Plan | None) -> bool:
     digest = file_digest(layout.result)
     for batch in plan.batches if plan is not None and digest is not None else ():
         with suppress(FileNotFoundError, FormatError):
-            if read_input_header(layout.input(batch.number)).get("origin") == digest:
+            if read_inputs(layout.input(batch.number), batch.tie).origin == digest:
                 return True
     return False
 
@@ -314,13 +364,16 @@ def _read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[s
     if lacking or len(sizes) > 1:
         why = f"it lacks the parameters {lacking}" if lacking else "its columns differ in length"
         raise DirtyError(f"{result}: its rows can't be kept, for {why}; move it away, or use --force")
-    (size,) = sizes
+    return _make_batch(table, names, number, code, file_digest(path))
+
+
+def _make_batch(
+    table: Mapping[str, Sequence[Any]], names: Sequence[str], number: int, code: str, origin: str | None
+) -> AdoptedRows:
+    """Make a batch of the rows of a table, whose parameters have these names."""
+    size = max(map(len, table.values()), default=0)
+    columns = {name: list(table[name]) for name in names}
     batch = Existing(
-        number=number,
-        size=size,
-        code=code,
-        columns={name: list(table[name]) for name in names},
-        done=frozenset(range(size)),
-        origin=file_digest(path),
+        number=number, size=size, code=code, columns=columns, done=frozenset(range(size)), origin=origin
     )
     return AdoptedRows(batch=batch, values={n: list(column) for n, column in table.items() if n not in names})

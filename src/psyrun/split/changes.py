@@ -6,14 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from psyrun.split.matching import keys_of
-from psyrun.workdir import has_inputs, list_journals, read_inputs, read_progress, read_records
+from psyrun.workdir import find_damaged_inputs, list_journals, read_inputs, read_progress, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from psyrun.split.draft import Draft
     from psyrun.task import Outline
-    from psyrun.workdir import Layout, Plan
+    from psyrun.workdir import Batch, Layout, Plan
 
 
 def changed_definitions(outline: Outline, old: Plan) -> list[str]:
@@ -28,22 +28,21 @@ def count_reevaluated(outline: Outline, old: Plan, draft: Draft) -> int:
     layout, plan = outline.layout, draft.plan
     if plan.code == old.code:
         return 0
-    if not has_inputs(old, layout):  # It is not known then which they are.
+    if find_damaged_inputs(old, layout):  # It is not known then which they are.
         return read_progress(old, layout).done
-    there = (batch.number for batch in plan.batches if batch.number not in draft.new)
+    there = [batch for batch in plan.batches if batch.tie]
     lacking = Counter(_keys(layout, plan, there, done=False))
     for rows in draft.new.values():
         lacking.update(keys_of(draft.space.part(rows), len(rows)))
-    finished = Counter(_keys(layout, old, (batch.number for batch in old.batches), done=True))
+    finished = Counter(_keys(layout, old, old.batches, done=True))
     return (lacking & finished).total()
 
 
-def _keys(layout: Layout, plan: Plan, numbers: Iterable[int], *, done: bool) -> Iterator[Any]:
+def _keys(layout: Layout, plan: Plan, batches: Iterable[Batch], *, done: bool) -> Iterator[Any]:
     """Yield the keys of the wanted rows that have values, or that have none."""
     journals, wanted = list_journals(layout.out), plan.wanted_rows()
-    for number in numbers:
-        header, columns = read_inputs(layout.input(number))
-        size = header["size"]
-        ended = read_records(journals.get(number, ()), rows=size).done
-        keys = keys_of(columns, size)
-        yield from (keys[row] for row in wanted.get(number, range(size)) if (row in ended) is done)
+    for batch in batches:
+        ended = read_records(journals.get(batch.key, ()), rows=batch.size).done
+        keys = keys_of(read_inputs(layout.input(batch.number), batch.tie).columns(), batch.size)
+        rows = wanted.get(batch.number, range(batch.size))
+        yield from (keys[row] for row in rows if (row in ended) is done)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import IdentityError, TaskFileError
-from psyrun.source import digest_data, digest_with_data
+from psyrun.errors import FormatError, IdentityError, TaskFileError
+from psyrun.source import SCHEME, digest_data, digest_with_data
 from psyrun.split.adoption import adopt
 from psyrun.split.matching import Space, make_plan
-from psyrun.workdir import Plan, has_inputs, read_inputs
+from psyrun.workdir import Plan, read_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class Digests:
 
     def match(self, plan: Plan) -> bool:
         """Whether a plan was made for them."""
-        return self.code == plan.code and self.space == plan.space
+        return (SCHEME, self.code, self.space) == (plan.scheme, plan.code, plan.space)
 
 
 def compute_digests(outline: Outline, cache: SourceCache) -> Digests:
@@ -67,14 +67,17 @@ class Draft:
         The evaluated space.
     new
         New batch -> the rows of the space that it holds.
-    result
-        Rows of a result that psyrun did not write, to be written as a batch, or None.
+    results
+        Rows of a result, to be written as batches.
+    damaged
+        Numbers of input files to move aside.
     """
 
     plan: Plan
     space: Space
     new: Mapping[int, Sequence[int]]
-    result: AdoptedRows | None
+    results: Sequence[AdoptedRows]
+    damaged: Sequence[int]
 
 
 def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptions) -> Draft:
@@ -91,6 +94,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptio
     space = _old_space(outline.layout, old, digests) or _evaluate_space(task)
     adoption = adopt(task, digests.code, old, options, list(space.columns))
     blank = Plan(
+        scheme=SCHEME,
         code=digests.code,
         space=digests.space,
         definitions=dict(outline.source.definitions),
@@ -110,7 +114,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptio
         plan, new = make_plan(space, adoption, blank, partition=share)
     except IdentityError as error:
         raise TaskFileError(f"{outline.path}: {error}") from error
-    return Draft(plan=plan, space=space, new=new, result=adoption.result)
+    return Draft(plan=plan, space=space, new=new, results=adoption.results, damaged=adoption.damaged)
 
 
 def _evaluate_space(task: Task) -> Space:
@@ -123,9 +127,12 @@ def _evaluate_space(task: Task) -> Space:
 
 def _old_space(layout: Layout, old: Plan | None, digests: Digests) -> Space | None:
     """Return the space as it was drawn before, where only the code changed."""
-    if old is None or old.space != digests.space or not has_inputs(old, layout):
+    if old is None or (old.scheme, old.space) != (SCHEME, digests.space):
         return None
-    inputs = {batch.number: read_inputs(layout.input(batch.number))[1] for batch in old.batches}
+    try:
+        inputs = {b.number: read_inputs(layout.input(b.number), b.tie).columns() for b in old.batches}
+    except (FormatError, FileNotFoundError):
+        return None
     columns: dict[str, list[Any]] = {name: [] for name in old.names}
     left = old.rows
     for number, rows in old.segments():

@@ -41,7 +41,7 @@ class Space:
 def make_plan(
     space: Space, adoption: Adoption, blank: Plan, *, partition: Callable[[int], Sequence[int]]
 ) -> tuple[Plan, dict[int, Sequence[int]]]:
-    """Find the rows of a space among those on disk, and batch the others.
+    """Find the rows of a space among those on disk, and batch the others; new batches have no tie yet.
 
     A row of the space takes a row of equal identity: one that has values before one that has none, one of
     the current code before one of older code, a later batch before an earlier one. A row on disk is taken
@@ -78,8 +78,9 @@ def make_plan(
         runs = _find_runs([*placed, *adoption.find_tail(placed, wanted, keys)])
     else:
         runs = [[number, 0, len(rows)] for number, rows in new.items()]
-    sizes = {batch.number: batch.size for batch in existing} | {b: len(rows) for b, rows in new.items()}
-    batches, order = _arrange(runs, sizes)
+    known = {batch.number: (batch.size, batch.tie) for batch in existing}
+    known |= {number: (len(rows), "") for number, rows in new.items()}
+    batches, order = _arrange(runs, known)
     next_batch = blank.next_batch + len(new)
     plan = replace(blank, batches=batches, order=order, rows=space.rows, next_batch=next_batch)
     return replace(plan, adopted=adoption.codes_after(plan)), new
@@ -150,12 +151,18 @@ def _find_runs(cells: Iterable[Cell]) -> list[list[int]]:
     return runs
 
 
-def _arrange(runs: Sequence[Sequence[int]], sizes: Mapping[int, int]) -> tuple[tuple[Batch, ...], str]:
-    """Return the batches of these rows, and their order."""
+def _arrange(
+    runs: Sequence[Sequence[int]], known: Mapping[int, tuple[int, str]]
+) -> tuple[tuple[Batch, ...], str]:
+    """Return the batches of these rows, and their order; `known` says size and tie."""
     wanted: dict[int, int] = {}
     for number, _, length in runs:
         wanted[number] = wanted.get(number, 0) + length
     numbers = sorted(wanted)
     index = {number: i for i, number in enumerate(numbers)}
     order = pack_order([n for number, first, length in runs for n in (index[number], first, length)])
-    return tuple(Batch(number, sizes[number], wanted[number]) for number in numbers), order
+    batches = [
+        Batch(number, size, wanted[number], tie)
+        for number, (size, tie) in ((number, known[number]) for number in numbers)
+    ]
+    return tuple(batches), order

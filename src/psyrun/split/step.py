@@ -6,22 +6,26 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import write_all, write_atomic
+from psyrun.disk import make_folders
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, TaskFileError
-from psyrun.source import read_zip, write_zip
+from psyrun.source import SourceCache, read_zip, write_zip
 from psyrun.split.adoption import adopts_more, is_unmanaged_result, refuse_folder, refuse_unmanaged_result
 from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.task import open_task
 from psyrun.workdir import (
     Plan,
-    encode_block,
-    encode_inputs,
-    has_inputs,
+    create_inputs,
+    create_root,
+    find_damaged_inputs,
     is_current,
+    is_plan_damaged,
     list_journals,
+    pack_inputs,
     read_plan,
     read_progress,
+    read_receipt,
+    read_receipts,
     read_records,
     task_lock,
     write_journal,
@@ -34,10 +38,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from psyrun.options import RunOptions, Watcher
-    from psyrun.source import SourceCache
     from psyrun.split.draft import Digests, Draft
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout
+
+
+_ATTEMPTS = 3
 
 
 def split(outline: Outline, options: RunOptions, cache: SourceCache, watcher: Watcher) -> None:
@@ -52,13 +58,13 @@ def split(outline: Outline, options: RunOptions, cache: SourceCache, watcher: Wa
     """
     layout = outline.layout
     digests = compute_digests(outline, cache)
-    if _is_settled(outline, options, digests):
+    if _is_settled(outline, options, digests, watcher):
         return
-    layout.folder.mkdir(parents=True, exist_ok=True)
+    create_root(layout.folder.parent)
+    make_folders(layout.folder)
     try:
-        # Two that plan at once would give the same numbers to different batches.
         with hold_task(outline, watcher):
-            _plan_anew(outline, options, digests)
+            _plan_anew(outline, options, digests, watcher)
     except BaseException:
         with suppress(OSError):  # It holds something.
             layout.folder.rmdir()
@@ -69,37 +75,54 @@ def is_planned(layout: Layout, plan: Plan | None, digests: Digests) -> bool:
     """Whether a plan was made for these digests, and what it names is there."""
     if plan is None or is_unmanaged_result(layout, plan) or not digests.match(plan):
         return False
-    return has_inputs(plan, layout) or is_current(layout, plan)
+    return is_current(layout, plan) or not find_damaged_inputs(plan, layout)
 
 
-def _is_settled(outline: Outline, options: RunOptions, digests: Digests) -> bool:
+def _is_settled(outline: Outline, options: RunOptions, digests: Digests, watcher: Watcher) -> bool:
     """Whether the plan stands as it is; bring the settings that it records up to date."""
     layout = outline.layout
     refuse_folder(outline)
     old = read_plan(layout)
     refuse_unmanaged_result(outline, old, options)
+    damaged = is_plan_damaged(layout)
+    if damaged:
+        watcher.note(outline.name, f"{layout.relative(layout.plan)} was damaged, and is mended from its copy")
     if old is None or options.force or not is_planned(layout, old, digests):
         return False
     if adopts_more(layout, old, options):
         return False
     current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
-    if current != old or not layout.plan.exists():
+    if current != old or damaged or not layout.plan.exists():
         write_plan(layout, current)
     return True
 
 
-def _plan_anew(outline: Outline, options: RunOptions, digests: Digests) -> None:
+def _plan_anew(outline: Outline, options: RunOptions, digests: Digests, watcher: Watcher) -> None:
+    """Write a plan, anew where another psy, which may hold no lock, wrote one meanwhile."""
     layout = outline.layout
-    if _is_settled(outline, options, digests):  # Another psy planned meanwhile.
-        return
-    old = read_plan(layout)
-    with open_task(outline) as task:
-        if old is not None and is_current(layout, old) and has_inputs(old, layout):
-            restore_journals(task, old)
-        draft = draft_plan(task, digests, old, options)
-        if old is not None and not (outline.overwrite_dirty or options.force or options.adopt):
-            _refuse_dirty(outline, old, draft)
-        _write(draft, layout, outline)
+    for _ in range(_ATTEMPTS):
+        before = _content(layout.plan)
+        if _is_settled(outline, options, digests, watcher):
+            return
+        old = read_plan(layout)
+        with open_task(outline) as task:
+            if old is not None and is_current(layout, old):
+                restore_journals(task, old)
+            draft = draft_plan(task, digests, old, options)
+            if old is not None and not (outline.overwrite_dirty or options.force or options.adopt):
+                _refuse_dirty(outline, old, draft)
+            plan = _write(draft, outline, watcher)
+        if _content(layout.plan) == before:
+            write_plan(layout, plan)
+            return
+    raise DirtyError(
+        f"{outline.name}: another psy plans it, too, again and again; end one of them, then run psy run again"
+        f" ({layout.relative(layout.lock)} names its process)"
+    )
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
 def _refuse_dirty(outline: Outline, old: Plan, draft: Draft) -> None:
@@ -119,16 +142,18 @@ def restore_journals(task: Task, old: Plan) -> None:
     if read_progress(old, layout).complete:
         return
     journals = list_journals(layout.out)
-    layout.out.mkdir(exist_ok=True)
+    make_folders(layout.out)
     table = {name: list(column) for name, column in task.store.load(layout.result).items()}
-    done = {b.number: read_records(journals.get(b.number, ()), rows=b.size).done for b in old.batches}
+    receipts = read_receipts(layout.row_receipts, (read_receipt(layout.receipt) or {}).get("process", ""))
+    keys = {batch.number: batch.key for batch in old.batches}
+    done = {b.number: read_records(journals.get(b.key, ()), rows=b.size).done for b in old.batches}
     place = 0
     for number, rows in old.segments():
         lost = [row for row in rows if row not in done[number]]
         if lost:
             places = [place + row - rows.start for row in lost]
             values = {name: [column[i] for i in places] for name, column in table.items()}
-            write_journal(layout.out, number, encode_block(lost, values))
+            write_journal(layout.out, keys[number], lost, values, receipts.part(places).sections())
         place += len(rows)
 
 
@@ -147,29 +172,69 @@ def hold_task(outline: Outline, watcher: Watcher) -> AbstractContextManager[None
 # ---------------------------------------------------------------------- writing
 
 
-def _write(draft: Draft, layout: Layout, outline: Outline) -> None:
-    """Write everything that a plan refers to, and the plan last."""
-    inputs = {
-        layout.input(number).name: _encode(outline, draft.plan, number, draft.space.part(rows))
-        for number, rows in draft.new.items()
+def _write(draft: Draft, outline: Outline, watcher: Watcher) -> Plan:
+    """Write everything that a plan refers to; return the plan, with the numbers and ties of new batches."""
+    layout, plan = outline.layout, draft.plan
+    files = [(batch.origin, batch.columns) for batch in (each.batch for each in draft.results)]
+    files += [(None, draft.space.part(rows)) for rows in draft.new.values()]
+    packed = [
+        (_describe(outline, plan, origin, columns), pack_assignments(outline, columns))
+        for origin, columns in files
+    ]
+    ensure_work_folder(outline, plan)
+    _move_aside(draft, outline, watcher)
+    keys = create_inputs(layout.inputs, plan.next_batch - len(packed), packed)
+    for key, result in zip(keys, draft.results):
+        write_journal(layout.out, key, range(result.batch.size), result.values)
+    numbers = [*(each.batch.number for each in draft.results), *draft.new]
+    return plan.with_keys(dict(zip(numbers, keys)))
+
+
+def _describe(
+    outline: Outline, plan: Plan, origin: str | None, columns: Mapping[str, Sequence[Any]]
+) -> dict[str, Any]:
+    size = max((len(values) for values in columns.values()), default=0)
+    about = {
+        "task": outline.name,
+        "scheme": plan.scheme,
+        "code": plan.code,
+        "space": plan.space,
+        "size": size,
     }
-    ensure_work_folder(outline, draft.plan)
-    if draft.result is not None:
-        batch = draft.result.batch
-        data = _encode(outline, draft.plan, batch.number, batch.columns, origin=batch.origin)
-        write_atomic(layout.input(batch.number), data)
-        write_journal(layout.out, batch.number, encode_block(range(batch.size), draft.result.values))
-    if inputs:
-        write_all(layout.inputs, inputs)
-    write_plan(layout, draft.plan)
+    return about if origin is None else {**about, "origin": origin}
+
+
+def _move_aside(draft: Draft, outline: Outline, watcher: Watcher) -> None:
+    """Rename input files that are not what was planned, and say so."""
+    layout = outline.layout
+    for number in draft.damaged:
+        path = layout.input(number)
+        path.rename(path.with_name(f"{path.name}.damaged"))
+        kept = sum(each.batch.size for each in draft.results)
+        watcher.note(
+            outline.name,
+            f"{layout.relative(path)} was damaged, or is another one than was planned: it is kept as"
+            f" {path.name}.damaged, and its rows get new numbers;"
+            + (f" {kept:,} come from the result" if kept else " they are evaluated again"),
+        )
 
 
 def ensure_work_folder(outline: Outline, plan: Plan) -> None:
-    """Create the folders of a task and the captured sources of its plan, where they are missing."""
+    """Create the folders of a task and the captured sources of its plan, where they are missing.
+
+    Raises
+    ------
+    FormatError
+        If the captured sources have to be written, and the sources are others by now.
+    """
     layout, code = outline.layout, outline.layout.code(plan.code)
-    for folder in (layout.inputs, layout.out, layout.log, layout.jobs, code.parent):
-        folder.mkdir(parents=True, exist_ok=True)
+    create_root(layout.folder.parent)
+    make_folders(layout.inputs, layout.out, layout.log, layout.jobs, code.parent)
     if not _is_readable(code):
+        if compute_digests(outline, SourceCache()).code != plan.code:
+            raise FormatError(
+                f"{layout.relative(code)}: missing or damaged, and the code changed; psy run again"
+            )
         write_zip(outline.source, code)
 
 
@@ -190,18 +255,8 @@ def _is_readable(code: Path) -> bool:
     return True
 
 
-def _encode(
-    outline: Outline, plan: Plan, number: int, columns: Mapping[str, Sequence[Any]], **more: str | None
-) -> bytes:
-    size = max((len(values) for values in columns.values()), default=0)
-    header = {"batch": number, "size": size, "code": plan.code, "space": plan.space, "names": list(columns)}
-    return encode_assignments(outline, header | more, columns)
-
-
-def encode_assignments(
-    outline: Outline, header: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]
-) -> bytes:
-    """Encode the assignments of a batch for its input file.
+def pack_assignments(outline: Outline, columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """Pack the assignments of a batch for its input file.
 
     Raises
     ------
@@ -209,11 +264,11 @@ def encode_assignments(
         If a parameter can't be pickled, naming it.
     """
     try:
-        return encode_inputs(header, columns)
+        return pack_inputs(columns)
     except Exception as error:
         for name, values in columns.items():
             try:
-                encode_inputs({}, {name: values})
+                pack_inputs({name: values})
             except Exception as why:
                 raise TaskFileError(
                     f"{outline.path}: parameter {name!r} can't be pickled ({why});"

@@ -7,23 +7,33 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.workdir.inputs import encode_inputs, is_input, read_input_header, read_inputs
+    from psyrun.workdir.frame import RECEIPTS, WHERE, Counts, first_where
+    from psyrun.workdir.inputs import Inputs, create_inputs, is_input, pack_inputs, read_inputs
     from psyrun.workdir.journal import (
+        BatchKey,
         Failure,
         JournalWriter,
-        batch_of,
         encode_block,
-        new_journal,
-        read_blocks,
+        new_run,
+        parse_name,
         write_journal,
     )
-    from psyrun.workdir.layout import Layout
+    from psyrun.workdir.layout import Layout, create_root
     from psyrun.workdir.lock import find_stale_claims, task_lock
-    from psyrun.workdir.plan import Batch, Plan, pack_order, read_plan, require_plan, write_plan
+    from psyrun.workdir.plan import (
+        Batch,
+        Plan,
+        is_plan_damaged,
+        pack_order,
+        read_plan,
+        require_plan,
+        write_plan,
+    )
     from psyrun.workdir.progress import (
         BatchProgress,
         PlanProgress,
-        has_inputs,
+        find_damaged_inputs,
+        find_needed_journals,
         is_receipt_true,
         read_progress,
         verify_progress,
@@ -41,9 +51,18 @@ if TYPE_CHECKING:
         JournalFile,
         RowCounter,
         list_journals,
+        read_first_records,
         read_records,
         read_values,
         up_to_receipt,
+    )
+    from psyrun.workdir.row_receipts import (
+        ReceiptReader,
+        Receipts,
+        RowReceipt,
+        pack_receipts,
+        read_receipts,
+        write_receipts,
     )
     from psyrun.workdir.submissions import (
         End,
@@ -57,15 +76,19 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        inputs="encode_inputs is_input read_input_header read_inputs",
-        journal="Failure JournalWriter batch_of encode_block new_journal read_blocks write_journal",
-        layout="Layout",
+        frame="RECEIPTS WHERE Counts first_where",
+        inputs="Inputs create_inputs is_input pack_inputs read_inputs",
+        journal="BatchKey Failure JournalWriter encode_block new_run parse_name write_journal",
+        layout="Layout create_root",
         lock="find_stale_claims task_lock",
-        plan="Batch Plan pack_order read_plan require_plan write_plan",
-        progress="BatchProgress PlanProgress has_inputs is_receipt_true read_progress verify_progress",
+        plan="Batch Plan is_plan_damaged pack_order read_plan require_plan write_plan",
+        progress="BatchProgress PlanProgress find_damaged_inputs find_needed_journals "
+        "is_receipt_true read_progress verify_progress",
         receipts="file_digest is_current make_receipt "
         "read_journal_ends read_receipt refresh_receipt write_receipt",
-        records="JournalFile RowCounter list_journals read_records read_values up_to_receipt",
+        records="JournalFile RowCounter list_journals read_first_records "
+        "read_records read_values up_to_receipt",
+        row_receipts="ReceiptReader Receipts RowReceipt pack_receipts read_receipts write_receipts",
         submissions="End Submission forget_submissions list_submissions "
         "new_token read_submission write_submission",
     )

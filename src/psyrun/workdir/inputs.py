@@ -1,132 +1,182 @@
 """Input files: the assignments of a batch, which its journals answer.
 
-An input file is two pickles, of a header and of the packed columns, and behind them a trailer: length and
-CRC-32 of the header, CRC-32 of the columns, magic "PSYI". The header can be read without the classes of the
-values.
+An input file is one frame with the sections ABOUT, JSON that says what it is, and VALUES, a pickle of the
+packed columns. It is created exclusively and written once, so that a number has one meaning without a lock.
+Its tie, the first 8 bytes of the SHA-256 of its content, names it in the plan, in submissions and in journals.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import pickle
-import struct
-import zlib
+import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import FormatError, NewerFormatError
-from psyrun.workdir.journal import pack_column, unpack_column
+from psyrun.disk import read_file, sync_folder
+from psyrun.errors import FormatError
+from psyrun.workdir.frame import ABOUT, MAGIC, VALUES, Counts, encode_frame, read_header, read_sections
+from psyrun.workdir.journal import BatchKey, pack_column, unpack_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
-FORMAT = 1
-_MAGIC = b"PSYI"
-_TRAILER = struct.Struct("<III4s")  # length and CRC-32 of the header, CRC-32 of the columns
 _PROTOCOL = 5
+_THREADS = 8  # a disk syncs several files at a time
 
 
-def encode_inputs(header: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]) -> bytes:
-    """Encode the assignments of a batch: a header and the columns as two pickles, and their checksums.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """Content of an input file.
 
-    Raises
-    ------
-    Exception
-        Whatever pickling the user's values raises.
+    Parameters
+    ----------
+    task, batch
+        The task, and the number of the batch.
+    scheme, code, space
+        Digests of the code and the space that it was made for, and the version of the rules for digests.
+    size
+        How many assignments it holds.
+    tie
+        Its tie, as hexadecimal digits.
+    origin
+        Digest of the result file that its rows were adopted from, or None.
     """
-    head = pickle.dumps({"format": FORMAT, **header}, _PROTOCOL)
-    packed = pickle.dumps({name: pack_column(column) for name, column in columns.items()}, _PROTOCOL)
-    return head + packed + _TRAILER.pack(len(head), zlib.crc32(head), zlib.crc32(packed), _MAGIC)
+
+    task: str
+    batch: int
+    scheme: int
+    code: str
+    space: str
+    size: int
+    tie: str
+    origin: str | None
+    _packed: bytes
+
+    @property
+    def key(self) -> BatchKey:
+        """The batch as journals name it."""
+        return BatchKey(self.batch, self.tie)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """Return name -> values (n,); raises what unpickling the user's values raises."""
+        return {name: unpack_column(*column) for name, column in pickle.loads(self._packed).items()}
 
 
-def read_input_header(path: Path) -> dict[str, Any]:
-    """Read what an input file says about itself, without its values.
-
-    Raises
-    ------
-    FormatError
-        If the file is not one of psyrun's, or a newer psyrun wrote it.
-    """
-    head, _, _ = _read_parts(path)
-    return _load_header(head, path)
+def pack_inputs(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """Pack the assignments of a batch; raises what pickling the user's values raises."""
+    return pickle.dumps({name: pack_column(column) for name, column in columns.items()}, _PROTOCOL)
 
 
-def is_input(path: Path) -> bool:
-    """Whether psyrun wrote a file as the assignments of a batch."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - len(_MAGIC)))
-            return file.read() == _MAGIC
-    except OSError:
-        return False
+def create_inputs(
+    folder: Path, first: int, batches: Sequence[tuple[Mapping[str, Any], bytes]]
+) -> list[BatchKey]:
+    """Create the input files of new batches under the first numbers that are free.
 
-
-def read_inputs(path: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Read the assignments of a batch.
+    Parameters
+    ----------
+    folder
+        The folder of input files.
+    first
+        The lowest number to use.
+    batches
+        (what to say about it, `pack_inputs` of its assignments) of each batch.
 
     Returns
     -------
-    tuple
-        The header, and name -> values (n,).
+    list of BatchKey
+        The batches, in ascending order; their files are synced.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    opened: list[tuple[int, int]] = []
+    for _ in batches:
+        opened.append(_claim(folder, first))
+        first = opened[-1][0] + 1
+
+    def write(index: int) -> BatchKey:
+        number, fd = opened[index]
+        about, packed = batches[index]
+        said = {**about, "batch": number, "salt": secrets.token_hex(8)}
+        data = encode_frame({ABOUT: json.dumps(said).encode(), VALUES: packed}, Counts())
+        with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        return BatchKey(number, _tie_of(data))
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        keys = list(pool.map(write, range(len(batches))))
+    sync_folder(folder)
+    return keys
+
+
+def _claim(folder: Path, number: int) -> tuple[int, int]:
+    """Create the first file that is not there, from this number on; return its number and descriptor."""
+    while True:
+        with suppress(FileExistsError):
+            return number, os.open(folder / f"{number}.pkl", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        number += 1
+
+
+def read_inputs(path: Path, tie: str | None = None) -> Inputs:
+    """Read the assignments of a batch.
+
+    Parameters
+    ----------
+    path
+        The file.
+    tie
+        The tie that it has to have; None: any.
 
     Raises
     ------
+    FileNotFoundError
+        If there is none.
     FormatError
-        If the file is damaged, or a newer psyrun wrote it.
+        If the file is damaged, is that of another batch or plan, or a newer psyrun wrote it.
     """
-    head, packed, checksum = _read_parts(path, whole=True)
-    header = _load_header(head, path)
-    if zlib.crc32(packed) != checksum:
-        raise _damaged(path)
-    return header, {name: unpack_column(*column) for name, column in pickle.loads(packed).items()}
+    data = read_file(path)
+    file = io.BytesIO(data)
+    file.name = str(path)
+    header = read_header(file, 0, len(data))
+    sections = None if header is None else read_sections(file, header)
+    try:
+        about = json.loads((sections or {})[ABOUT])
+        found = Inputs(
+            task=about["task"],
+            batch=about["batch"],
+            scheme=about["scheme"],
+            code=about["code"],
+            space=about["space"],
+            size=about["size"],
+            origin=about.get("origin"),
+            tie=_tie_of(data),
+            _packed=(sections or {})[VALUES],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(
+            f"{path}: damaged, or not written by psyrun; psy run plans its rows anew"
+        ) from error
+    if path.stem != str(found.batch) or tie not in (None, found.tie):
+        raise FormatError(f"{path}: not the assignments that were planned; psy run plans its rows anew")
+    return found
 
 
-def _read_parts(path: Path, *, whole: bool = False) -> tuple[bytes, bytes, int]:
-    """Read header, columns (where `whole`) and the checksum of the columns of an input file."""
-    with path.open("rb") as file:
-        end = os.fstat(file.fileno()).st_size - _TRAILER.size
-        file.seek(max(end, 0))
-        trailer = file.read(_TRAILER.size)
-        length = 0
-        if end >= 0:
-            length, head_checksum, checksum, magic = _TRAILER.unpack(trailer)
-        if end < length or not length or magic != _MAGIC:
-            _refuse_strange(file, path)
-        file.seek(0)
-        head = file.read(length)
-        packed = file.read(end - length) if whole else b""
-    if zlib.crc32(head) != head_checksum:
-        raise _damaged(path)
-    return head, packed, checksum
+def _tie_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _refuse_strange(file: BinaryIO, path: Path) -> NoReturn:
-    """Tell a newer format, of which only the header at the beginning is known, from damage."""
-    file.seek(0)
-    header = None
-    with suppress(Exception):
-        header = pickle.load(file)
-    _refuse_newer(header, path)
-    raise FormatError(f"{path}: not an input file of psyrun, or damaged; delete it")
-
-
-def _refuse_newer(header: Any, path: Path) -> None:
-    version = header.get("format") if isinstance(header, dict) else None
-    if isinstance(version, int) and version > FORMAT:
-        raise NewerFormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun")
-
-
-def _load_header(head: bytes, path: Path) -> dict[str, Any]:
-    header: dict[str, Any] = pickle.loads(head)
-    _refuse_newer(header, path)
-    if not isinstance(header, dict) or not isinstance(header.get("format"), int):
-        raise FormatError(f"{path}: not an input file of psyrun; delete it")
-    if not (isinstance(header.get("size"), int) and isinstance(header.get("code"), str)):
-        raise _damaged(path)
-    return header
-
-
-def _damaged(path: Path) -> FormatError:
-    return FormatError(f"{path}: damaged; delete it, psy run writes it anew")
+def is_input(path: Path) -> bool:
+    """Whether psyrun wrote a file as the assignments of a batch, or began to."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) in (MAGIC, b"")
+    except OSError:
+        return False

@@ -1,58 +1,84 @@
 """Journals: append-only files of finished rows.
 
-A journal is named ``<batch>-<run>.part``, and ``.rows`` once it is closed: 8 random characters for each run.
-It is a sequence of blocks, each written in one go by the one process that owns the file::
+A journal is named ``<batch>-<tie>-<run>.part``, and ``.rows`` once nothing is appended any more. Its tie is
+that of the batch's input file, in hexadecimal digits; a run is 8 random characters, which all journals of a
+worker share. It is a sequence of frames, each written in one go by the process that owns the file::
 
-    magic "PSY1" | index length u32 | values length u64 | rows u32 | failures u32 | seconds f64 | CRC-32 u32
-    index        pickle of (row numbers within the batch, failures)
-    values       pickle of the columns, packed
+    WHERE     JSON: host, machine, Python, packages, commit; in the first, and where it changed
+    ROWS      runs of row numbers within the batch: first and length, u32 each
+    RECEIPTS  see `row_receipts`; of the rows, then of the failures
+    FAILURES  pickle of the failures, where there are any
+    VALUES    pickle of the columns, packed
 
-All numbers are little-endian; the checksum covers header, index and values. Counting needs the headers only,
-telling which rows are done needs the index, and only a merge reads values. Readers stop at the first block
-that is damaged or cut short, and never write; they refuse a journal whose first block has a newer version.
+Counting needs the headers only, telling which rows are done needs ROWS, and only a merge reads VALUES.
+Readers stop at the first frame that is damaged or cut short, and never write; they refuse what a newer psyrun
+wrote.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import pickle
+import re
 import secrets
 import struct
 import sys
-import zlib
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psyrun.disk import sync_folder, write_atomic
-from psyrun.errors import NewerFormatError
+from psyrun.disk import write_atomic
 from psyrun.values import PICKLE_PROTOCOL, dumps
+from psyrun.workdir.frame import (
+    FAILURES,
+    NO_TIE,
+    ORIGINS,
+    ROWS,
+    VALUES,
+    WHERE,
+    Counts,
+    encode_frame,
+    file_size,
+    read_header,
+    read_sections,
+    reframe,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from psyrun.workdir.frame import Header
 
-_MAGIC = b"PSY1"
-_SUFFIXES = (".part", ".rows")
+
+_NAME = re.compile(r"(0|[1-9]\d*)-([0-9a-f]{16})-([a-z0-9]{8})(\.part|\.rows)?")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
-_HEADER = struct.Struct("<4sIQIIdI")
+_RUN = struct.Struct("<II")
 
 
-def new_journal(folder: Path, batch: int, suffix: str = ".part") -> Path:
-    """Return the path of a journal that no other process writes."""
-    run = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-    return folder / f"{batch}-{run}{suffix}"
+class BatchKey(NamedTuple):
+    """A batch as journals name it: its number, and the tie of its input file, 16 hexadecimal digits."""
+
+    number: int
+    tie: str
 
 
-def batch_of(name: str) -> int | None:
-    """Return the batch that a file name of a journal names; None for other files."""
-    return parse_batch(name) if name.endswith(_SUFFIXES) else None
+def new_run() -> str:
+    """Return a name that no other worker has."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(8))
 
 
-def parse_batch(stem: str) -> int | None:
-    """Return the batch that a journal's name without suffix names."""
-    number, dash, _ = stem.partition("-")
-    return int(number) if dash and number.isdecimal() else None
+def journal_path(folder: Path, batch: BatchKey, run: str, suffix: str = ".part") -> Path:
+    """Return the path of a worker's journal of a batch."""
+    return folder / f"{batch.number}-{batch.tie}-{run}{suffix}"
+
+
+def parse_name(name: str) -> tuple[BatchKey, str] | None:
+    """Return batch and run of a journal's name, with or without suffix; None for other names."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (BatchKey(int(match[1]), match[2]), match[3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,31 +107,8 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What the first bytes of a block say.
-
-    Parameters
-    ----------
-    end
-        Offset of the block's end in its file, in bytes.
-    rows, failures
-        How many rows it holds values of, and how many failures.
-    seconds
-        Time spent in `execute` for them.
-    checksum
-        CRC-32 of the block.
-    """
-
-    end: int
-    rows: int
-    failures: int
-    seconds: float
-    checksum: int
-
-
-@dataclass(frozen=True, slots=True)
 class Block:
-    """A block that was read and found undamaged.
+    """Frame of a journal that was read and found undamaged.
 
     Parameters
     ----------
@@ -115,27 +118,40 @@ class Block:
         Numbers of the rows (n,) that have values.
     failures
         The rows that have none.
-    packed
-        The values as they were written; `columns` unpacks them.
+    sections
+        Its sections, by kind; `columns`, `where` and `origins` decode them.
     """
 
     header: Header
     rows: Sequence[int]
     failures: Sequence[Failure]
-    packed: bytes
+    sections: Mapping[int, bytes]
 
     def columns(self) -> dict[str, list[Any]]:
         """Return name -> values (n,), in the order of `rows`."""
-        if not self.packed:
+        if VALUES not in self.sections:
             return {}
-        return {name: unpack_column(*column) for name, column in pickle.loads(self.packed).items()}
+        packed = pickle.loads(self.sections[VALUES])
+        return {name: unpack_column(*column) for name, column in packed.items()}
+
+    def where(self) -> dict[str, Any] | None:
+        """Return where this block and those after it were evaluated; None where that is as before."""
+        return json.loads(self.sections[WHERE]) if WHERE in self.sections else None
+
+    def origins(self) -> list[dict[str, Any]]:
+        """Return the places that receipts of rows from elsewhere refer to."""
+        return json.loads(self.sections[ORIGINS]) if ORIGINS in self.sections else []
 
 
 def encode_block(
     rows: Sequence[int],
     columns: Mapping[str, Sequence[Any]],
     failures: Sequence[Failure] = (),
-    seconds: float = 0.0,
+    *,
+    counts: Counts | None = None,
+    sections: Mapping[int, bytes] | None = None,
+    sealed: bool = False,
+    tie: str = "",
 ) -> bytes:
     """Encode finished rows as one block of a journal.
 
@@ -147,102 +163,113 @@ def encode_block(
         Name -> values (n,).
     failures
         Rows that have no values, with the reason.
-    seconds
-        Time spent in `execute` for all of them.
+    counts
+        Further numbers for the header.
+    sections
+        Further sections.
+    sealed, tie
+        Whether the block is the first of a journal with this tie; else `JournalWriter.append` seals it.
 
     Returns
     -------
     bytes
         The block; blocks may be concatenated.
     """
-    fields = [(f.row, f.reason, f.traceback, f.seconds, f.host) for f in failures]
-    index = pickle.dumps((_compact(rows), fields), PICKLE_PROTOCOL)
-    values = dumps({name: pack_column(column) for name, column in columns.items()}) if rows else b""
-    counts = (_MAGIC, len(index), len(values), len(rows), len(failures), seconds)
-    return b"".join((_HEADER.pack(*counts, _checksum(counts, index, values)), index, values))
+    parts = {ROWS: pack_rows(rows), **(sections or {})}
+    if failures:
+        fields = [(f.row, f.reason, f.traceback, f.seconds, f.host) for f in failures]
+        parts[FAILURES] = pickle.dumps(fields, PICKLE_PROTOCOL)
+    if rows:
+        parts[VALUES] = dumps({name: pack_column(column) for name, column in columns.items()})
+    if WHERE in parts:  # stands first
+        parts = {WHERE: parts.pop(WHERE), **parts}
+    given = counts or Counts()
+    numbers = Counts(
+        rows=len(rows),
+        failures=len(failures),
+        seconds=given.seconds,
+        child=given.child,
+        slot=given.slot,
+        inputs=given.inputs,
+    )
+    return encode_frame(parts, numbers, tie=bytes.fromhex(tie) or NO_TIE, sealed=sealed)
 
 
-def read_headers(path: Path, start: int = 0) -> Iterator[Header]:
-    """Yield the headers of the complete blocks of a journal from byte `start` on.
+def pack_rows(rows: Sequence[int]) -> bytes:
+    """Pack row numbers as runs of consecutive ones."""
+    span = range(rows[0], rows[0] + len(rows)) if rows else range(0)
+    if rows == span or list(rows) == list(span):
+        return _RUN.pack(span.start, len(span)) if rows else b""
+    runs: list[list[int]] = []
+    for row in rows:
+        if runs and row == sum(runs[-1]):
+            runs[-1][1] += 1
+        else:
+            runs.append([row, 1])
+    return b"".join(itertools.starmap(_RUN.pack, runs))
 
-    The blocks' checksums are not verified: this is for counting.
+
+def unpack_rows(packed: bytes, limit: int | None, number: int) -> Sequence[int] | None:
+    """Return `number` packed row numbers; None where they are others, or not below the limit."""
+    runs = list(_RUN.iter_unpack(packed))
+    fits = limit is None or all(first + length <= limit for first, length in runs)
+    if not fits or sum(length for _, length in runs) != number:
+        return None
+    spans = [range(first, first + length) for first, length in runs]
+    return spans[0] if len(spans) == 1 else list(itertools.chain(*spans))
+
+
+def read_headers(path: Path, tie: bytes, start: int = 0) -> Iterator[Header]:
+    """Yield the headers of the complete blocks of a journal from byte `start` on, for counting.
+
+    The checksums of headers are verified, those of what follows them are not.
     """
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        while (found := _read_header(file, start, size)) is not None:
-            header, _, _ = found
+        size = file_size(file)
+        while (header := read_header(file, start, size)) is not None and header.tie == tie:
             yield header
             start = header.end
 
 
-def read_blocks(path: Path, *, size: int | None = None, limit: int | None = None) -> Iterator[Block]:
+def read_blocks(
+    path: Path, tie: bytes, *, size: int | None = None, limit: int | None = None
+) -> Iterator[Block]:
     """Yield the undamaged blocks of a journal, up to the first that is not.
 
     Parameters
     ----------
     path
         The journal.
+    tie
+        Its tie: other blocks are not its own.
     size
         Read no further than this many bytes.
     limit
         How many rows the batch has: a block that names others is damaged.
     """
     with path.open("rb") as file:
-        start = 0
-        end = os.fstat(file.fileno()).st_size if size is None else size
-        while (found := _read_header(file, start, end)) is not None:
-            header, counts, index_length = found
-            body = file.read(header.end - start - _HEADER.size)
-            index, values = body[:index_length], body[index_length:]
-            if _checksum(counts, index, values) != header.checksum:
-                return
-            block = _make_block(header, index, values, limit)
+        start, end = 0, file_size(file) if size is None else size
+        while (header := read_header(file, start, end)) is not None and header.tie == tie:
+            sections = read_sections(file, header)
+            block = None if sections is None else _make_block(header, sections, limit)
             if block is None:
                 return
             yield block
             start = header.end
 
 
-def _make_block(header: Header, index: bytes, values: bytes, limit: int | None) -> Block | None:
-    """Decode the index of a block; None where psyrun did not write it for such a batch."""
+def _make_block(header: Header, sections: Mapping[int, bytes], limit: int | None) -> Block | None:
+    """Decode the row numbers of a block; None where psyrun did not write it for such a batch."""
     try:
-        rows, failures = pickle.loads(index)
-        block = Block(header, rows, [Failure(*each) for each in failures], values)
-        named = [*block.rows[:1], *block.rows[-1:]] if isinstance(block.rows, range) else [*block.rows]
-        named += [failure.row for failure in block.failures]
-        fits = not named or (min(named) >= 0 and (limit is None or max(named) < limit))
-    except Exception:  # Such an index may be anything.
+        rows = unpack_rows(sections[ROWS], limit, header.counts.rows)
+        fields = pickle.loads(sections[FAILURES]) if FAILURES in sections else []
+        failures = [Failure(*each) for each in fields]
+        fits = all(0 <= each.row < (each.row + 1 if limit is None else limit) for each in failures)
+    except Exception:  # Such a section may be anything.
         return None
-    return block if fits and len(block.rows) == header.rows else None
-
-
-def _read_header(file: BinaryIO, start: int, size: int) -> tuple[Header, tuple[Any, ...], int] | None:
-    if start + _HEADER.size > size:
+    if rows is None or not fits or len(failures) != header.counts.failures:
         return None
-    file.seek(start)
-    head = file.read(_HEADER.size)
-    if len(head) < _HEADER.size:  # Shortened since its size was taken.
-        return None
-    *counts, checksum = _HEADER.unpack(head)
-    magic, index_length, values_length, rows, failures, seconds = counts
-    if start == 0 and magic[:3] == _MAGIC[:3] and _MAGIC < magic <= b"PSY9":
-        version = magic[3:].decode()
-        raise NewerFormatError(f"{file.name}: written by a newer psyrun (format {version}); upgrade psyrun")
-    end = start + _HEADER.size + index_length + values_length
-    if magic != _MAGIC or end > size:
-        return None
-    return Header(end, rows, failures, seconds, checksum), tuple(counts), index_length
-
-
-def _checksum(counts: tuple[Any, ...], index: bytes, values: bytes) -> int:
-    return zlib.crc32(values, zlib.crc32(index, zlib.crc32(_HEADER.pack(*counts, 0))))
-
-
-def _compact(rows: Sequence[int]) -> Sequence[int]:
-    if isinstance(rows, range) or not rows:
-        return rows
-    contiguous = range(rows[0], rows[0] + len(rows))
-    return contiguous if list(rows) == list(contiguous) else list(rows)
+    return Block(header, rows, failures, sections)
 
 
 # ---------------------------------------------------------------------- writing
@@ -253,64 +280,96 @@ class JournalWriter:
 
     Parameters
     ----------
-    path
-        The file to create, ``out/<batch>-<run>.part``. `open` creates it.
+    folder
+        The folder of journals.
+    batch, run
+        The batch, and the worker. `open` creates the file.
+
+    Notes
+    -----
+    One thread appends and another syncs; after an error the file ends where it was last synced, since the
+    system may show rows that are not on disk.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, folder: Path, batch: BatchKey, run: str) -> None:
+        self.path = journal_path(folder, batch, run)
+        self._tie = bytes.fromhex(batch.tie)
         self._fd = -1
-        self._size = 0
-        self._dirty = False
-        self._lost: OSError | None = None
+        self._size = self._synced = 0
+        self._where: bytes | None = None
+        self._error: OSError | None = None
 
     def open(self) -> JournalWriter:
         """Create the file; it must not exist yet."""
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         return self
 
-    def append(self, blocks: bytes | bytearray) -> None:
-        """Append whole blocks, or raise OSError and leave the file as it was."""
-        view = memoryview(blocks)
+    @property
+    def dirty(self) -> bool:
+        """Whether there are rows that are not synced."""
+        return self._size > self._synced
+
+    def append(self, blocks: bytes | bytearray, where: bytes) -> None:
+        """Append whole blocks, evaluated at `where`, or raise OSError."""
+        if self._error is not None:
+            raise self._error
+        data = reframe(
+            blocks, tie=self._tie, offset=self._size, where=None if where == self._where else where
+        )
+        view = memoryview(data)
         try:
             while view:
                 view = view[os.write(self._fd, view) :]
-        except OSError:
-            os.ftruncate(self._fd, self._size)
+        except OSError as error:
+            self._fail(error)
             raise
-        self._size += len(blocks)
-        self._dirty = True
+        self._size += len(data)
+        self._where = where
 
     def sync(self) -> None:
         """Sync the appended blocks, so that they survive the loss of the machine."""
-        if self._lost is not None:  # A second fsync would succeed, although data is lost.
-            raise self._lost
-        if self._dirty:
+        if self._error is not None:  # A second fsync would succeed, although data is lost.
+            raise self._error
+        size = self._size
+        if size > self._synced:
             try:
                 os.fsync(self._fd)
             except OSError as error:
-                self._lost = error
+                self._fail(error)
                 raise
-            self._dirty = False
+            self._synced = size
 
-    def close(self) -> Path | None:
-        """Sync and rename to ``.rows``, which says that the journal is complete. An empty one is removed."""
+    def _fail(self, error: OSError) -> None:
+        error.filename = error.filename or str(self.path)
+        self._error = error
+        with suppress(OSError):
+            os.ftruncate(self._fd, self._synced)
+
+    def close(self) -> None:
+        """Sync, and rename to ``.rows``, which says that the journal is complete. An empty one is removed.
+
+        The folder is to be synced afterwards.
+        """
         try:
             self.sync()
         finally:
             os.close(self._fd)
         if self._size == 0:
             self.path.unlink()
-            return None
-        closed = self.path.with_suffix(".rows")
-        self.path.rename(closed)
-        sync_folder(self.path.parent)
-        return closed
+        else:
+            self.path.rename(self.path.with_suffix(".rows"))
 
 
-def write_journal(folder: Path, batch: int, block: bytes) -> None:
+def write_journal(
+    folder: Path,
+    batch: BatchKey,
+    rows: Sequence[int],
+    columns: Mapping[str, Sequence[Any]],
+    sections: Mapping[int, bytes] | None = None,
+) -> None:
     """Write a closed journal of one block."""
-    write_atomic(new_journal(folder, batch, ".rows"), block)
+    block = encode_block(rows, columns, sections=sections, sealed=True, tie=batch.tie)
+    write_atomic(journal_path(folder, batch, new_run(), ".rows"), block)
 
 
 def pack_column(column: Sequence[Any]) -> tuple[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from psyrun.disk import read_file
 from psyrun.errors import FormatError, NewerFormatError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def read_json(
     decode: Callable[[dict[str, Any]], _T],
     *,
     cure: str,
+    outdated: str | None = None,
     upgrade: str = "upgrade psyrun",
 ) -> _T:
     """Read a file of this format.
@@ -39,8 +41,8 @@ def read_json(
     decode
         Makes a value of its content, format removed; raises ValueError, TypeError, KeyError or AttributeError
         where that is not what psyrun writes.
-    cure, upgrade
-        What the user should do where the file is damaged or of an older format, or of a newer one.
+    cure, outdated, upgrade
+        What the user should do where the file is damaged, of an older format (None: the same), or of a newer.
 
     Raises
     ------
@@ -52,12 +54,12 @@ def read_json(
         If it is of a newer format.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_file(path))
         found = content.pop("format")
         if found == version:
             return decode(content)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise FormatError(f"{path}: damaged ({error}); {cure}") from error
     if isinstance(found, int) and found < version:
-        raise FormatError(f"{path}: format {found} is of an older psyrun; {cure}")
+        raise FormatError(f"{path}: format {found} is of an older psyrun; {outdated or cure}")
     raise NewerFormatError(f"{path}: format {found} is not known to this psyrun; {upgrade}")

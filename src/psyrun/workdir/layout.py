@@ -5,8 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psyrun.disk import make_folders, write_atomic
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def create_root(folder: Path) -> None:
+    """Create the folder of all work folders, so that version control ignores its content."""
+    if not folder.exists():
+        make_folders(folder)
+        write_atomic(folder / ".gitignore", b"*\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +52,14 @@ class Layout:
         return self.folder / "process.json"
 
     @property
+    def row_receipts(self) -> Path:
+        """``receipts.rows``: the receipts of the rows of the result."""
+        return self.folder / "receipts.rows"
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files of the work folder that every task has."""
-        return (self.plan, self.plan_copy, self.process, self.lock)
+        return (self.plan, self.plan_copy, self.process, self.row_receipts, self.lock)
 
     @property
     def receipt(self) -> Path:

@@ -8,12 +8,12 @@ import json
 import struct
 import zlib
 from collections import defaultdict
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, NewerFormatError
+from psyrun.workdir.journal import BatchKey
 from psyrun.workdir.jsonfile import encode_json, read_json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psyrun.workdir.layout import Layout
 
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,19 @@ class Batch:
         How many assignments its input file holds.
     wanted
         How many of them the current space asks for.
+    tie
+        The tie of its input file: files with another one are not of this plan.
     """
 
     number: int
     size: int
     wanted: int
+    tie: str = ""
+
+    @property
+    def key(self) -> BatchKey:
+        """The batch as journals name it."""
+        return BatchKey(self.number, self.tie)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +59,8 @@ class Plan:
 
     Parameters
     ----------
+    scheme
+        Version of the rules for digests.
     code, space
         The digests that it was made for.
     definitions
@@ -71,8 +81,11 @@ class Plan:
         Digests of older code whose rows count as current.
     since
         The lowest number that counts: ``--force`` gave up the batches before.
+    extra
+        What another psyrun wrote beside, kept as it is.
     """
 
+    scheme: int
     code: str
     space: str
     definitions: Mapping[str, str]
@@ -84,6 +97,7 @@ class Plan:
     next_batch: int
     adopted: tuple[str, ...] = ()
     since: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -93,7 +107,7 @@ class Plan:
     @property
     def table_digest(self) -> str:
         """Digest of everything but the rows' values that the result depends on."""
-        parts = [[b.number for b in self.batches], self.order, list(self.names), self.settings.get("exclude")]
+        parts = [[b.key for b in self.batches], self.order, list(self.names), self.settings.get("exclude")]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def segments(self) -> list[tuple[int, range]]:
@@ -113,17 +127,31 @@ class Plan:
                     found[number].update(rows)
         return {number: frozenset(rows) for number, rows in found.items()}
 
+    def with_keys(self, keys: Mapping[int, BatchKey]) -> Plan:
+        """Return the plan with the numbers and ties of batches that were written; new ones stand last."""
+        batches = [
+            replace(batch, number=keys[batch.number].number, tie=keys[batch.number].tie)
+            if batch.number in keys
+            else batch
+            for batch in self.batches
+        ]
+        last = max((key.number for key in keys.values()), default=-1)
+        return replace(self, batches=tuple(batches), next_batch=max(self.next_batch, last + 1))
+
     def to_json(self) -> bytes:
         """Encode; equal plans give equal bytes."""
-        return encode_json(FORMAT, {"checksum": self.checksum(), **self._fields()})
-
-    def checksum(self) -> int:
-        """Return the CRC-32 of the content."""
-        return zlib.crc32(json.dumps(self._fields(), sort_keys=True).encode())
+        fields = self._fields()
+        return encode_json(FORMAT, {**fields, "checksum": _checksum(fields)})
 
     def _fields(self) -> dict[str, Any]:
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return fields | {"batches": [[batch.number, batch.size, batch.wanted] for batch in self.batches]}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "extra"}
+        batches = [[batch.number, batch.size, batch.wanted, batch.tie] for batch in self.batches]
+        return {**self.extra, **fields, "batches": batches}
+
+
+def _checksum(fields: Mapping[str, Any]) -> int:
+    """Return the CRC-32 of the content of a plan."""
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
 
 
 def pack_order(numbers: Sequence[int]) -> str:
@@ -133,21 +161,40 @@ def pack_order(numbers: Sequence[int]) -> str:
 
 
 def read_plan(layout: Layout) -> Plan | None:
-    """Read a plan, from its copy where it was removed; None where there is none.
+    """Read a plan, from its copy where it was removed or is damaged; None where there is none.
 
     Raises
     ------
     FormatError
-        If the file is damaged, or a newer psyrun wrote it.
+        If both files are damaged, or of another format.
     """
-    with suppress(FileNotFoundError):
+    try:
         return _read(layout.plan)
+    except NewerFormatError:
+        raise
+    except FileNotFoundError:
+        damage = None
+    except FormatError as error:
+        damage = error
     try:
         return _read(layout.plan_copy)
     except NewerFormatError:
         raise
-    except (FileNotFoundError, FormatError):  # Without it, psy run plans anew.
-        return None
+    except (FileNotFoundError, FormatError):
+        if damage is not None:
+            raise damage from None
+        return None  # psy run plans anew.
+
+
+def is_plan_damaged(layout: Layout) -> bool:
+    """Whether plan.json is there and damaged, so that the plan is read from its copy."""
+    try:
+        _read(layout.plan)
+    except FileNotFoundError:
+        return False
+    except FormatError:
+        return True
+    return False
 
 
 def require_plan(layout: Layout) -> Plan:
@@ -165,17 +212,24 @@ def require_plan(layout: Layout) -> Plan:
 
 
 def _read(path: Path) -> Plan:
-    return read_json(path, FORMAT, _decode, cure="delete it, psy run makes it anew")
+    return read_json(
+        path,
+        FORMAT,
+        _decode,
+        cure="delete it, psy run makes it anew",
+        outdated="finish it with the psyrun that wrote it, or remove its folder (move a result that is in it"
+        " elsewhere before: psy run --continue keeps the rows of a result file)",
+    )
 
 
 def _decode(content: dict[str, Any]) -> Plan:
     checksum = content.pop("checksum")
+    if checksum != _checksum(content):
+        raise ValueError("its content does not match its checksum")
     content["batches"] = tuple(Batch(*numbers) for numbers in content["batches"])
     content |= {name: tuple(content[name]) for name in ("names", "adopted")}
-    plan = Plan(**content)
-    if checksum != plan.checksum():
-        raise ValueError("its content does not match its checksum")
-    return plan
+    extra = {name: content.pop(name) for name in content.keys() - set(Plan.__slots__)}
+    return Plan(**content, extra=extra)
 
 
 def write_plan(layout: Layout, plan: Plan) -> None:

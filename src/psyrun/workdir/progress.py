@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psyrun.errors import FormatError
+from psyrun.workdir.inputs import read_inputs
 from psyrun.workdir.receipts import make_receipt, read_journal_ends
 from psyrun.workdir.records import RowCounter, list_journals, read_records, up_to_receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from psyrun.workdir.layout import Layout
     from psyrun.workdir.plan import Batch, Plan
@@ -85,7 +88,7 @@ def read_progress(plan: Plan, layout: Layout, counter: RowCounter | None = None)
     wanted = plan.wanted_rows()
     counter = counter or RowCounter()
     counts = {
-        batch.number: counter.count(journals.get(batch.number, ()), wanted.get(batch.number), rows=batch.size)
+        batch.number: counter.count(journals.get(batch.key, ()), wanted.get(batch.number), rows=batch.size)
         for batch in plan.batches
     }
     return _sum_up(plan, counts)
@@ -108,7 +111,7 @@ def verify_progress(plan: Plan, layout: Layout) -> tuple[PlanProgress, dict[int,
     wanted = plan.wanted_rows()
     records = {
         batch.number: read_records(
-            _rank(journals.get(batch.number, ()), ends.get(batch.number, ())), rows=batch.size
+            _rank(journals.get(batch.key, ()), ends.get(batch.key, ())), rows=batch.size
         )
         for batch in plan.batches
     }
@@ -131,10 +134,32 @@ def _sum_up(plan: Plan, counts: Mapping[int, RowCounts]) -> PlanProgress:
     )
 
 
-def has_inputs(plan: Plan, layout: Layout) -> bool:
-    """Whether all input files that a plan names are there, by one listing."""
-    there = {path.name for path in layout.inputs.glob("*.pkl")} if plan.batches else set()
-    return all(f"{batch.number}.pkl" in there for batch in plan.batches)
+def find_damaged_inputs(plan: Plan, layout: Layout) -> list[Batch]:
+    """Return the batches of a plan whose input file is missing, or is not the one that was planned."""
+    return [batch for batch in plan.batches if not _is_whole(layout.input(batch.number), batch.tie)]
+
+
+def _is_whole(path: Path, tie: str) -> bool:
+    try:
+        read_inputs(path, tie)
+    except (OSError, FormatError):
+        return False
+    return True
+
+
+def find_needed_journals(plan: Plan, layout: Layout) -> Iterator[Path]:
+    """Yield the journals that a plan needs: with rows, still open, or with the last failure of a row."""
+    journals = list_journals(layout.out)
+    for batch in plan.batches:
+        ours = journals.get(batch.key, ())
+        records = {journal.path: read_records([journal], rows=batch.size) for journal in ours}
+        failed = set(read_records(ours, rows=batch.size).failures)
+        kept = {journal.path for journal in ours if records[journal.path].done or not journal.closed}
+        yield from kept
+        for path in sorted(records.keys() - kept, key=lambda path: path.stat().st_mtime, reverse=True):
+            if not failed.isdisjoint(records[path].failures):
+                yield path
+                failed -= records[path].failures.keys()
 
 
 def is_receipt_true(plan: Plan, layout: Layout) -> bool:

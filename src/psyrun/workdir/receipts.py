@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError
-from psyrun.workdir.journal import parse_batch
+from psyrun.workdir.journal import parse_name
 from psyrun.workdir.jsonfile import encode_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from psyrun.workdir.journal import BatchKey
     from psyrun.workdir.layout import Layout
     from psyrun.workdir.plan import Plan
     from psyrun.workdir.records import Records
 
 
-FORMAT = 1
+FORMAT = 2
 
 
 def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
@@ -39,16 +40,17 @@ def read_receipt(path: Path) -> dict[str, Any] | None:
 def _check(content: dict[str, Any]) -> dict[str, Any]:
     """Raise ValueError where the content is not what psyrun says of journals."""
     for name, end, checksum in content.get("journals", ()):
-        if [type(name), type(end), type(checksum)] != [str, int, int] or parse_batch(name) is None:
+        if [type(name), type(end), type(checksum)] != [str, int, int] or parse_name(name) is None:
             raise ValueError("an entry is of another kind than psyrun writes")
     return content
 
 
-def read_journal_ends(path: Path) -> dict[int, list[tuple[str, int]]]:
-    """Read process.json: batch number -> (journal without its suffix, bytes of it that count)."""
-    ends: dict[int, list[tuple[str, int]]] = {}
+def read_journal_ends(path: Path) -> dict[BatchKey, list[tuple[str, int]]]:
+    """Read process.json: batch -> (journal without its suffix, bytes of it that count)."""
+    ends: dict[BatchKey, list[tuple[str, int]]] = {}
     for name, end, _ in (read_receipt(path) or {}).get("journals", ()):
-        ends.setdefault(cast("int", parse_batch(name)), []).append((name, end))
+        if (named := parse_name(name)) is not None:
+            ends.setdefault(named[0], []).append((name, end))
     return ends
 
 

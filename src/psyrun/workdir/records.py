@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from psyrun.workdir.journal import batch_of, read_blocks, read_headers
+from psyrun.workdir.journal import BatchKey, parse_name, read_blocks, read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _T = TypeVar("_T")
+_SUFFIXES = (".part", ".rows")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +28,18 @@ class JournalFile:
     Parameters
     ----------
     path
-        ``out/<batch>-<run>.part`` or ``.rows``.
+        ``out/<batch>-<tie>-<run>.part`` or ``.rows``.
     size
         In bytes.
+    tie
+        Its tie, which its blocks have too.
     end
         Read no further than this many bytes, where it is not None.
     """
 
     path: Path
     size: int
+    tie: bytes
     end: int | None = None
 
     @property
@@ -82,26 +87,27 @@ class RowCounts:
     seconds: float = 0.0
 
 
-def list_journals(folder: Path) -> dict[int, list[JournalFile]]:
+def list_journals(folder: Path) -> dict[BatchKey, list[JournalFile]]:
     """List the journals in a folder by batch, with one listing.
 
     Returns
     -------
     dict
-        Batch number -> its journals, in the order of their names.
+        Batch number and tie -> its journals, in the order of their names.
     """
-    found: dict[int, list[JournalFile]] = {}
+    found: dict[BatchKey, list[JournalFile]] = {}
     try:
         entries = os.scandir(folder)
     except FileNotFoundError:
         return found
     with entries:
         for entry in entries:
-            batch = batch_of(entry.name)
-            size = None if batch is None else _size(entry)
-            if batch is not None and size is not None:
-                found.setdefault(batch, []).append(JournalFile(folder / entry.name, size))
-    return {number: _dedupe(journals) for number, journals in found.items()}
+            named = parse_name(entry.name)
+            size = None if named is None or not entry.name.endswith(_SUFFIXES) else _size(entry)
+            if named is not None and size is not None:
+                tie = bytes.fromhex(named[0].tie)
+                found.setdefault(named[0], []).append(JournalFile(folder / entry.name, size, tie))
+    return {batch: _dedupe(journals) for batch, journals in found.items()}
 
 
 def _dedupe(journals: list[JournalFile]) -> list[JournalFile]:
@@ -152,11 +158,11 @@ def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) ->
     read: dict[str, int] = {}
     for journal in journals:
         name, last = journal.path.stem, None
-        for block in _read_blocks(journal, rows):
+        for block in read_journal(journal, rows):
             if block.header.end > read.get(name, 0):
                 done.update(block.rows)
                 failures.update((failure.row, failure) for failure in block.failures)
-                seconds += block.header.seconds
+                seconds += block.header.counts.seconds
                 last = block.header
         if last is not None:
             ends.append((name, last.end, last.checksum))
@@ -179,23 +185,32 @@ def read_values(
     rows
         How many rows the batch has: a block that names others is damaged.
     """
+    for _, block, fresh in read_first_records(journals, rows=rows):
+        columns = block.columns()
+        if len(fresh) == len(block.rows):
+            yield block.rows, columns
+        else:
+            left = [block.rows[i] for i in fresh]
+            yield left, {name: [values[i] for i in fresh] for name, values in columns.items()}
+
+
+def read_first_records(
+    journals: Iterable[JournalFile], *, rows: int | None = None
+) -> Iterator[tuple[JournalFile, Block, Sequence[int]]]:
+    """Yield the blocks that hold the first record of a row, each with the places of such rows in it."""
     seen: set[int] = set()
     for journal in journals:
-        for block in _read_blocks(journal, rows):
+        for block in read_journal(journal, rows):
             fresh = [i for i, row in enumerate(block.rows) if row not in seen]
             seen.update(block.rows)
-            if not fresh:
-                continue
-            columns = block.columns()
-            if len(fresh) == len(block.rows):
-                yield block.rows, columns
-            else:
-                left = [block.rows[i] for i in fresh]
-                yield left, {name: [values[i] for i in fresh] for name, values in columns.items()}
+            if fresh:
+                yield journal, block, fresh
 
 
-def _read_blocks(journal: JournalFile, rows: int | None = None) -> Iterator[Block]:
-    return _follow(journal.path, lambda name: read_blocks(name, size=journal.end, limit=rows))
+def read_journal(journal: JournalFile, rows: int | None = None) -> Iterator[Block]:
+    """Yield the undamaged blocks of a journal; a block that names rows beyond `rows` is damaged."""
+    read = partial(read_blocks, tie=journal.tie, size=journal.end, limit=rows)
+    return _follow(journal.path, read)
 
 
 def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:
@@ -246,11 +261,11 @@ class RowCounter:
     def _count_headers(self, journal: JournalFile) -> RowCounts:
         start, counts = self._counted.get(journal.path.stem, (0, RowCounts()))
         if start < journal.size:
-            headers = list(_follow(journal.path, lambda name: read_headers(name, start)))
+            headers = list(_follow(journal.path, lambda name: read_headers(name, journal.tie, start)))
             counts = RowCounts(
-                counts.done + sum(header.rows for header in headers),
-                counts.failed + sum(header.failures for header in headers),
-                counts.seconds + sum(header.seconds for header in headers),
+                counts.done + sum(header.counts.rows for header in headers),
+                counts.failed + sum(header.counts.failures for header in headers),
+                counts.seconds + sum(header.counts.seconds for header in headers),
             )
             self._counted[journal.path.stem] = (headers[-1].end if headers else start, counts)
         return counts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from types import UnionType
 
 
-FORMAT = 2
+FORMAT = 3
 _ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -53,7 +53,7 @@ class Submission:
     scheduler
         Class name of the scheduler.
     batches
-        (batch number, wanted rows as (first, end) ranges, or None for all of them).
+        (batch number, tie of its inputs, wanted rows as (first, end) ranges, or None for all of them).
     retry
         Whether rows that failed before are tried once more.
     processes
@@ -66,6 +66,8 @@ class Submission:
         Seconds per assignment, or None.
     exclude
         Names that are not recorded.
+    commit, clean
+        Commit of the work tree, and whether it was clean; None where that is not known.
     job
         The scheduler's id; None until it is known.
     merge
@@ -74,23 +76,28 @@ class Submission:
         Element -> its end, for elements that ended early.
     closed
         Whether all of its elements have left the queue for good.
+    extra
+        What another psyrun wrote beside, kept as it is.
     """
 
     token: str
     task: str
     code: str
     scheduler: str
-    batches: tuple[tuple[int, tuple[tuple[int, int], ...] | None], ...]
+    batches: tuple[tuple[int, str, tuple[tuple[int, int], ...] | None], ...]
     retry: bool
     processes: int | None = None
     cores: int | None = None
     core_variables: tuple[str, ...] = ()
     timeout: float | None = None
     exclude: tuple[str, ...] = ()
+    commit: str | None = None
+    clean: bool | None = None
     job: str | None = None
     merge: str | None = None
     ends: Mapping[int, End] = field(default_factory=dict)
     closed: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mark(self) -> str:
@@ -100,7 +107,7 @@ class Submission:
     @property
     def numbers(self) -> list[int]:
         """The batches, in the order of the elements."""
-        return [number for number, _ in self.batches]
+        return [number for number, _, _ in self.batches]
 
     @property
     def jobs(self) -> list[str]:
@@ -138,7 +145,8 @@ def new_token() -> str:
 def write_submission(folder: Path, submission: Submission) -> Path:
     """Write a submission as ``<token>.json`` and return the path."""
     path = folder / f"{submission.token}.json"
-    write_atomic(path, encode_json(FORMAT, asdict(submission)))
+    fields = asdict(submission)
+    write_atomic(path, encode_json(FORMAT, {**fields.pop("extra"), **fields}))
     return path
 
 
@@ -162,16 +170,19 @@ def read_submission(path: Path) -> Submission:
 def _decode(token: str, content: dict[str, Any]) -> Submission:
     """Return the submission; ValueError and others say that psyrun did not write it."""
     content["batches"] = tuple(
-        (number, rows and tuple((first, end) for first, end in rows)) for number, rows in content["batches"]
+        (number, tie, rows and tuple((first, end) for first, end in rows))
+        for number, tie, rows in content["batches"]
     )
     content["ends"] = {int(element): End(**end) for element, end in content["ends"].items()}
     content |= {name: tuple(content[name]) for name in ("exclude", "core_variables")}
-    found = Submission(**content)
+    extra = {name: content.pop(name) for name in content.keys() - set(Submission.__slots__)}
+    found = Submission(**content, extra=extra)
     kinds: list[tuple[Any, type | UnionType]] = [
         (found.scheduler, str),
         (found.job, str | None),
         (found.merge, str | None),
         *((number, int) for number in found.numbers),
+        *((tie, str) for _, tie, _ in found.batches),
         *((end.since, int | float) for end in found.ends.values()),
         *((end.reason, str | None) for end in found.ends.values()),
     ]

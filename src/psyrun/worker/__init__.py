@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from psyrun.worker.child import command
     from psyrun.worker.chunks import Work
     from psyrun.worker.pool import evaluate
-    from psyrun.worker.process import PoolConfig
+    from psyrun.worker.process import ChildProcess, PoolConfig
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         child="command",
         chunks="Work",
         pool="evaluate",
-        process="PoolConfig",
+        process="ChildProcess PoolConfig",
     )

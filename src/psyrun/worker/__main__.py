@@ -12,23 +12,16 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from psyrun.errors import PsyrunError
+from psyrun.errors import FormatError, PsyrunError
 from psyrun.scheduler import STOPPED
-from psyrun.workdir import (
-    Failure,
-    JournalWriter,
-    encode_block,
-    list_journals,
-    new_journal,
-    read_input_header,
-    read_records,
-    read_submission,
-)
+from psyrun.workdir import list_journals, new_run, read_inputs, read_records, read_submission
 from psyrun.worker.child import command
 from psyrun.worker.chunks import Work
+from psyrun.worker.journals import Journals
 from psyrun.worker.pool import StopRequest, evaluate
 from psyrun.worker.process import PoolConfig
 
@@ -39,7 +32,6 @@ if TYPE_CHECKING:
     from psyrun.workdir import JournalFile, Submission
 
 
-SYNC_SECONDS = 5.0
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -87,9 +79,27 @@ def _run(options: argparse.Namespace, stop: _StopState) -> int:
     if not work:
         return 0
     rows = sum(len(each.rows) for each in work)
-    config = _configure_pool(folder, submission, rows)
-    _log(f"{submission.task}: {len(work)} batches, {rows} rows, {config.size} processes", sys.stdout)
-    return _evaluate(folder, work, config, stop)
+    run = new_run()
+    config = _configure_pool(folder, submission, rows, run)
+    _log(
+        f"{submission.task}: {len(work)} batches, {rows} rows, {config.size} processes, run {run}", sys.stdout
+    )
+    journals = Journals(options.submission, run, work, _known_place(submission))
+    try:
+        return _evaluate(journals, work, config, stop)
+    finally:
+        _remove_empty_logs(folder / "log", run)
+
+
+def _known_place(submission: Submission) -> dict[str, Any]:
+    return {"commit": submission.commit, "clean": submission.clean}
+
+
+def _remove_empty_logs(folder: Path, run: str) -> None:
+    for log in folder.glob(f"{run}-*.log"):
+        with suppress(OSError):
+            if log.stat().st_size == 0:
+                log.unlink()
 
 
 def _log(message: str, stream: TextIO) -> None:
@@ -143,14 +153,24 @@ def _redirect_output(path: Path) -> None:
     os.close(fd)
 
 
-def _find_work(folder: Path, submission: Submission, batches: Sequence[tuple[int, Any]]) -> Iterator[Work]:
-    """Yield the rows of a submission that no journal holds."""
+def _find_work(
+    folder: Path, submission: Submission, batches: Sequence[tuple[int, str, Any]]
+) -> Iterator[Work]:
+    """Yield the rows of a submission that no journal holds.
+
+    Raises
+    ------
+    FormatError
+        If the assignments of a batch are not those that were submitted, or were planned for other code.
+    """
     journals = list_journals(folder / "out")
-    for number, ranges in batches:
-        size = read_input_header(folder / "in" / f"{number}.pkl")["size"]
-        rows = _missing_rows(size, ranges, journals.get(number, ()), submission.retry)
+    for number, tie, ranges in batches:
+        inputs = read_inputs(folder / "in" / f"{number}.pkl", tie)
+        if inputs.code != submission.code:
+            raise FormatError(f"batch {number} was planned for other code than was submitted")
+        rows = _missing_rows(inputs.size, ranges, journals.get(inputs.key, ()), submission.retry)
         if rows:
-            yield Work(batch=number, rows=rows)
+            yield Work(batch=inputs.key, rows=rows)
 
 
 def _missing_rows(
@@ -164,7 +184,7 @@ def _missing_rows(
     return [row for row in wanted if row not in ended]
 
 
-def _configure_pool(folder: Path, submission: Submission, rows: int) -> PoolConfig:
+def _configure_pool(folder: Path, submission: Submission, rows: int, run: str) -> PoolConfig:
     cores = submission.cores or _granted_cores(submission.core_variables)
     size = max(1, min(submission.processes or cores, rows))
     argv = command(
@@ -172,9 +192,16 @@ def _configure_pool(folder: Path, submission: Submission, rows: int) -> PoolConf
         code=folder / "code" / f"{submission.code}.zip",
         inputs=folder / "in",
         exclude=submission.exclude,
+        known=_known_place(submission),
     )
     threads = {name: str(max(1, cores // size)) for name in _THREADS}
-    return PoolConfig(argv=argv, size=size, env=threads | os.environ, timeout=submission.timeout)
+    return PoolConfig(
+        argv=argv,
+        size=size,
+        env=threads | os.environ,
+        logs=f"{folder / 'log' / run}-",
+        timeout=submission.timeout,
+    )
 
 
 def _granted_cores(variables: Sequence[str]) -> int:
@@ -183,60 +210,7 @@ def _granted_cores(variables: Sequence[str]) -> int:
     return next((max(1, int(value)) for value in values if value.isdecimal()), 1)
 
 
-# ---------------------------------------------------------------------- journals
-
-
-class _Journals:
-    """Appends blocks of the children to a journal per batch, and closes it when all its rows ended."""
-
-    def __init__(self, folder: Path, work: Sequence[Work]) -> None:
-        self._folder = folder
-        self._left = {each.batch: len(each.rows) for each in work}
-        self._open: dict[int, JournalWriter] = {}
-        self._lock = threading.Lock()
-        self._error: OSError | None = None
-
-    @property
-    def left(self) -> int:
-        """Number of rows that did not end."""
-        return sum(self._left.values())
-
-    def block(self, batch: int, rows: Sequence[int], data: bytes | bytearray, seconds: float) -> None:
-        """Append the block of some rows."""
-        with self._lock:
-            if self._error is not None:
-                raise self._error
-            if batch not in self._open:
-                self._open[batch] = JournalWriter(new_journal(self._folder, batch)).open()
-            self._open[batch].append(data)
-            self._left[batch] -= len(rows)
-            if self._left[batch] == 0:
-                self._open.pop(batch).close()
-
-    def fail(self, batch: int, row: int, reason: str, seconds: float) -> None:
-        """Append the failure of a row whose child died."""
-        failure = Failure(row, reason, "", seconds, os.uname().nodename)
-        self.block(batch, [row], encode_block([], {}, [failure], seconds), seconds)
-
-    def sync_until(self, ended: threading.Event) -> None:
-        """Sync regularly what was appended; the next append raises an error of this."""
-        while not ended.wait(SYNC_SECONDS):
-            with self._lock:
-                for journal in self._open.values():
-                    try:
-                        journal.sync()
-                    except OSError as error:
-                        self._error = error
-
-    def close(self) -> None:
-        """Close all journals."""
-        with self._lock:
-            while self._open:
-                self._open.popitem()[1].close()
-
-
-def _evaluate(folder: Path, work: Sequence[Work], config: PoolConfig, stop: _StopState) -> int:
-    journals = _Journals(folder / "out", work)
+def _evaluate(journals: Journals, work: Sequence[Work], config: PoolConfig, stop: _StopState) -> int:
     ended = threading.Event()
     syncer = threading.Thread(target=journals.sync_until, args=(ended,), daemon=True)
     syncer.start()

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError, PsyrunError
 from psyrun.values import check_returned, describe_value, dumps, reference_to
+from psyrun.worker.place import Place
 from psyrun.worker.protocol import ERROR, connect, flush_output, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from psyrun.workdir import Failure
+    from psyrun.workdir import BatchKey, Counts, Failure
+    from psyrun.worker.meter import Run
     from psyrun.worker.protocol import ParentConnection, Request
 
 
@@ -35,7 +37,14 @@ _NUMBERS = frozenset({bool, int, float, complex, type(None)})
 _OWN_FILES = frozenset({__file__, check_returned.__code__.co_filename})
 
 
-def command(*, root: Path, code: Path, inputs: Path, exclude: Iterable[str] = ()) -> list[str]:
+def command(
+    *,
+    root: Path,
+    code: Path,
+    inputs: Path,
+    exclude: Iterable[str] = (),
+    known: Mapping[str, Any] | None = None,
+) -> list[str]:
     """Return the command of a child, for `PoolConfig`.
 
     Parameters
@@ -48,9 +57,12 @@ def command(*, root: Path, code: Path, inputs: Path, exclude: Iterable[str] = ()
         Folder of the batches' assignments.
     exclude
         Names that are not recorded.
+    known
+        What is known of the place where rows are evaluated: commit, and whether the work tree was clean.
     """
     paths = {"root": root, "code": code, "inputs": inputs}
-    spec = {name: str(path.absolute()) for name, path in paths.items()} | {"exclude": sorted(exclude)}
+    spec: dict[str, Any] = {name: str(path.absolute()) for name, path in paths.items()}
+    spec |= {"exclude": sorted(exclude), "known": known or {}}
     return [sys.executable, "-P", "-m", "psyrun.worker.child", json.dumps(spec)]
 
 
@@ -123,14 +135,45 @@ class _BlockBuilder:
         trace = sys.intern(_trace(error))  # equal texts are one object, which the block holds once
         self._failures.append(Failure(row, _reason(error), trace, seconds, os.uname().nodename))
 
-    def encode(self, seconds: float) -> bytes:
-        """Return a block for each set of names; the failures are in the first."""
-        from psyrun.workdir import encode_block
+    def encode(self, rows: Sequence[int], runs: Sequence[Run], counts: Counts, where: bytes | None) -> bytes:
+        """Return a block for each set of names; the failures are in the first.
 
-        first, *others = [_columns(group) for group in self._groups.values()] or [([], {})]
-        blocks = [encode_block(*first, self._failures, seconds)]
-        blocks += [encode_block(*group) for group in others]
+        Parameters
+        ----------
+        rows
+            The rows, in the order of evaluation.
+        runs
+            Their measures.
+        counts
+            Numbers for the header; seconds of all of them.
+        where
+            The place, or None where it is as before.
+        """
+        from psyrun.workdir import RECEIPTS, WHERE, Counts, encode_block
+
+        groups = [_columns(group) for group in self._groups.values()] or [([], {})]
+        more = {} if where is None else {WHERE: where}
+        blocks, failures = [], self._failures
+        for numbers, columns in groups:
+            order = [*numbers, *(failure.row for failure in failures)]
+            sections = {RECEIPTS: _pack_runs(runs if order == list(rows) else _reorder(rows, runs, order))}
+            blocks.append(encode_block(numbers, columns, failures, counts=counts, sections=sections | more))
+            failures, more, counts = [], {}, Counts(child=counts.child, slot=counts.slot)
         return b"".join(blocks)
+
+
+def _pack_runs(runs: Iterable[Run]) -> bytes:
+    from psyrun.workdir import RowReceipt, pack_receipts
+
+    return pack_receipts(
+        (n, RowReceipt(seconds, memory, log, log_end)) for n, seconds, memory, log, log_end in runs
+    )
+
+
+def _reorder(rows: Sequence[int], runs: Iterable[Run], order: Iterable[int]) -> list[Run]:
+    """Return the measures of rows in another order."""
+    each = dict(zip(rows, ((1, *run[1:]) for run in runs for _ in range(run[0]))))
+    return [each[row] for row in order]
 
 
 def _columns(group: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], dict[str, list[Any]]]:
@@ -151,10 +194,13 @@ class _Evaluator:
     ) -> None:
         self._inputs, self._exclude = Path(spec["inputs"]), frozenset(spec["exclude"])
         self._execute, self._setup, self._snapshots, self._connection = execute, setup, snapshots, connection
-        self._batches: dict[int, tuple[dict[str, list[Any]], list[str]]] = {}
+        self._batches: dict[BatchKey, tuple[dict[str, list[Any]], list[str]]] = {}
+        self._code, self._place = Path(spec["code"]).stem, Place(spec["known"])
 
     def evaluate(self, request: Request) -> tuple[int, bytes]:
         """Evaluate rows of a request; return their number, and their blocks."""
+        from psyrun.workdir import Counts
+
         columns, mutable = self._batch(request.batch)
         started = time.monotonic()
         block = _BlockBuilder()
@@ -170,7 +216,9 @@ class _Evaluator:
                 block.add_failure(row, error, self._connection.elapsed())
             if self._snapshots.bytes > _FLUSH_BYTES:
                 break
-        return done, _encode(block, time.monotonic() - started)
+        connection = self._connection
+        counts = Counts(seconds=time.monotonic() - started, child=connection.number, slot=connection.slot)
+        return done, _encode(block, request.rows[:done], connection.meter.runs, counts, self._place.look())
 
     def _evaluate(self, assignment: dict[str, Any]) -> dict[str, Any]:
         result = self._execute(**assignment, **self._setup)
@@ -186,18 +234,21 @@ class _Evaluator:
             if name not in exclude
         }
 
-    def _batch(self, number: int) -> tuple[dict[str, list[Any]], list[str]]:
+    def _batch(self, batch: BatchKey) -> tuple[dict[str, list[Any]], list[str]]:
         """Return the columns of a batch, and the names of those that `execute` might change."""
-        if number not in self._batches:
+        if batch not in self._batches:
             while len(self._batches) > 1:
                 del self._batches[next(iter(self._batches))]
-            self._batches[number] = self._load(number)
-        return self._batches[number]
+            self._batches[batch] = self._load(batch)
+        return self._batches[batch]
 
-    def _load(self, number: int) -> tuple[dict[str, list[Any]], list[str]]:
+    def _load(self, batch: BatchKey) -> tuple[dict[str, list[Any]], list[str]]:
         from psyrun.workdir import read_inputs
 
-        _, columns = read_inputs(self._inputs / f"{number}.pkl")
+        inputs = read_inputs(self._inputs / f"{batch.number}.pkl", batch.tie)
+        if inputs.code != self._code:
+            raise ExecuteError(f"batch {batch.number} was planned for other code than this process runs")
+        columns = inputs.columns()
         if clash := sorted(columns.keys() & self._setup.keys()):
             raise ExecuteError(
                 f"setup returns {', '.join(map(repr, clash))}, which is a parameter too; rename one of them"
@@ -205,9 +256,9 @@ class _Evaluator:
         return columns, [name for name, column in columns.items() if _is_mutable(column)]
 
 
-def _encode(block: _BlockBuilder, seconds: float) -> bytes:
+def _encode(block: _BlockBuilder, *measures: Any) -> bytes:
     try:
-        return block.encode(seconds)
+        return block.encode(*measures)
     except Exception:
         sys.excepthook(*sys.exc_info())
         flush_output()

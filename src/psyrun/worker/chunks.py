@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,12 +23,12 @@ class Work:
     Parameters
     ----------
     batch
-        Number of the batch.
+        The batch.
     rows
         Numbers of the rows (n,) within the batch.
     """
 
-    batch: int
+    batch: Any
     rows: Sequence[int]
 
 

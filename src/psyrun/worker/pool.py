@@ -12,7 +12,7 @@ import enum
 import selectors
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from psyrun.errors import ExecuteError
 from psyrun.worker.chunks import MAX_UNEXPLAINED_DEATHS, Backlog, Chunk, ChunkSizer, Work
@@ -33,10 +33,10 @@ _MAX_STARTUP_FAILURES = 3
 class Sink(Protocol):
     """Takes results; each row ends in exactly one call. An exception stops the evaluation."""
 
-    def block(self, batch: int, rows: Sequence[int], data: bytearray, seconds: float) -> None:
-        """Take the data that a child sent for `rows`, whose evaluation took `seconds`."""
+    def block(self, child: ChildProcess, batch: Any, rows: Sequence[int], data: bytearray) -> None:
+        """Take the data that a child sent for `rows`."""
 
-    def fail(self, batch: int, row: int, reason: str, seconds: float) -> None:
+    def fail(self, child: ChildProcess, batch: Any, row: int, reason: str, seconds: float) -> None:
         """Take the failure of a row at which a child died or was killed."""
 
 
@@ -92,7 +92,7 @@ class _Pool:
     def __init__(self, backlog: Backlog, sink: Sink, config: PoolConfig) -> None:
         self.backlog, self.sink, self.config = backlog, sink, config
         self.children: dict[int, ChildProcess] = {}
-        self.startup_failures = 0
+        self.started = self.startup_failures = 0
         self.last_poll = time.monotonic()
         self.suspended = 0.0  # seconds since the poll before, if this process was stopped in between
         self.sizer = ChunkSizer(config.size)
@@ -147,7 +147,8 @@ class _Pool:
         idle = sum(not child.pending for child in self.children.values())
         vacant = [slot for slot in range(self.config.size) if slot not in self.children]
         for slot in vacant[: max(0, backlog.size - idle)]:
-            child = self.children[slot] = start_child(self.config, slot)
+            self.started += 1
+            child = self.children[slot] = start_child(self.config, slot, self.started)
             self.selector.register(child.messages, selectors.EVENT_READ, child)
 
     def poll(self, seconds: float = _POLL_SECONDS) -> None:
@@ -192,7 +193,7 @@ class _Pool:
                 self.sizer.measure(rows, seconds)
                 chunk = child.pending.popleft().chunk
                 self.backlog.put_back(chunk.part(rows, len(chunk)))
-                self.sink.block(chunk.work.batch, chunk.part(0, rows).rows, data, seconds)
+                self.sink.block(child, chunk.work.batch, chunk.part(0, rows).rows, data)
 
     def check_timeout(self, child: ChildProcess, timeout: float) -> None:
         """Kill a child whose row takes too long."""
@@ -248,22 +249,22 @@ class _Pool:
         if timed_out not in (NO_ROW, mark):  # it had begun another row when it was killed
             self.backlog.put_back(chunk)
         elif timed_out != NO_ROW:
-            self.fail(chunk, row, f"timeout ({self.config.timeout:g} s)", seconds)
+            self.fail(child, chunk, row, f"timeout ({self.config.timeout:g} s)", seconds)
         elif status is None or (status == DISCONNECTED and not known):
-            self.isolate(chunk, MAX_UNEXPLAINED_DEATHS, "closed the pipes to psyrun", seconds)
+            self.isolate(child, chunk, MAX_UNEXPLAINED_DEATHS, "closed the pipes to psyrun", seconds)
         elif known:
-            self.fail(chunk, row, describe_exit(status), seconds)
+            self.fail(child, chunk, row, describe_exit(status), seconds)
         else:
-            self.isolate(chunk, chunk.deaths + 1, describe_exit(status), seconds)
+            self.isolate(child, chunk, chunk.deaths + 1, describe_exit(status), seconds)
 
-    def fail(self, chunk: Chunk, row: int, reason: str, seconds: float) -> None:
+    def fail(self, child: ChildProcess, chunk: Chunk, row: int, reason: str, seconds: float) -> None:
         self.backlog.put_back(chunk.part(row + 1, len(chunk)))
         self.backlog.put_back(chunk.part(0, row))
-        self.sink.fail(chunk.work.batch, chunk.rows[row], reason, seconds)
+        self.sink.fail(child, chunk.work.batch, chunk.rows[row], reason, seconds)
 
-    def isolate(self, chunk: Chunk, deaths: int, reason: str, seconds: float) -> None:
+    def isolate(self, child: ChildProcess, chunk: Chunk, deaths: int, reason: str, seconds: float) -> None:
         """Put back rows after a death for an unknown reason; fail a row that was evaluated alone."""
         if chunk.deaths >= MAX_UNEXPLAINED_DEATHS and len(chunk) == 1:
-            self.fail(chunk, 0, reason, seconds)
+            self.fail(child, chunk, 0, reason, seconds)
         else:
             self.backlog.put_back(Chunk(chunk.work, chunk.start, chunk.stop, deaths))

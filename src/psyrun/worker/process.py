@@ -40,6 +40,8 @@ class PoolConfig:
         Number of children at a time. Their slots count from 0; a replacement gets the slot of the dead.
     env
         Environment of the children; the parent's if None.
+    logs
+        Prefix of the files that take what children print, ``<logs><slot>.log``; None: as the parent's output.
     timeout
         Seconds that a row may take.
     grace
@@ -49,6 +51,7 @@ class PoolConfig:
     argv: Sequence[str]
     size: int
     env: Mapping[str, str] | None = None
+    logs: str | None = None
     timeout: float | None = None
     grace: float = 0.5
 
@@ -65,9 +68,16 @@ class ChildProcess:
     """A child process, our ends of its pipes, and the chunks that it has not answered."""
 
     def __init__(
-        self, slot: int, process: subprocess.Popen[bytes], marker: RowMarker, fds: tuple[int, int, int]
+        self,
+        slot: int,
+        number: int,
+        process: subprocess.Popen[bytes],
+        marker: RowMarker,
+        fds: tuple[int, int, int],
     ) -> None:
-        self.slot, self.process, self.marker = slot, process, marker
+        self.slot, self.number, self.process, self.marker = slot, number, process, marker
+        self.log: str | None = None
+        self.where: bytes | None = None  # what its blocks said last of the place where it runs
         self.requests, self.messages, self._life = fds
         self.pending: deque[PendingChunk] = deque()
         self.ready = False
@@ -98,6 +108,12 @@ class ChildProcess:
     def read_messages(self) -> Iterator[_Message]:
         """Yield the messages that have arrived; EOFError: the pipe is closed, or its content invalid."""
         return self._reader.read(self.messages)
+
+    def log_size(self) -> int:
+        """Return the size of its log in bytes; 0 where it has none."""
+        with suppress(OSError):
+            return os.stat(self.log).st_size if self.log is not None else 0  # noqa: PTH116 - a string
+        return 0
 
     def close_requests(self) -> None:
         """Tell the child that there are no more requests."""
@@ -170,9 +186,11 @@ class _MessageReader:
         return True
 
 
-def start_child(config: PoolConfig, slot: int) -> ChildProcess:
-    """Start a child process in a process group of its own."""
+def start_child(config: PoolConfig, slot: int, number: int = 1) -> ChildProcess:
+    """Start a child process in a process group of its own; `number` counts the children of this process."""
     with ExitStack() as ours, ExitStack() as theirs:
+        path = None if config.logs is None else f"{config.logs}{slot}.log"
+        log = None if path is None else theirs.enter_context(open(path, "ab"))  # noqa: PTH123 - a string
         # A pipe for requests, one for messages, and one that only closes when this process ends.
         pipes = [os.pipe() for _ in range(3)]
         (requests_end, requests), (messages, messages_end), (life, life_end) = pipes
@@ -188,12 +206,20 @@ def start_child(config: PoolConfig, slot: int) -> ChildProcess:
         if sys.platform == "linux":
             with suppress(OSError):  # the pipes of a user have a total limit
                 fcntl.fcntl(messages, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-        argv = [*config.argv, *map(str, (*fds, slot, os.getpid()))]
+        argv = [*config.argv, *map(str, (*fds, slot, number, os.getpid()))]
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, env=config.env, pass_fds=fds, process_group=0
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=config.env,
+            pass_fds=fds,
+            process_group=0,
         )
         ours.pop_all()
-        return ChildProcess(slot, process, marker, (requests, messages, life_end))
+        child = ChildProcess(slot, number, process, marker, (requests, messages, life_end))
+        child.log = path
+        return child
 
 
 def _shared_memory(size: int) -> int:

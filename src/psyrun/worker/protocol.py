@@ -17,7 +17,9 @@ import struct
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from psyrun.worker.meter import SLOW_SECONDS, RowMeter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +37,7 @@ _FLUSH_SECONDS = 0.1  # after which a child sends its finished rows and leaves t
 
 
 class RowMarker:
-    """Two numbers in memory shared by parent and child: the mark of the row being evaluated, and its start.
+    """Numbers in shared memory: the mark of the row being evaluated, its start, and where its output begins.
 
     Parameters
     ----------
@@ -43,18 +45,20 @@ class RowMarker:
         Descriptor of a file of `RowMarker.SIZE` bytes; may be closed afterwards.
     """
 
-    SIZE = 16
+    SIZE = 24
 
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, self.SIZE)
         # Views store eight bytes at once; a struct would store them one by one, and a kill come in between.
         self.marks = memoryview(self._map).cast("q")[:1]
-        self.times = memoryview(self._map).cast("d")[1:]
+        self.times = memoryview(self._map).cast("d")[1:2]
+        self.logs = memoryview(self._map).cast("q")[2:]
 
     def close(self) -> None:
         """Unmap the memory."""
         self.marks.release()
         self.times.release()
+        self.logs.release()
         self._map.close()
 
 
@@ -64,22 +68,23 @@ class Request:
     Parameters
     ----------
     batch
-        Number of the batch.
+        The batch.
     rows
         Row numbers (n,) within the batch.
     first
         Mark of the first row in shared memory; those of the others follow.
     """
 
-    def __init__(self, batch: int, rows: Sequence[int], first: int) -> None:
+    def __init__(self, batch: Any, rows: Sequence[int], first: int) -> None:
         self.batch, self.rows, self.first = batch, rows, first
 
 
 class ParentConnection:
     """The child's end of its pipes; `connect` makes it."""
 
-    def __init__(self, slot: int, requests: int, messages: int, marker: RowMarker) -> None:
-        self.slot = slot
+    def __init__(self, slot: int, number: int, requests: int, messages: int, marker: RowMarker) -> None:
+        self.slot, self.number = slot, number
+        self.meter = RowMeter(flush_output, _move_up)
         self._requests, self._messages, self._marker = requests, messages, marker
         self._forked = False
         os.register_at_fork(after_in_child=self._disconnect_fork)
@@ -90,21 +95,35 @@ class ParentConnection:
         return Request(*pickle.loads(self._read(*LENGTH.unpack(length)))) if length else None
 
     def iter_rows(self, request: Request) -> Iterator[int]:
-        """Yield rows of a request, marking each in shared memory, until the finished ones should be sent."""
+        """Yield rows of a request, marking each in shared memory, until the finished ones should be sent.
+
+        `meter` has measured them then.
+        """
         marks, times, clock = self._marker.marks, self._marker.times, time.monotonic
-        end = clock() + _FLUSH_SECONDS
+        began, begun, first = clock(), 0, request.first
+        end = began + _FLUSH_SECONDS
+        self._marker.logs[0] = self.meter.begin(began)
         try:
-            for mark, row in enumerate(request.rows, request.first):
+            for mark, row in enumerate(request.rows, first):
                 now = clock()
-                if now > end and mark > request.first:
+                if now - began > SLOW_SECONDS and mark > first:
+                    self._marker.logs[0] = self.meter.measure(mark - first - 1, began, now)
+                    now = clock()
+                if now > end and mark > first:
+                    began = now
                     break
-                times[0] = now  # before the mark, which must not stand beside the time of another row
+                times[0] = began = now  # before the mark, which must not stand beside the time of another row
                 marks[0] = mark
+                begun = mark - first + 1
                 yield row
                 if self._forked:
                     os._exit(0)  # a copy that user code forked ends where its row ends
         finally:
             marks[0] = NO_ROW
+            now = clock()
+            if now - began > SLOW_SECONDS:
+                self.meter.measure(begun - 1, began, now)
+            self.meter.end(begun, now)
 
     def elapsed(self) -> float:
         """Return the seconds since the row began."""
@@ -151,16 +170,16 @@ def connect(arguments: Sequence[str]) -> ParentConnection:
     ----------
     arguments
         The arguments that the pool appended to the command: descriptors (pipe of requests, pipe of messages,
-        pipe that closes when the parent ends, shared memory), slot, process id of the parent.
+        pipe that closes when the parent ends, shared memory), slot, number, process id of the parent.
     """
-    *fds, slot, parent = map(int, arguments)
+    *fds, slot, number, parent = map(int, arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _ignore_sigterm()
     requests, messages, life, memory = map(_move_up, fds)
     _exit_with_parent(parent, life)
     marker = RowMarker(memory)
     os.close(memory)
-    return ParentConnection(slot, requests, messages, marker)
+    return ParentConnection(slot, number, requests, messages, marker)
 
 
 def serve(connection: ParentConnection, evaluate: Callable[[Request], tuple[int, bytes]]) -> None:
@@ -179,7 +198,6 @@ def serve(connection: ParentConnection, evaluate: Callable[[Request], tuple[int,
         started = time.monotonic()
         rows, data = evaluate(request)
         seconds = time.monotonic() - started
-        flush_output()
         connection.send(BLOCK, data, rows=rows, seconds=seconds)
 
 

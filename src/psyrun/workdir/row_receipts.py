@@ -1,0 +1,225 @@
+"""Receipts of rows: how long a row took, how much memory, where in the log its output is, what it read.
+
+They are packed as runs of equal receipts: in the blocks of journals, those of the rows with values and then
+those of the failures; and in ``receipts.rows``, which merge writes beside process.json, those of the rows of
+the result in their order, so that they outlive the journals.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from psyrun.disk import write_atomic
+from psyrun.workdir.frame import (
+    ORIGINS,
+    RECEIPTS,
+    Counts,
+    encode_frame,
+    file_size,
+    read_header,
+    read_sections,
+)
+from psyrun.workdir.journal import parse_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from psyrun.workdir.journal import Block
+    from psyrun.workdir.records import JournalFile
+
+
+# Number of rows, origin, seconds, peak memory, begin and end in the log, inputs counted, first own input.
+_RUN = struct.Struct("<IIdQQQII")
+
+
+class RowReceipt(NamedTuple):
+    """Receipt of a row, or of some rows that can't be told apart.
+
+    Parameters
+    ----------
+    seconds
+        Time spent in `execute`; the mean of its neighbours for a row of less than 5 ms.
+    memory
+        Peak memory of its process in bytes; 0: not known.
+    log, log_end
+        Where its output begins and ends in the log of its process, in bytes. Rows of less than 5 ms share a
+        range with their neighbours.
+    inputs, reads
+        How many inputs of its process counted when it ended, and the first that it read itself.
+    origin
+        0: the place that its journal names; else the place with this number, from 1.
+    """
+
+    seconds: float
+    memory: int = 0
+    log: int = 0
+    log_end: int = 0
+    inputs: int = 0
+    reads: int = 0
+    origin: int = 0
+
+
+Run = tuple[int, RowReceipt]  # number of rows, their receipt
+
+
+def pack_receipts(runs: Iterable[Run]) -> bytes:
+    """Pack the receipts of rows."""
+    return b"".join(
+        _RUN.pack(n, r.origin, r.seconds, r.memory, r.log, r.log_end, r.inputs, r.reads) for n, r in runs
+    )
+
+
+def unpack_receipts(packed: bytes) -> Iterator[Run]:
+    """Yield the receipts of rows, some rows at a time."""
+    for n, origin, seconds, memory, log, log_end, inputs, reads in _RUN.iter_unpack(packed):
+        yield n, RowReceipt(seconds, memory, log, log_end, inputs, reads, origin)
+
+
+class Receipts:
+    """Receipts of the rows of a table, in their order, and the places that they refer to.
+
+    Parameters
+    ----------
+    origins
+        Places: host, machine, Python, packages, commit, run and slot, as far as they are known.
+    runs
+        The receipts; those without an origin are of rows of which nothing is known.
+    """
+
+    def __init__(self, origins: Sequence[Mapping[str, Any]] = (), runs: Iterable[Run] = ()) -> None:
+        self.origins = list(origins)
+        self._numbers = {json.dumps(each, sort_keys=True): i for i, each in enumerate(self.origins, 1)}
+        self.runs = list(runs)
+
+    def add_origin(self, place: Mapping[str, Any]) -> int:
+        """Return the number of a place."""
+        key = json.dumps(place, sort_keys=True)
+        if key not in self._numbers:
+            self.origins.append(place)
+            self._numbers[key] = len(self.origins)
+        return self._numbers[key]
+
+    def add(self, n: int, receipt: RowReceipt) -> None:
+        """Add the receipt of the next `n` rows."""
+        if n and self.runs and self.runs[-1][1] is receipt:
+            self.runs[-1] = (self.runs[-1][0] + n, receipt)
+        elif n:
+            self.runs.append((n, receipt))
+
+    def rows(self) -> Iterator[tuple[RowReceipt, Mapping[str, Any]]]:
+        """Yield the receipt of each row, and its place; an empty place: not known."""
+        for n, receipt in self.runs:
+            place = self.origins[receipt.origin - 1] if receipt.origin else {}
+            yield from itertools.repeat((receipt, place), n)
+
+    def sections(self) -> dict[int, bytes]:
+        """Return the sections of a frame."""
+        return {RECEIPTS: pack_receipts(self.runs), ORIGINS: json.dumps(self.origins).encode()}
+
+    def part(self, rows: Sequence[int]) -> Receipts:
+        """Return the receipts of some rows."""
+        ends = list(itertools.accumulate(n for n, _ in self.runs))
+        found = Receipts(self.origins)
+        for row in rows:
+            index = bisect_right(ends, row)
+            found.add(1, self.runs[index][1] if index < len(ends) else UNKNOWN)
+        return found
+
+
+UNKNOWN = RowReceipt(float("nan"))
+
+
+def write_receipts(path: Path, receipts: Receipts, process: str) -> None:
+    """Write receipts.rows, tied to the digest of process.json."""
+    counts = Counts(rows=sum(n for n, _ in receipts.runs))
+    write_atomic(path, encode_frame(receipts.sections(), counts, tie=_tie_to(process)))
+
+
+def read_receipts(path: Path, process: str) -> Receipts:
+    """Read receipts.rows; empty where it is missing, damaged, or belongs to another process.json.
+
+    Raises
+    ------
+    NewerFormatError
+        If a newer psyrun wrote it.
+    """
+    try:
+        with path.open("rb") as file:
+            header = read_header(file, 0, file_size(file))
+            known = header is not None and header.tie == _tie_to(process)
+            sections = read_sections(file, header) if header is not None and known else None
+    except OSError:
+        sections = None
+    if not sections or RECEIPTS not in sections:
+        return Receipts()
+    return Receipts(json.loads(sections[ORIGINS]), unpack_receipts(sections[RECEIPTS]))
+
+
+def _tie_to(process: str) -> bytes:
+    return bytes.fromhex(process[:16])
+
+
+class ReceiptReader:
+    """Collects the receipts of rows from the blocks of journals, and puts them in the order of a plan."""
+
+    def __init__(self) -> None:
+        self._receipts = Receipts()
+        self._spans: dict[int, list[tuple[int, int, RowReceipt]]] = {}
+        self._where: tuple[str, dict[str, Any] | None] = "", None
+
+    def add(self, number: int, journal: JournalFile, block: Block, fresh: Sequence[int]) -> None:
+        """Add a block of a batch; `fresh` are the places in it of rows whose first record it holds."""
+        name, where = journal.path.stem, block.where()
+        if where is None and self._where[0] == name:
+            where = self._where[1]
+        self._where = name, where
+        named = parse_name(name)
+        run = {"run": named[1] if named is not None else "", "slot": block.header.counts.slot}
+        own = 0 if where is None else self._receipts.add_origin({**where, **run})
+        origins = [own, *(self._receipts.add_origin(place) for place in block.origins())]
+        spans = self._spans.setdefault(number, [])
+        chosen = {block.rows[i] for i in fresh} if len(fresh) < len(block.rows) else None
+        for first, end, receipt in _align(block.rows, unpack_receipts(block.sections.get(RECEIPTS, b""))):
+            found = receipt._replace(origin=origins[receipt.origin])
+            if chosen is None:
+                spans.append((first, end, found))
+            else:
+                spans += [(row, row + 1, found) for row in range(first, end) if row in chosen]
+
+    def in_order(self, segments: Iterable[tuple[int, range]]) -> Receipts:
+        """Return the receipts of (batch number, its rows)."""
+        for spans in self._spans.values():
+            spans.sort(key=lambda span: span[0])
+        for number, rows in segments:
+            _add_segment(self._spans.get(number, []), rows, self._receipts)
+        return self._receipts
+
+
+def _align(rows: Sequence[int], runs: Iterable[Run]) -> Iterator[tuple[int, int, RowReceipt]]:
+    """Yield (first row, end, receipt) of the rows of a block."""
+    place = 0
+    for n, receipt in runs:
+        part = rows[place : place + n]
+        place += n
+        if isinstance(part, range):
+            if part:
+                yield part.start, part.stop, receipt
+        else:
+            yield from ((row, row + 1, receipt) for row in part)
+
+
+def _add_segment(spans: list[tuple[int, int, RowReceipt]], rows: range, receipts: Receipts) -> None:
+    """Add the receipts of consecutive rows of a batch, whose spans (first, end, receipt) are in order."""
+    place = rows.start
+    for first, end, receipt in spans[max(0, bisect_right(spans, place, key=lambda span: span[0]) - 1) :]:
+        if first >= rows.stop:
+            break
+        receipts.add(max(0, first - place), UNKNOWN)
+        receipts.add(max(0, min(end, rows.stop) - max(place, first)), receipt)
+        place = max(place, min(end, rows.stop))
+    receipts.add(max(0, rows.stop - place), UNKNOWN)

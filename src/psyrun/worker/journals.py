@@ -1,0 +1,138 @@
+"""The journals of a worker: one per batch, appended to as rows come, and synced by a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import sync_folder
+from psyrun.errors import ExecuteError
+from psyrun.workdir import (
+    RECEIPTS,
+    Counts,
+    Failure,
+    JournalWriter,
+    RowReceipt,
+    encode_block,
+    first_where,
+    pack_receipts,
+)
+from psyrun.worker.place import encode_place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from psyrun.workdir import BatchKey
+    from psyrun.worker.chunks import Work
+    from psyrun.worker.process import ChildProcess
+
+
+_PAUSE_SECONDS = 1.0
+_LONGEST_SHARE = 20  # the pause is so many times as long as the last sync took, where that is more
+_THREADS = 8  # a disk syncs several files at a time
+
+
+class Journals:
+    """Journals of the batches that a worker evaluates.
+
+    Parameters
+    ----------
+    submission
+        The file of the submission: where it is gone, no journal is opened any more.
+    run
+        The name that the journals of the worker share.
+    work
+        The rows.
+    known
+        What is known of the place where rows are evaluated.
+    """
+
+    def __init__(self, submission: Path, run: str, work: Sequence[Work], known: Mapping[str, Any]) -> None:
+        self._submission, self._run = submission, run
+        self._folder = submission.parent.parent / "out"
+        self._left = {each.batch: len(each.rows) for each in work}
+        self._place = encode_place(known, {})
+        self._lock = threading.Lock()  # of the collections below, never held while a disk is waited for
+        self._open: dict[BatchKey, JournalWriter] = {}
+        self._ended: list[JournalWriter] = []
+        self._names_changed = False
+        self._error: OSError | None = None
+
+    @property
+    def left(self) -> int:
+        """Number of rows that did not end."""
+        return sum(self._left.values())
+
+    def block(
+        self, child: ChildProcess, batch: BatchKey, rows: Sequence[int], data: bytes | bytearray
+    ) -> None:
+        """Append the block of some rows."""
+        child.where = first_where(data) or child.where or self._place
+        if self._error is not None:
+            raise self._error
+        journal = self._open.get(batch) or self._create(batch)
+        journal.append(data, child.where)
+        self._left[batch] -= len(rows)
+        if self._left[batch] == 0:
+            with self._lock:
+                self._ended.append(self._open.pop(batch))
+
+    def _create(self, batch: BatchKey) -> JournalWriter:
+        if not self._submission.exists():
+            raise ExecuteError(f"{self._submission}: gone, so its rows are not wanted any more")
+        journal = JournalWriter(self._folder, batch, self._run).open()
+        with self._lock:
+            self._open[batch] = journal
+            self._names_changed = True
+        return journal
+
+    def fail(self, child: ChildProcess, batch: BatchKey, row: int, reason: str, seconds: float) -> None:
+        """Append the failure of a row whose child died."""
+        failure = Failure(row, reason, "", seconds, os.uname().nodename)
+        begin = child.marker.logs[0]
+        receipt = RowReceipt(seconds, log=begin, log_end=max(begin, child.log_size()))
+        counts = Counts(seconds=seconds, child=child.number, slot=child.slot)
+        sections = {RECEIPTS: pack_receipts([(1, receipt)])}
+        self.block(child, batch, [row], encode_block([], {}, [failure], counts=counts, sections=sections))
+
+    def sync_until(self, ended: threading.Event) -> None:
+        """Sync regularly what was appended; the next append raises an error of this."""
+        pause = _PAUSE_SECONDS
+        while not ended.wait(pause):
+            began = time.monotonic()
+            try:
+                self._sync()
+            except OSError as error:
+                self._error = error
+                return
+            pause = max(_PAUSE_SECONDS, _LONGEST_SHARE * (time.monotonic() - began))
+
+    def _sync(self) -> None:
+        """Sync the journals that have new rows, close those that ended, then sync their folder."""
+        with self._lock:
+            dirty = [journal for journal in self._open.values() if journal.dirty]
+            ended, self._ended = self._ended, []
+            changed, self._names_changed = self._names_changed or bool(ended), False
+        jobs = [*(journal.sync for journal in dirty), *(journal.close for journal in ended)]
+        if len(jobs) > 1:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(_THREADS) as pool:
+                done = [pool.submit(job) for job in jobs]
+            for each in done:
+                each.result()
+        else:
+            for job in jobs:
+                job()
+        if changed:
+            sync_folder(self._folder)
+
+    def close(self) -> None:
+        """Sync and close all journals."""
+        with self._lock:
+            self._ended += self._open.values()
+            self._open = {}
+        self._sync()
