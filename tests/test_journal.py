@@ -8,6 +8,8 @@ import pickle
 import random
 import sys
 import types
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,8 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from psyrun.errors import FormatError, NewerFormatError
-from psyrun.workdir.inputs import encode_inputs, read_input_header, read_inputs
-from psyrun.workdir.journal import Failure, JournalWriter, encode_block, read_blocks, read_headers
+from psyrun.workdir import frame
+from psyrun.workdir.frame import Counts, reframe
+from psyrun.workdir.inputs import create_inputs, pack_inputs, read_inputs
+from psyrun.workdir.journal import BatchKey, Failure, JournalWriter, encode_block, journal_path
+from psyrun.workdir.journal import read_blocks as read_blocks_tied
+from psyrun.workdir.journal import read_headers as read_headers_tied
 from psyrun.workdir.records import (
     JournalFile,
     Records,
@@ -30,6 +36,28 @@ from psyrun.workdir.records import (
 )
 
 PLAIN = settings(deadline=None, max_examples=60)
+TIE = "00112233aabbccdd"
+KEY = BatchKey(0, TIE)
+OTHER_TIE = "0" * 16
+
+
+def read_blocks(path, **options):
+    return read_blocks_tied(path, bytes.fromhex(TIE), **options)
+
+
+def read_headers(path, **options):
+    return read_headers_tied(path, bytes.fromhex(TIE), **options)
+
+
+def seal(*blocks, tie=TIE, offset=0, where=None):
+    """The bytes of a journal with these blocks."""
+    return reframe(b"".join(blocks), tie=bytes.fromhex(tie), offset=offset, where=where)
+
+
+def encode(rows, columns, failures=(), seconds=0.0):
+    """A block that is not sealed yet."""
+    return encode_block(rows, columns, failures, counts=Counts(seconds=seconds))
+
 
 # ---------------------------------------------------------------------- values
 
@@ -115,20 +143,21 @@ def tables(draw):
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """A file that any example may overwrite."""
-    return tmp_path_factory.mktemp("journals") / "0-abcdefgh.rows"
+    return tmp_path_factory.mktemp("journals") / f"0-{TIE}-abcdefgh.rows"
 
 
 @PLAIN
 @given(table=tables(), failures=FAILURES, seconds=st.floats(0, 1e9))
 def test_values_come_back_with_their_exact_types(path, table, failures, seconds):
     rows, columns = table
-    path.write_bytes(encode_block(rows, columns, failures, seconds))
+    path.write_bytes(seal(encode(rows, columns, failures, seconds)))
     (block,) = read_blocks(path)
     assert list(block.rows) == list(rows)
     assert same(block.columns(), columns)
     assert block.failures == failures
     header = block.header
-    assert (header.rows, header.failures, header.seconds) == (len(rows), len(failures), seconds)
+    counts = header.counts
+    assert (counts.rows, counts.failures, counts.seconds) == (len(rows), len(failures), seconds)
     assert header.end == path.stat().st_size
 
 
@@ -158,7 +187,7 @@ def test_values_come_back_with_their_exact_types(path, table, failures, seconds)
     ids=str,
 )
 def test_values_that_look_alike_are_not_mixed_up(path, column):
-    path.write_bytes(encode_block(range(len(column)), {"x": column}))
+    path.write_bytes(seal(encode(range(len(column)), {"x": column})))
     (block,) = read_blocks(path)
     for read, written in zip(block.columns()["x"], column, strict=True):
         assert same(read, written) or np.ma.isMaskedArray(written)
@@ -167,7 +196,7 @@ def test_values_that_look_alike_are_not_mixed_up(path, column):
 
 
 def test_arrays_that_were_read_can_be_changed(path):
-    path.write_bytes(encode_block([0, 1], {"x": [np.zeros(2), np.zeros(2)], "y": [np.array(1), np.array(2)]}))
+    path.write_bytes(seal(encode([0, 1], {"x": [np.zeros(2), np.zeros(2)], "y": [np.array(1), np.array(2)]})))
     (block,) = read_blocks(path)
     columns = block.columns()
     columns["x"][0][:] = 1
@@ -178,11 +207,11 @@ def test_arrays_that_were_read_can_be_changed(path):
 
 def test_many_equal_arrays_cost_little_more_than_their_numbers():
     arrays = [np.full(100, i, dtype=float) for i in range(50)]
-    assert len(encode_block(range(50), {"x": arrays})) < 50 * 100 * 8 + 1000
+    assert len(encode(range(50), {"x": arrays})) < 50 * 100 * 8 + 1000
 
 
 def test_what_pickle_cannot_name_is_written_by_value(path):
-    path.write_bytes(encode_block([0], {"f": [lambda x: x + 1]}))
+    path.write_bytes(seal(encode([0], {"f": [lambda x: x + 1]})))
     (block,) = read_blocks(path)
     assert block.columns()["f"][0](1) == 2
 
@@ -205,8 +234,8 @@ BLOCKS = st.lists(
 @PLAIN
 @given(blocks=BLOCKS)
 def test_blocks_are_concatenated_and_counted_from_their_headers(path, blocks):
-    encoded = [encode_block(*block) for block in blocks]
-    path.write_bytes(b"".join(encoded))
+    encoded = [encode(*block) for block in blocks]
+    path.write_bytes(seal(*encoded))
     read = list(read_blocks(path))
     assert len(read) == len(blocks)
     assert all(same(each.columns(), block[1] if block[0] else {}) for each, block in zip(read, blocks))
@@ -220,32 +249,71 @@ def test_blocks_are_concatenated_and_counted_from_their_headers(path, blocks):
 
 
 def test_file_without_blocks_has_no_rows(path):
-    for content in (b"", b"PSY1", b"nothing of ours, but longer than the header of a block would be"):
+    for content in (b"", b"PSY2", b"nothing of ours, but longer than the header of a block would be" * 3):
         path.write_bytes(content)
         assert list(read_blocks(path)) == list(read_headers(path)) == []
+
+
+def newer(block, at=0):
+    """The block as a newer psyrun may write it: another magic, and a header checksum that is right."""
+    length = int.from_bytes(block[4:6], "little")
+    front = b"PSY3" + block[4 : length - 4]
+    seed = zlib.crc32(bytes.fromhex(TIE) + at.to_bytes(8, "little"))
+    return front + zlib.crc32(front, seed).to_bytes(4, "little") + block[length:]
 
 
 def test_journal_of_a_newer_psyrun_is_refused_and_one_that_is_damaged_is_not(path):
-    whole = encode_block([0], {"x": [1]})
-    path.write_bytes(b"PSY2" + whole[4:])
-    for read in (read_blocks, read_headers):
-        with pytest.raises(
-            NewerFormatError, match=r"0-abcdefgh\.rows: written by a newer psyrun \(format 2\)"
-        ):
-            list(read(path))
-    for content in (b"PSY2", b"PSYX" + whole[4:], b"\0" + whole[1:]):
+    whole = seal(encode([0], {"x": [1]}))
+    later = newer(seal(encode([1], {"x": [2]}), offset=len(whole)), at=len(whole))
+    for content in (newer(whole), whole + later):
+        path.write_bytes(content)
+        for read in (read_blocks, read_headers):
+            with pytest.raises(NewerFormatError, match=rf"0-{TIE}-abcdefgh\.rows: written by a newer psyrun"):
+                list(read(path))
+    for content in (b"PSY3", b"PSY3" + whole[4:], b"PSYX" + whole[4:], b"\0" + whole[1:]):
         path.write_bytes(content)
         assert list(read_blocks(path)) == list(read_headers(path)) == []
-    path.write_bytes(whole + b"PSY2" + whole[4:])
-    assert len(list(read_blocks(path))) == len(list(read_headers(path))) == 1
+
+
+def test_flags_and_sections_that_a_reader_has_to_know_are_refused_and_others_ignored(path, monkeypatch):
+    sections = {frame.ROWS: b""}
+    for kind, refused in ((0x7FFF, True), (0x8000, False)):
+        path.write_bytes(frame.encode_frame({**sections, kind: b"new"}, Counts(), tie=bytes.fromhex(TIE)))
+        if refused:
+            with pytest.raises(NewerFormatError):
+                list(read_blocks(path))
+        else:
+            assert len(list(read_blocks(path))) == 1
+    for flag, refused in ((0x0001, True), (0x0080, True), (0x0100, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(frame, "_FLAGS", flag)
+            path.write_bytes(frame.encode_frame(sections, Counts(), tie=bytes.fromhex(TIE)))
+        if refused:
+            with pytest.raises(NewerFormatError):
+                list(read_headers(path))
+        else:
+            assert len(list(read_headers(path))) == 1
+
+
+def test_block_of_another_tie_or_place_is_not_read(path):
+    first, second = encode([0], {"x": [1]}), encode([1], {"x": [2]})
+    whole = seal(first, second)
+    path.write_bytes(whole)
+    assert len(list(read_blocks(path))) == len(list(read_headers(path))) == 2
+    path.write_bytes(seal(first, second, tie=OTHER_TIE))
+    assert list(read_blocks(path)) == list(read_headers(path)) == []
+    end = len(seal(first))
+    for moved in (whole[end:], whole[:end] + whole[:end], whole[:end] + b"\0" + whole[end:]):
+        path.write_bytes(moved)
+        assert len(list(read_blocks(path))) == len(list(read_headers(path))) == moved.startswith(whole[:end])
 
 
 THREE = [
-    encode_block([0, 1], {"x": [1, 2]}, (), 1.0),
-    encode_block([2], {"x": [np.float64(3)]}, [Failure(3, "ValueError: no", "Traceback", 0.1, "node")], 2.0),
-    encode_block(range(4, 6), {"x": [np.zeros(2), np.ones(2)]}, (), 3.0),
+    encode([0, 1], {"x": [1, 2]}, (), 1.0),
+    encode([2], {"x": [np.float64(3)]}, [Failure(3, "ValueError: no", "Traceback", 0.1, "node")], 2.0),
+    encode(range(4, 6), {"x": [np.zeros(2), np.ones(2)]}, (), 3.0),
 ]
-ENDS = [0, *(sum(map(len, THREE[: i + 1])) for i in range(3))]
+ENDS = [0, *(len(seal(*THREE[: i + 1])) for i in range(3))]
 
 
 def whole_blocks(position):
@@ -254,7 +322,7 @@ def whole_blocks(position):
 
 
 def test_truncation_at_any_byte_costs_the_cut_block_only(path):
-    data = b"".join(THREE)
+    data = seal(*THREE)
     for cut in range(len(data) + 1):
         path.write_bytes(data[:cut])
         whole = ENDS[1 : whole_blocks(cut) + 1]
@@ -263,7 +331,7 @@ def test_truncation_at_any_byte_costs_the_cut_block_only(path):
 
 
 def test_flipped_byte_anywhere_costs_its_block_and_those_after_it(path):
-    data = b"".join(THREE)
+    data = seal(*THREE)
     chance = random.Random(1)
     for position in range(len(data)):
         damaged = bytearray(data)
@@ -275,7 +343,7 @@ def test_flipped_byte_anywhere_costs_its_block_and_those_after_it(path):
 
 
 def test_readers_stop_at_the_end_of_a_file_that_is_shorter_than_they_were_told(path):
-    data = b"".join(THREE)
+    data = seal(*THREE)
     for cut in range(len(data)):
         path.write_bytes(data[:cut])
         read = list(read_blocks(path, size=len(data)))
@@ -287,79 +355,104 @@ def test_readers_stop_at_the_end_of_a_file_that_is_shorter_than_they_were_told(p
 @PLAIN
 @given(garbage=st.binary(max_size=200))
 def test_garbage_behind_blocks_is_not_read(path, garbage):
-    path.write_bytes(THREE[0] + garbage)
-    assert [block.header.end for block in read_blocks(path)][:1] == [len(THREE[0])]
+    path.write_bytes(seal(THREE[0]) + garbage)
+    assert [block.header.end for block in read_blocks(path)][:1] == [ENDS[1]]
     assert all(header.end <= path.stat().st_size for header in read_headers(path))
 
 
 # ---------------------------------------------------------------------- writing
 
+PLACE = b'{"host": "node"}'
 
-def test_written_blocks_are_there_at_once_and_the_journal_is_renamed_in_the_end(tmp_path):
-    journal = tmp_path / "3-abcdefgh.part"
-    writer = JournalWriter(journal).open()
+
+@pytest.fixture
+def writer(tmp_path):
+    return JournalWriter(tmp_path, KEY, "abcdefgh").open()
+
+
+@pytest.fixture
+def closed(tmp_path):
+    return tmp_path / f"0-{TIE}-abcdefgh.rows"
+
+
+def test_written_blocks_are_there_at_once_and_the_journal_is_renamed_in_the_end(tmp_path, writer, closed):
     for i, block in enumerate(THREE):
-        writer.append(block)
-        assert len(list(read_blocks(journal))) == i + 1
-        assert journal.read_bytes().startswith(b"".join(THREE[: i + 1]))
+        writer.append(block, PLACE)
+        assert len(list(read_blocks(writer.path))) == i + 1
     writer.sync()
-    assert writer.close() == tmp_path / "3-abcdefgh.rows"
-    assert [path.name for path in tmp_path.iterdir()] == ["3-abcdefgh.rows"]
-    assert (tmp_path / "3-abcdefgh.rows").read_bytes() == b"".join(THREE)
+    writer.close()
+    assert list(tmp_path.iterdir()) == [closed]
+    expected = seal(*THREE, where=PLACE)
+    assert closed.read_bytes() == expected
+
+
+def test_place_stands_in_the_first_block_and_where_it_changed(writer, closed):
+    for block, place in zip([*THREE, THREE[0]], (PLACE, PLACE, b'{"host": "other"}', PLACE)):
+        writer.append(block, place)
+    writer.close()
+    hosts = [(block.where() or {}).get("host") for block in read_blocks(closed)]
+    assert hosts == ["node", None, "other", "node"]
 
 
 def test_journal_of_another_process_is_never_opened(tmp_path):
-    journal = tmp_path / "0-abcdefgh.part"
+    journal = journal_path(tmp_path, KEY, "abcdefgh")
     journal.write_bytes(THREE[0])
     with pytest.raises(FileExistsError):
-        JournalWriter(journal).open()
+        JournalWriter(tmp_path, KEY, "abcdefgh").open()
     assert journal.read_bytes() == THREE[0]
 
 
-def test_empty_journal_is_removed(tmp_path):
-    writer = JournalWriter(tmp_path / "0-abcdefgh.part").open()
-    assert writer.close() is None
+def test_empty_journal_is_removed(tmp_path, writer):
+    writer.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_leaves_the_blocks_before(tmp_path, monkeypatch):
-    journal = tmp_path / "0-abcdefgh.part"
-    writer = JournalWriter(journal).open()
-    writer.append(THREE[0])
-    really_write = os.write
-    room = [7]
+def write_in_part(fd, room):
+    """Return an os.write for which the disk is full after so many bytes."""
+    really_write, left = os.write, [room]
 
-    def write(fd, data):
-        if fd != writer._fd:
-            return really_write(fd, data)
-        if not room[0]:
+    def write(given, data):
+        if given != fd:
+            return really_write(given, data)
+        if not left[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written = really_write(fd, bytes(data)[: room[0]])
-        room[0] -= written
+        written = really_write(given, bytes(data)[: left[0]])
+        left[0] -= written
         return written
 
+    return write
+
+
+def test_full_disk_leaves_what_was_synced_and_ends_the_journal(writer, monkeypatch):
+    writer.append(THREE[0], PLACE)
+    writer.sync()
+    synced = writer.path.read_bytes()
+    writer.append(THREE[1], PLACE)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", write)
+        patch.setattr(os, "write", write_in_part(writer._fd, 7))
+        with pytest.raises(OSError, match="No space") as caught:
+            writer.append(THREE[2], PLACE)
+    assert caught.value.filename == str(writer.path)
+    assert writer.path.read_bytes() == synced
+    for go_on in (lambda: writer.append(THREE[2], PLACE), writer.sync, writer.close):
         with pytest.raises(OSError, match="No space"):
-            writer.append(THREE[1])
-    assert journal.read_bytes() == THREE[0]
-    writer.append(THREE[2])
-    writer.close()
-    assert journal.with_suffix(".rows").read_bytes() == THREE[0] + THREE[2]
+            go_on()
+    assert writer.path.read_bytes() == synced
 
 
-def test_block_is_whole_although_the_system_writes_it_in_pieces(tmp_path, monkeypatch):
-    writer = JournalWriter(tmp_path / "0-abcdefgh.part").open()
+def test_block_is_whole_although_the_system_writes_it_in_pieces(writer, closed, monkeypatch):
     really_write = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: really_write(fd, bytes(data)[:5]))
-        writer.append(bytearray(THREE[0]))
-    assert writer.close().read_bytes() == THREE[0]
+        writer.append(bytearray(THREE[0]), PLACE)
+    writer.close()
+    assert closed.read_bytes() == seal(THREE[0], where=PLACE)
 
 
-def test_journal_that_could_not_be_synced_is_not_called_closed(tmp_path, monkeypatch):
-    writer = JournalWriter(tmp_path / "0-abcdefgh.part").open()
-    writer.append(THREE[0])
+def test_rows_that_could_not_be_synced_are_not_there(writer, tmp_path, monkeypatch):
+    writer.append(THREE[0], PLACE)
+    writer.sync()
+    writer.append(THREE[1], PLACE)
 
     def fsync(fd):
         raise OSError(errno.EIO, "Input/output error")
@@ -368,86 +461,129 @@ def test_journal_that_could_not_be_synced_is_not_called_closed(tmp_path, monkeyp
         patch.setattr(os, "fsync", fsync)
         with pytest.raises(OSError, match="Input/output"):
             writer.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["0-abcdefgh.part"]
+    assert list(tmp_path.iterdir()) == [writer.path]
+    assert writer.path.read_bytes() == seal(THREE[0], where=PLACE)
 
 
 # ---------------------------------------------------------------------- input files
 
 
+ABOUT = {"task": "a", "scheme": 1, "code": "c" * 32, "space": "s" * 32}
+
+
+def write_inputs(folder, columns, size=None):
+    """Create an input file and return its path."""
+    size = len(next(iter(columns.values()), ())) if size is None else size
+    (key,) = create_inputs(folder, 0, [({**ABOUT, "size": size}, pack_inputs(columns))])
+    return folder / f"{key.number}.pkl", key
+
+
 @PLAIN
 @given(table=tables())
-def test_assignments_come_back_with_their_exact_types(path, table):
+def test_assignments_come_back_with_their_exact_types(tmp_path_factory, table):
     rows, columns = table
-    header = {"batch": 3, "size": len(rows), "code": "c" * 32, "names": list(columns)}
-    path.write_bytes(encode_inputs(header, columns))
-    read_header, read_columns = read_inputs(path)
-    assert same(read_columns, columns)
-    assert read_header == read_input_header(path)
-    assert header.items() <= read_header.items()
+    path, key = write_inputs(tmp_path_factory.mktemp("in"), columns, len(rows))
+    inputs = read_inputs(path, key.tie)
+    assert same(inputs.columns(), columns)
+    assert (inputs.key, inputs.size, inputs.code) == (key, len(rows), ABOUT["code"])
 
 
-def test_header_of_an_input_file_is_read_without_the_classes_of_its_values(tmp_path, monkeypatch):
+def test_equal_assignments_of_two_plans_are_two_ties(tmp_path):
+    ties = {write_inputs(tmp_path, {"a": [1]})[1].tie for _ in range(10)}
+    assert len(ties) == 10
+
+
+def test_numbers_that_are_taken_are_skipped_and_their_files_are_untouched(tmp_path):
+    taken = [tmp_path / "3.pkl", tmp_path / "5.pkl", tmp_path / "6.pkl"]
+    for path in taken:
+        path.write_bytes(b"of somebody else")
+    batches = [({**ABOUT, "size": 1}, pack_inputs({"a": [i]})) for i in range(4)]
+    keys = create_inputs(tmp_path, 3, batches)
+    assert [key.number for key in keys] == [4, 7, 8, 9]
+    assert [read_inputs(tmp_path / f"{k.number}.pkl", k.tie).columns()["a"] for k in keys] == [
+        [0],
+        [1],
+        [2],
+        [3],
+    ]
+    assert {path.read_bytes() for path in taken} == {b"of somebody else"}
+
+
+def test_two_planners_at_once_never_share_a_number(tmp_path):
+    batches = [({**ABOUT, "size": 1}, pack_inputs({"a": [i]})) for i in range(50)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: create_inputs(tmp_path, 0, batches), range(4)))
+    numbers = [key.number for keys in found for key in keys]
+    assert sorted(numbers) == list(range(200))
+    for keys in found:
+        assert [key.number for key in keys] == sorted(key.number for key in keys)
+        read = [read_inputs(tmp_path / f"{key.number}.pkl", key.tie).columns()["a"] for key in keys]
+        assert read == [[i] for i in range(50)]
+
+
+def test_what_an_input_file_says_is_read_without_the_classes_of_its_values(tmp_path, monkeypatch):
     module = types.ModuleType("module_of_a_user")
     exec("class Network:\n    pass", vars(module))
     monkeypatch.setitem(sys.modules, "module_of_a_user", module)
-    path = tmp_path / "0.pkl"
-    path.write_bytes(encode_inputs({"size": 1, "code": ""}, {"network": [module.Network()]}))
-    assert isinstance(read_inputs(path)[1]["network"][0], module.Network)
+    path, key = write_inputs(tmp_path, {"network": [module.Network()]})
+    assert isinstance(read_inputs(path, key.tie).columns()["network"][0], module.Network)
     monkeypatch.delitem(sys.modules, "module_of_a_user")
-    assert read_input_header(path)["size"] == 1
+    assert read_inputs(path).size == 1
     with pytest.raises(ModuleNotFoundError):
-        read_inputs(path)
+        read_inputs(path).columns()
 
 
 def test_value_that_cannot_be_pickled_is_refused():
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
-        encode_inputs({}, {"f": [lambda: None]})
+        pack_inputs({"f": [lambda: None]})
 
 
 @pytest.mark.parametrize(
     "content",
     [
         b"",
-        b"PSY1",
-        b"not a pickle",
-        pickle.dumps([1, 2]),
-        pickle.dumps({"size": 1}),
-        pickle.dumps({"format": "one"}),
-        pickle.dumps(None),
+        b"PSY2",
+        b"not a frame, but longer than the header of one would be, which takes a little",
+        frame.encode_frame({frame.ABOUT: b"[]"}, Counts()),
+        frame.encode_frame({frame.ABOUT: b"{}", frame.VALUES: b""}, Counts()),
+        frame.encode_frame({frame.VALUES: b""}, Counts()),
     ],
     ids=repr,
 )
 def test_input_file_that_psyrun_did_not_write_is_named(tmp_path, content):
     path = tmp_path / "0.pkl"
     path.write_bytes(content)
-    for read in (read_input_header, read_inputs):
-        with pytest.raises(FormatError, match=r"0\.pkl: not an input file of psyrun"):
-            read(path)
+    with pytest.raises(FormatError, match=r"0\.pkl: damaged, or not written by psyrun"):
+        read_inputs(path)
 
 
-@pytest.mark.parametrize("read", [read_input_header, read_inputs])
-def test_input_file_of_a_newer_format_is_not_read(tmp_path, read):
-    path = tmp_path / "0.pkl"
-    path.write_bytes(pickle.dumps({"format": 2, "size": 1}) + b"something new")
+def test_input_file_under_the_name_of_another_is_refused(tmp_path):
+    one, key = write_inputs(tmp_path, {"a": [1]})
+    other, other_key = write_inputs(tmp_path, {"a": [1]})
+    one.replace(other)
+    for tie in (None, key.tie, other_key.tie):
+        with pytest.raises(FormatError, match=r"1\.pkl: not the assignments that were planned"):
+            read_inputs(other, tie)
+
+
+def test_input_file_of_a_newer_format_is_not_read(tmp_path):
+    path, _ = write_inputs(tmp_path, {"a": [1]})
+    data = path.read_bytes()
+    length = int.from_bytes(data[4:6], "little")
+    front = b"PSY3" + data[4 : length - 4]
+    checksum = zlib.crc32(front, zlib.crc32(bytes(16))).to_bytes(4, "little")
+    path.write_bytes(front + checksum + data[length:])
     with pytest.raises(NewerFormatError, match=r"0\.pkl: written by a newer psyrun"):
-        read(path)
+        read_inputs(path)
 
 
-def test_input_file_that_was_cut_short_is_named(tmp_path):
-    path = tmp_path / "0.pkl"
-    data = encode_inputs({"size": 2}, {"a": [1, 2], "b": [np.zeros(2), np.ones(2)], "c": [np.int8(1)] * 2})
-    for cut in range(len(data)):
-        path.write_bytes(data[:cut])
-        with pytest.raises(FormatError, match=r"0\.pkl: "):
-            read_inputs(path)
-
-
-def test_input_file_with_a_flipped_byte_is_named(tmp_path):
-    path = tmp_path / "0.pkl"
+def test_input_file_that_was_cut_short_or_has_a_flipped_byte_is_named(tmp_path):
     columns = {"a": [1, 2], "b": [np.zeros(2), np.ones(2)], "c": ["one", "two"]}
-    data = encode_inputs({"size": 2}, columns)
-    for position in range(len(data)):
-        path.write_bytes(data[:position] + bytes([data[position] ^ 0x15]) + data[position + 1 :])
+    path, _ = write_inputs(tmp_path, columns)
+    data = path.read_bytes()
+    flipped = [data[:i] + bytes([data[i] ^ 0x15]) + data[i + 1 :] for i in range(len(data))]
+    for content in (*(data[:cut] for cut in range(len(data))), *flipped):
+        path.write_bytes(content)
         with pytest.raises(FormatError, match=r"0\.pkl: "):
             read_inputs(path)
 
@@ -460,14 +596,14 @@ def write_journals(folder, journals):
     for old in folder.iterdir():
         old.unlink()
     for number, blocks in enumerate(journals):
-        data = b"".join(make_block(number, i, *block) for i, block in enumerate(blocks))
-        (folder / f"0-{number:08}.{'part' if number % 2 else 'rows'}").write_bytes(data)
+        data = seal(*(make_block(number, i, *block) for i, block in enumerate(blocks)))
+        (folder / f"0-{TIE}-{number:08}.{'part' if number % 2 else 'rows'}").write_bytes(data)
 
 
 def make_block(journal, number, rows, failed):
     origin = f"{journal}.{number}"
     failures = [Failure(row, origin) for row in failed]
-    return encode_block(rows, {"origin": [origin] * len(rows), "row": list(rows)}, failures, 0.5)
+    return encode(rows, {"origin": [origin] * len(rows), "row": list(rows)}, failures, 0.5)
 
 
 @st.composite
@@ -494,7 +630,7 @@ def test_records_are_the_union_over_all_journals_and_success_outweighs_failure(
 ):
     folder = tmp_path_factory.mktemp("out")
     write_journals(folder, journals)
-    found = read_records(list_journals(folder).get(0, []))
+    found = read_records(list_journals(folder).get(KEY, []))
     flat = [block for blocks in journals for block in blocks]
     done = {row for rows, _ in flat for row in rows}
     failed = {row for _, failures in flat for row in failures} - done
@@ -513,11 +649,13 @@ def test_records_are_the_union_over_all_journals_and_success_outweighs_failure(
         row: last[row] for row in failed
     }
     ends = {name: end for name, end, _ in found.ends}
-    assert ends == {f"0-{j:08}": len(read_all(folder, j)) for j, blocks in enumerate(journals) if blocks}
+    assert ends == {
+        f"0-{TIE}-{j:08}": len(read_all(folder, j)) for j, blocks in enumerate(journals) if blocks
+    }
 
 
 def read_all(folder, number):
-    (path,) = folder.glob(f"0-{number:08}.*")
+    (path,) = folder.glob(f"0-{TIE}-{number:08}.*")
     return path.read_bytes()
 
 
@@ -532,7 +670,7 @@ def test_of_several_records_of_a_row_the_first_counts(tmp_path_factory, journals
             for row in rows:
                 first.setdefault(row, f"{j}.{b}")
     read = []
-    for rows, columns in read_values(list_journals(folder).get(0, [])):
+    for rows, columns in read_values(list_journals(folder).get(KEY, [])):
         assert list(rows) == columns.get("row", [])
         read += zip(rows, columns.get("origin", []), strict=True)
     assert sorted(read) == sorted(first.items())
@@ -547,12 +685,12 @@ def test_counts_that_go_on_are_those_of_a_fresh_count(tmp_path_factory, journals
     while any(left):
         j = order.choice([j for j, blocks in enumerate(left) if blocks])
         number, block = left[j].pop(0)
-        path = folder / f"0-{j:08}.part"
+        path = folder / f"0-{TIE}-{j:08}.part"
         with path.open("ab") as file:
-            file.write(make_block(j, number, *block))
+            file.write(seal(make_block(j, number, *block), offset=file.tell()))
         if not left[j]:
             path.rename(path.with_suffix(".rows"))
-        listed = list_journals(folder)[0]
+        listed = list_journals(folder)[KEY]
         exact = read_records(listed).count(wanted)
         assert going_on.count(listed, wanted) == exact
         assert RowCounter().count(listed, wanted) == exact
@@ -560,18 +698,18 @@ def test_counts_that_go_on_are_those_of_a_fresh_count(tmp_path_factory, journals
 
 def test_values_are_read_no_further_than_the_receipt_says(tmp_path):
     write_journals(tmp_path, [[([0], []), ([1], [])], [([1], [])]])
-    listed = list_journals(tmp_path)[0]
-    size = len(make_block(0, 0, [0], []))
-    ends = [("0-00000000", size), ("0-00000001", size)]
+    listed = list_journals(tmp_path)[KEY]
+    size = len(seal(make_block(0, 0, [0], [])))
+    ends = [(f"0-{TIE}-00000000", size), (f"0-{TIE}-00000001", size)]
     read = [(list(rows), columns["origin"]) for rows, columns in read_values(up_to_receipt(listed, ends))]
     assert read == [([0], ["0.0"]), ([1], ["1.0"])]
 
 
 def test_records_that_a_receipt_names_count_before_those_of_a_journal_that_went_on(tmp_path):
     write_journals(tmp_path, [[([0], []), ([1], [])], [([1], [])]])
-    listed = list_journals(tmp_path)[0]
-    size = len(make_block(0, 0, [0], []))
-    journals = [*up_to_receipt(listed, [("0-00000000", size), ("0-00000001", size)]), *listed]
+    listed = list_journals(tmp_path)[KEY]
+    size = len(seal(make_block(0, 0, [0], [])))
+    journals = [*up_to_receipt(listed, [(f"0-{TIE}-00000000", size), (f"0-{TIE}-00000001", size)]), *listed]
     read = {
         row: value for rows, columns in read_values(journals) for row, value in zip(rows, columns["origin"])
     }
@@ -580,40 +718,46 @@ def test_records_that_a_receipt_names_count_before_those_of_a_journal_that_went_
     assert records.done == {0, 1}
     assert records.seconds == read_records(listed).seconds
     assert [(name, end) for name, end, _ in records.ends] == [
-        ("0-00000000", size),
-        ("0-00000001", size),
-        ("0-00000000", listed[0].size),
+        (f"0-{TIE}-00000000", size),
+        (f"0-{TIE}-00000001", size),
+        (f"0-{TIE}-00000000", listed[0].size),
     ]
 
 
 def test_blocks_without_fresh_rows_give_no_values(tmp_path):
     write_journals(tmp_path, [[([], [1])], [([0], [1])], [([0], [])]])
-    assert [list(rows) for rows, _ in read_values(list_journals(tmp_path)[0])] == [[0]]
+    assert [list(rows) for rows, _ in read_values(list_journals(tmp_path)[KEY])] == [[0]]
 
 
 def test_listing_finds_journals_by_batch_and_nothing_else(tmp_path):
     for name in (
-        "0-aaaaaaaa.part",
+        f"0-{TIE}-aaaaaaaa.part",
+        f"0-{TIE}-bbbbbbbb.rows",
+        f"0-{OTHER_TIE}-bbbbbbbb.rows",
+        f"12-{TIE}-cccccccc.rows",
+        f"012-{TIE}-cccccccc.rows",
+        f"12-{TIE}-cccccccc",
+        f"12-{TIE}-x.tmp",
         "0-bbbbbbbb.rows",
-        "12-cccccccc.rows",
-        "12-x.tmp",
+        "bbbbbbbb.reads",
         "x-y.rows",
-        ".0-d.rows",
+        f".0-{TIE}-bbbbbbbb.rows",
     ):
         (tmp_path / name).write_bytes(b"12")
     found = list_journals(tmp_path)
     assert {batch: [j.path.name for j in journals] for batch, journals in found.items()} == {
-        0: ["0-aaaaaaaa.part", "0-bbbbbbbb.rows"],
-        12: ["12-cccccccc.rows"],
+        KEY: [f"0-{TIE}-aaaaaaaa.part", f"0-{TIE}-bbbbbbbb.rows"],
+        BatchKey(0, OTHER_TIE): [f"0-{OTHER_TIE}-bbbbbbbb.rows"],
+        BatchKey(12, TIE): [f"12-{TIE}-cccccccc.rows"],
     }
-    assert [journal.closed for journal in found[0]] == [False, True]
+    assert [journal.closed for journal in found[KEY]] == [False, True]
     assert {journal.size for journals in found.values() for journal in journals} == {2}
     assert list_journals(tmp_path / "not there") == {}
 
 
 def test_journal_that_is_closed_after_it_was_listed_is_read(tmp_path):
     write_journals(tmp_path, [[], [([0, 1], [2])]])
-    listed = [journal for journal in list_journals(tmp_path)[0] if journal.size]
+    listed = [journal for journal in list_journals(tmp_path)[KEY] if journal.size]
     before = read_records(listed)
     listed[0].path.rename(listed[0].path.with_suffix(".rows"))
     assert read_records(listed) == before
@@ -623,8 +767,8 @@ def test_journal_that_is_closed_after_it_was_listed_is_read(tmp_path):
 
 def test_journal_that_vanished_after_it_was_listed_has_no_rows(tmp_path):
     vanished = [
-        JournalFile(tmp_path / "0-aaaaaaaa.part", 100),
-        JournalFile(tmp_path / "0-bbbbbbbb.rows", 100),
+        JournalFile(tmp_path / f"0-{TIE}-aaaaaaaa.part", 100, bytes.fromhex(TIE)),
+        JournalFile(tmp_path / f"0-{TIE}-bbbbbbbb.rows", 100, bytes.fromhex(TIE)),
     ]
     assert read_records(vanished) == Records()
     assert list(read_values(vanished)) == []
@@ -634,9 +778,9 @@ def test_journal_that_vanished_after_it_was_listed_has_no_rows(tmp_path):
 def test_journal_that_is_listed_under_both_names_is_read_once(tmp_path):
     """A listing may show a file under its old and its new name when it is renamed meanwhile."""
     write_journals(tmp_path, [[([0, 1], [])]])
-    once = read_records(list_journals(tmp_path)[0])
+    once = read_records(list_journals(tmp_path)[KEY])
     (closed,) = tmp_path.iterdir()
     closed.with_suffix(".part").hardlink_to(closed)
-    listed = list_journals(tmp_path)[0]
+    listed = list_journals(tmp_path)[KEY]
     assert read_records(listed) == once
     assert RowCounter().count(listed) == once.count(None)

@@ -16,13 +16,15 @@ from psyrun.backend import DistributeBackend, LoadBalancingBackend
 from psyrun.errors import FormatError, NewerFormatError
 from psyrun.split.adoption import Adoption, Existing
 from psyrun.split.matching import Space, make_plan
+from psyrun.workdir.journal import BatchKey
 from psyrun.workdir.layout import Layout
-from psyrun.workdir.plan import Batch, Plan, read_plan, write_plan
+from psyrun.workdir.plan import Batch, Plan, is_plan_damaged, read_plan, write_plan
 from reference import find_rest
 
 MANY = settings(deadline=None, max_examples=150)
 
 BLANK = Plan(
+    scheme=1,
     code="new",
     space="s",
     definitions={"task_a.py: execute": "d1", "task_a.py: step": "d2"},
@@ -87,7 +89,11 @@ def situations(draw):
         code = draw(st.sampled_from(("new", "new", "old", "older")))
         # Names may come in another order.
         columns = dict(draw(st.permutations(list(columns_of(rows).items()))))
-        existing.append(Existing(number=number, size=len(rows), code=code, columns=columns, done=done))
+        existing.append(
+            Existing(
+                number=number, size=len(rows), tie=f"{number:016}", code=code, columns=columns, done=done
+            )
+        )
         held |= {(number, row): name_of(rows[row]) for row in range(len(rows))}
     blank = replace(BLANK, next_batch=draw(st.integers(max(numbers, default=-1) + 1, 12)))
     return wanted, existing, held, blank
@@ -197,7 +203,11 @@ def test_batches_count_the_wanted_rows_of_the_segments(situation, partition, dat
     wanted = {}
     for number, row in cells_of(plan):
         wanted.setdefault(number, set()).add(row)
-    expected = [Batch(number, sizes[number], len(rows)) for number, rows in sorted(wanted.items())]
+    ties = {batch.number: batch.tie for batch in existing}
+    expected = [
+        Batch(number, sizes[number], len(rows), ties.get(number, ""))
+        for number, rows in sorted(wanted.items())
+    ]
     assert list(plan.batches) == expected
     assert plan.wanted_rows() == {
         number: rows for number, rows in wanted.items() if len(rows) < sizes[number]
@@ -348,9 +358,9 @@ def test_missing_plan_is_none(tmp_path):
         b"null",
         b"{}",
         b"\xff\xfe",
-        b'{"format": 1}',
-        b'{"format": 1, "batches": 3, "names": [], "adopted": []}',
-        b'{"format": 1, "batches": [[1, 2]], "names": [], "adopted": []}',
+        b'{"format": 2}',
+        b'{"format": 2, "batches": 3, "names": [], "adopted": []}',
+        b'{"format": 2, "batches": [[1, 2]], "names": [], "adopted": []}',
     ],
     ids=repr,
 )
@@ -382,17 +392,52 @@ def test_plan_whose_copy_is_damaged_or_lost_is_read_without_it(tmp_path, damage)
     assert read_plan(lay_out(tmp_path)) is None  # Then psy run plans anew.
 
 
-def test_damaged_plan_is_named_although_there_is_a_copy(tmp_path):
-    path = tmp_path / "plan.json"
-    write_plan(lay_out(tmp_path), plan_columns({"a": [1, 2, 3]})[0])
-    path.write_bytes(b"garbage")
+def test_damaged_plan_is_read_from_its_copy(tmp_path):
+    layout, (plan, _) = lay_out(tmp_path), plan_columns({"a": [1, 2, 3]})
+    write_plan(layout, plan)
+    assert not is_plan_damaged(layout)
+    data = layout.plan.read_bytes()
+    for position in range(len(data)):
+        layout.plan.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        assert read_plan(layout) == plan, position
+    layout.plan.write_bytes(b"garbage")
+    assert is_plan_damaged(layout)
+    layout.plan_copy.write_bytes(b"garbage")
     with pytest.raises(FormatError, match=r"plan\.json: damaged.*delete it"):
+        read_plan(layout)
+
+
+def test_plan_of_format_1_is_refused_with_the_cure(tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps({"format": 1, "batches": []}))
+    with pytest.raises(
+        FormatError, match=r"plan\.json: format 1 is of an older psyrun; finish it with .*--continue"
+    ):
         read_plan(lay_out(tmp_path))
 
 
+def test_what_another_psyrun_wrote_beside_is_kept(tmp_path):
+    layout, (plan, _) = lay_out(tmp_path), plan_columns({"a": [1, 2, 3]})
+    write_plan(layout, replace(plan, extra={"later": [1, {"a": None}]}))
+    read = read_plan(layout)
+    assert read.extra == {"later": [1, {"a": None}]}
+    write_plan(layout, replace(read, settings={}))
+    assert json.loads(layout.plan.read_bytes())["later"] == [1, {"a": None}]
+
+
+def test_new_batches_get_the_numbers_and_ties_of_their_files():
+    there = Existing(number=2, size=1, tie="t" * 16, code="new", columns={"a": [1]}, done={0})
+    plan, new = plan_columns({"a": [1, 2, 3]}, [there], next_batch=3)
+    assert list(new) == [3, 4]
+    keys = {3: BatchKey(7, "x" * 16), 4: BatchKey(9, "y" * 16)}
+    written = plan.with_keys(keys)
+    assert written.batches == (Batch(2, 1, 1, "t" * 16), Batch(7, 1, 1, "x" * 16), Batch(9, 1, 1, "y" * 16))
+    assert written.segments() == [(2, range(1)), (7, range(1)), (9, range(1))]
+    assert written.next_batch == 10
+
+
 def test_copy_of_a_plan_by_a_newer_psyrun_is_not_overlooked(tmp_path):
-    (tmp_path / "plan.json.bak").write_text(json.dumps({"format": 2, "rows": "elsewhere"}))
-    with pytest.raises(NewerFormatError, match=r"plan\.json\.bak: format 2 is not known"):
+    (tmp_path / "plan.json.bak").write_text(json.dumps({"format": 3, "rows": "elsewhere"}))
+    with pytest.raises(NewerFormatError, match=r"plan\.json\.bak: format 3 is not known"):
         read_plan(lay_out(tmp_path))
 
 
@@ -411,8 +456,8 @@ def test_plan_with_a_damaged_order_is_named(tmp_path):
 
 def test_plan_of_a_newer_format_is_not_read(tmp_path):
     path = tmp_path / "plan.json"
-    path.write_text(json.dumps({"format": 2, "rows": "elsewhere"}))
-    with pytest.raises(NewerFormatError, match=r"plan\.json: format 2 is not known"):
+    path.write_text(json.dumps({"format": 3, "rows": "elsewhere"}))
+    with pytest.raises(NewerFormatError, match=r"plan\.json: format 3 is not known"):
         read_plan(lay_out(tmp_path))
 
 

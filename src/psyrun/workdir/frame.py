@@ -33,7 +33,7 @@ NO_TIE = bytes(8)
 # Kinds of sections.
 WHERE, ROWS, RECEIPTS, FAILURES, VALUES, ABOUT, ORIGINS = range(1, 8)
 _FIRST_OPTIONAL = 0x8000
-_KNOWN_FLAGS = 0x00
+_KNOWN_FLAGS = _FLAGS = 0
 
 _PREFIX = struct.Struct("<4sHH8s")
 _COUNTS = struct.Struct("<IIdIHIH")
@@ -115,7 +115,7 @@ def encode_frame(
         Whether to compute the checksums; without them it can only be given to `reframe`.
     """
     length = _SHORTEST + len(sections) * _SECTION.size
-    head = [_PREFIX.pack(MAGIC, length, 0, tie)]
+    head = [_PREFIX.pack(MAGIC, length, _FLAGS, tie)]
     head.append(
         _COUNTS.pack(
             counts.rows,

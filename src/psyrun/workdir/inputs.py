@@ -2,7 +2,7 @@
 
 An input file is one frame with the sections ABOUT, JSON that says what it is, and VALUES, a pickle of the
 packed columns. It is created exclusively and written once, so that a number has one meaning without a lock.
-Its tie, the first 8 bytes of the SHA-256 of its content, names it in the plan, in submissions and in journals.
+Its tie, the first 8 bytes of the SHA-256 of its content, names it in plans, submissions and journals.
 """
 
 from __future__ import annotations
