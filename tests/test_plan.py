@@ -397,8 +397,10 @@ def test_damaged_plan_is_read_from_its_copy(tmp_path):
     write_plan(layout, plan)
     assert not is_plan_damaged(layout)
     data = layout.plan.read_bytes()
+    version = data.index(b'"format": 2') + len(b'"format": ')
     for position in range(len(data)):
-        layout.plan.write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        flip = 0x80 if position == version else 1  # Another digit would be the format of another psyrun.
+        layout.plan.write_bytes(data[:position] + bytes([data[position] ^ flip]) + data[position + 1 :])
         assert read_plan(layout) == plan, position
     layout.plan.write_bytes(b"garbage")
     assert is_plan_damaged(layout)
