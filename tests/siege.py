@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Sequence
 
+    from psyrun.workdir.journal import BatchKey
+
 __all__ = ["Report", "Siege"]
 
 TASK = """\
@@ -96,17 +98,17 @@ class Witness:
     def __init__(self, folder: Path) -> None:
         self.since: dict[Row, float] = {}
         self._folder = folder
-        self._assignments: dict[int, list[int]] = {}
+        self._assignments: dict[BatchKey, list[int]] = {}
         self._read: dict[str, tuple[int, set[Row]]] = {}
 
     def look(self) -> set[Row]:
         """Return the rows that are on disk."""
         found: set[Row] = set()
-        for number, journals in list_journals(self._folder / "out").items():
+        for batch, journals in list_journals(self._folder / "out").items():
             for journal in journals:
                 size, rows = self._read.get(journal.path.stem, (-1, set()))
                 if size != journal.size:
-                    rows = self._read_rows(number, journal)
+                    rows = self._read_rows(batch, journal)
                     self._read[journal.path.stem] = (journal.size, rows)
                 found |= rows
         now = time.monotonic()
@@ -114,11 +116,11 @@ class Witness:
             self.since.setdefault(row, now)
         return found
 
-    def _read_rows(self, number: int, journal: Any) -> set[Row]:
-        if number not in self._assignments:
-            _, columns = read_inputs(self._folder / "in" / f"{number}.pkl")
-            self._assignments[number] = columns["x"]
-        xs = self._assignments[number]
+    def _read_rows(self, batch: BatchKey, journal: Any) -> set[Row]:
+        if batch not in self._assignments:
+            columns = read_inputs(self._folder / "in" / f"{batch.number}.pkl", batch.tie).columns()
+            self._assignments[batch] = columns["x"]
+        xs = self._assignments[batch]
         return {
             (factor, xs[row])
             for rows, values in read_values([journal])

@@ -6,14 +6,13 @@ import json
 import os
 import pickle
 import shutil
-import zlib
 
 import pytest
 
+import files
 from psyrun.cli.commands import main
-from psyrun.workdir import inputs, journal
-from psyrun.workdir.inputs import encode_inputs
-from psyrun.workdir.journal import Failure, encode_block
+from psyrun.workdir import frame
+from psyrun.workdir.journal import Failure, encode_block, parse_name
 
 GOOD = "from psyrun import Param\npspace = Param(x=[1, 2])\n\ndef execute(x):\n    return {'y': x}\n\n"
 FILE = "psy-tasks/task_bad.py"
@@ -308,17 +307,17 @@ def make_loop(path):
 def append_block(*block):
     def append(path):
         with path.open("ab") as file:
-            file.write(encode_block(*block))
+            tie = parse_name(path.name)[0].tie
+            file.write(files.seal(encode_block(*block), tie=tie, offset=file.tell()))
 
     return append
 
 
-def index_of_anything(path):
-    """A block whose checksum is right, and whose index is none."""
-    index, values = pickle.dumps(("abc", 3)), b""
-    counts = (journal._MAGIC, len(index), len(values), 3, 0, 0.0)
-    header = journal._HEADER.pack(*counts, journal._checksum(counts, index, values))
-    path.write_bytes(header + index + values)
+def rows_of_anything(path):
+    """A block whose checksums are right, and whose rows and failures are none."""
+    tie = bytes.fromhex(parse_name(path.name)[0].tie)
+    sections = {frame.ROWS: b"abcdefgh", frame.FAILURES: b"no pickle"}
+    path.write_bytes(frame.encode_frame(sections, frame.Counts(rows=3), tie=tie))
 
 
 @pytest.mark.parametrize(
@@ -329,13 +328,12 @@ def index_of_anything(path):
         flip,
         make_folder,
         make_loop,
-        lambda path: path.write_bytes(path.read_bytes().replace(b"PSY1", b"PSX1")),
-        lambda path: path.rename(path.with_name(f"{10**20}-aaaaaaaa.rows")),
-        append_block([-1, 10**9], {"y": [7, 8]}),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"PSY2", b"PSX2")),
+        lambda path: path.rename(path.with_name(f"{10**20}-{'0' * 16}-aaaaaaaa.rows")),
+        append_block([3, 10**9], {"y": [7, 8]}),
         append_block([99], {"y": [7]}),
         append_block([], {}, [Failure(-1, "one"), Failure(77, "two")]),
-        lambda path: path.write_bytes(encode_block([-1, 99], {"y": [7, 7]})),
-        index_of_anything,
+        rows_of_anything,
     ],
 )
 def test_damaged_journal_is_recovered_from(project, take, damage):
@@ -349,11 +347,11 @@ def test_damaged_journal_is_recovered_from(project, take, damage):
 
 def test_journal_of_a_newer_psyrun_is_refused_by_name_and_kept(project, take):
     path = take("half", "out/0-*.rows")
-    newer = path.read_bytes().replace(b"PSY1", b"PSY2")
+    newer = files.make_newer(path.read_bytes())
     path.write_bytes(newer)
     for options in ([], ["--continue"]):
         said = project.psy("run", *options, code=2).stderr
-        assert f"out/{path.name}: written by a newer psyrun (format 2); upgrade psyrun" in said
+        assert f"out/{path.name}: written by a newer psyrun; upgrade psyrun" in said
         assert "Traceback" not in said
     assert path.read_bytes() == newer
 
@@ -368,7 +366,7 @@ JSON = [
     write(b"[1, 2]"),
     write(b"null"),
     write(b"{}"),
-    write(b'{"format": 1}'),
+    write(b'{"format": 2}'),
     write(b"[" * 100_000),
     edit_json(format=99),
 ]
@@ -420,24 +418,33 @@ def test_damaged_sources_are_captured_anew(project, take, damage):
     assert_recovers(project)
 
 
-@pytest.mark.parametrize("header", [{}, {"size": "x", "code": ""}, {"size": 3}, None], ids=str)
-def test_input_file_that_says_nothing_of_itself_is_refused(project, psy, take, header):
+ABOUT = {"task": "bad", "batch": 0, "scheme": 1, "code": "", "space": "", "size": 3}
+
+
+@pytest.mark.parametrize("about", [[1], {}, ABOUT | {"batch": 1}, ABOUT | {"size": "x"}, ABOUT], ids=str)
+def test_input_file_that_was_not_planned_is_moved_aside_and_its_rows_are_planned_anew(
+    project, psy, take, about
+):
     path = take("half", "in/0.pkl")
-    path.write_bytes(encode_inputs(header or {}, {"x": [0, 1, 2]}))
-    if header is None:  # A list in place of the header.
-        head, packed = pickle.dumps([1]), pickle.dumps(3)
-        sums = (len(head), zlib.crc32(head), zlib.crc32(packed), inputs._MAGIC)
-        path.write_bytes(head + packed + inputs._TRAILER.pack(*sums))
-    assert_refused(project, psy, "in/0.pkl", "delete it")
+    sections = {
+        frame.ABOUT: json.dumps(about).encode(),
+        frame.VALUES: pickle.dumps({"x": ("list", [7, 8, 9])}),
+    }
+    path.write_bytes(frame.encode_frame(sections, frame.Counts()))
+    (project.root / "fail").unlink(missing_ok=True)
+    code, said = psy("run")
+    assert code == 0
+    assert "in/0.pkl was damaged, or is another one than was planned: it is kept as 0.pkl.damaged" in said
+    assert project.result("bad") == RIGHT
 
 
 SUBMISSION = {
-    "format": 2,
+    "format": 3,
     "token": "p0aaaaaaaa",
     "task": "bad",
     "code": "0" * 32,
     "scheduler": "Local",
-    "batches": [[0, None]],
+    "batches": [[0, "0" * 16, None]],
     "retry": True,
     "job": None,
     "exclude": [],
@@ -454,7 +461,8 @@ SUBMISSION = {
         {"token": "../../victim"},
         {"job": 5},
         {"scheduler": 3},
-        {"batches": [["a", None]]},
+        {"batches": [["a", "0" * 16, None]]},
+        {"batches": [[0, 1, None]]},
         {"ends": 3},
         {"ends": {"1": {"since": 0.0, "reason": None, "final": True}}},
         {"unknown": 1},

@@ -8,50 +8,51 @@ import time
 
 import pytest
 
+from files import add_inputs
 from psyrun.errors import ExecuteError
 from psyrun.source.archive import write_zip
 from psyrun.source.capture import read_source
-from psyrun.workdir.inputs import encode_inputs
-from psyrun.workdir.journal import read_blocks
+from psyrun.workdir.journal import BatchKey, JournalWriter, read_blocks
 from psyrun.worker.child import command
 from psyrun.worker.chunks import Work
 from psyrun.worker.pool import StopRequest, evaluate
 from psyrun.worker.process import PoolConfig
 
 np = pytest.importorskip("numpy")
+TIE = "00112233aabbccdd"
 
 
 class Journal:
     """A sink that writes to a file as the worker does, and reads it back as a merge does."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, folder):
+        self.writer = JournalWriter(folder, BatchKey(0, TIE), "abcdefgh").open()
+        self.path = self.writer.path
         self.rows = {}
         self.failures = {}
         self.deaths = {}
         self.messages = 0
-        path.touch()
+        self.batches = []
 
-    def block(self, batch, rows, data, seconds):
+    def block(self, child, batch, rows, data):
         self.messages += 1
-        with self.path.open("ab") as file:
-            file.write(data)
+        self.batches.append(batch.number)
+        self.writer.append(data, b"{}")
 
-    def fail(self, batch, row, reason, seconds):
+    def fail(self, child, batch, row, reason, seconds):
         assert row not in self.deaths
         self.deaths[row] = reason
 
+    def blocks(self):
+        return list(read_blocks(self.path, bytes.fromhex(TIE)))
+
     def read(self):
-        for block in read_blocks(self.path):
+        for block in self.blocks():
             columns = block.columns()
             for i, row in enumerate(block.rows):
                 assert row not in self.rows
                 self.rows[row] = {name: column[i] for name, column in columns.items()}
             self.failures |= {failure.row: failure for failure in block.failures}
-
-
-def header(size):
-    return {"size": size, "code": ""}
 
 
 class Project:
@@ -62,7 +63,8 @@ class Project:
         task_file = root / "psy-tasks" / "task_x.py"
         task_file.parent.mkdir(exist_ok=True)
         task_file.write_text(text)
-        self.code = root / "code.zip"
+        self.digest = "c" * 32
+        self.code = root / f"{self.digest}.zip"
         write_zip(read_source(root, task_file), self.code)
         self.inputs = root / "in"
         self.inputs.mkdir()
@@ -70,11 +72,10 @@ class Project:
 
     def run(self, *batches, size=1, **settings):
         work = []
-        for batch, columns in enumerate(batches):
+        for columns in batches:
             rows = range(len(next(iter(columns.values()))))
-            (self.inputs / f"{batch}.pkl").write_bytes(encode_inputs(header(len(rows)), columns))
-            work.append(Work(batch=batch, rows=rows))
-        journal = Journal(self.root / "journal")
+            work.append(Work(batch=add_inputs(self.inputs, columns), rows=rows))
+        journal = Journal(self.root)
         assert evaluate(work, journal, PoolConfig(argv=self.argv, size=size, **settings))
         journal.read()
         ended = [*journal.rows, *journal.failures, *journal.deaths]
@@ -164,12 +165,12 @@ def execute(x):
 import sys
 from pathlib import Path
 from psyrun.workdir.journal import read_blocks
-for block in read_blocks(Path(sys.argv[1])):
+for block in read_blocks(Path(sys.argv[1]), bytes.fromhex(sys.argv[2])):
     columns = block.columns()
     print(*(m[0].double() + t.triple() + l.double() + f() for m, t, l, f in zip(*columns.values())))
 """
     out = subprocess.run(
-        [sys.executable, "-c", read, journal.path], capture_output=True, text=True, check=True
+        [sys.executable, "-c", read, journal.path, TIE], capture_output=True, text=True, check=True
     )
     assert out.stdout.split() == ["0", "8", "16"]
 
@@ -182,14 +183,11 @@ def test_large_results_are_sent_before_they_pile_up(project):
 
 def test_a_child_evaluates_batches_in_any_order(project):
     project = project("def execute(x): return {'y': x}")
-    for batch in range(4):
-        (project.inputs / f"{batch}.pkl").write_bytes(
-            encode_inputs(header(3), {"x": [batch, batch + 10, batch + 20]})
-        )
-    work = [Work(batch=batch, rows=[row]) for row in (2, 0, 1) for batch in range(4)]
-    journal = Journal(project.root / "journal")
+    keys = [add_inputs(project.inputs, {"x": [i, i + 10, i + 20]}) for i in range(4)]
+    work = [Work(batch=key, rows=[row]) for row in (2, 0, 1) for key in keys]
+    journal = Journal(project.root)
     assert evaluate(work, journal, PoolConfig(argv=project.argv, size=1))
-    values = [block.columns()["y"] for block in read_blocks(journal.path)]
+    values = [block.columns()["y"] for block in journal.blocks()]
     assert values == [[batch + 10 * row] for row in (2, 0, 1) for batch in range(4)]
 
 
@@ -348,12 +346,12 @@ def test_a_crash_leaves_its_traceback_and_what_was_printed_in_the_log(project, c
 
 def test_stop_keeps_what_was_sent(project):
     project = project("import time\ndef execute(x):\n    time.sleep(0.02)\n    return {'y': x}")
-    (project.inputs / "0.pkl").write_bytes(encode_inputs(header(10_000), {"x": list(range(10_000))}))
-    journal = Journal(project.root / "journal")
+    batch = add_inputs(project.inputs, {"x": list(range(10_000))})
+    journal = Journal(project.root)
     began = time.monotonic()
     config = PoolConfig(argv=project.argv, size=2)
     stop = lambda: StopRequest.STOP if journal.messages > 3 else StopRequest.NONE  # noqa: E731
-    assert not evaluate([Work(batch=0, rows=range(10_000))], journal, config, stop)
+    assert not evaluate([Work(batch=batch, rows=range(10_000))], journal, config, stop)
     assert time.monotonic() - began < 10
     journal.read()
     assert 4 <= len(journal.rows) < 10_000

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 from psyrun.cli import commands as cli
-from psyrun.disk import write_all, write_atomic
-from psyrun.workdir.journal import JournalWriter, encode_block
+from psyrun.disk import make_folders, write_atomic
+from psyrun.workdir.inputs import create_inputs
+from psyrun.workdir.journal import BatchKey, JournalWriter, encode_block
+
+KEY = BatchKey(0, "00112233aabbccdd")
 
 
 @pytest.fixture
@@ -37,29 +40,30 @@ def test_file_is_synced_then_renamed_then_its_folder_is_synced(tmp_path, events)
     assert events == [("fsync", number), ("replace", number), ("fsync", folder)]
 
 
-def test_many_files_are_synced_then_renamed_and_their_folder_is_synced_once(tmp_path, events):
-    files = {f"{number}": bytes(number) for number in range(100)}
-    write_all(tmp_path, files)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+def test_input_files_are_synced_and_their_folder_once(tmp_path, events):
+    batches = [({"task": "a", "size": 1}, b"") for _ in range(100)]
+    create_inputs(tmp_path, 0, batches)
     numbers = {path.stat().st_ino for path in tmp_path.iterdir()}
+    assert sorted(events[:-1]) == sorted(("fsync", number) for number in numbers)
     assert events[-1] == ("fsync", tmp_path.stat().st_ino)
-    for number in numbers:
-        assert events.index(("fsync", number)) < events.index(("replace", number))
-    assert len(events) == 2 * len(files) + 1
 
 
-def test_of_many_files_one_that_cannot_be_written_is_told(tmp_path):
-    (tmp_path / "50").mkdir()  # A file can't take its place.
-    with pytest.raises(OSError, match="50"):
-        write_all(tmp_path, {f"{number}": b"content" for number in range(100)})
-    assert not list(tmp_path.glob(".*"))
+def test_new_folders_are_synced_in_their_parents(tmp_path, events):
+    make_folders(tmp_path / "a" / "b", tmp_path / "a" / "c")
+    numbers = {path.stat().st_ino for path in (tmp_path, tmp_path / "a")}
+    assert set(events) == {("fsync", number) for number in numbers}
+    events.clear()
+    make_folders(tmp_path / "a" / "b")
+    assert events == []
 
 
-def test_journal_is_synced_then_renamed_then_its_folder_is_synced(tmp_path, events):
-    writer = JournalWriter(tmp_path / "0-aaaaaaaa.part").open()
-    writer.append(encode_block([0], {"y": [1]}))
-    number, folder = writer.close().stat().st_ino, tmp_path.stat().st_ino
-    assert events == [("fsync", number), ("rename", number), ("fsync", folder)]
+def test_journal_is_synced_then_renamed(tmp_path, events):
+    writer = JournalWriter(tmp_path, KEY, "aaaaaaaa").open()
+    writer.append(encode_block([0], {"y": [1]}), b"{}")
+    writer.close()
+    (closed,) = tmp_path.iterdir()
+    number = closed.stat().st_ino
+    assert events == [("fsync", number), ("rename", number)]
 
 
 def test_receipt_is_there_before_the_result(project, monkeypatch):
@@ -82,8 +86,8 @@ def test_receipt_is_there_before_the_result(project, monkeypatch):
 
 def test_journal_that_once_could_not_be_synced_is_never_called_closed(tmp_path, monkeypatch):
     """Asked again, the system says that all is well: it has forgotten what it could not write."""
-    writer = JournalWriter(tmp_path / "0-aaaaaaaa.part").open()
-    writer.append(encode_block([0], {"y": [1]}))
+    writer = JournalWriter(tmp_path, KEY, "aaaaaaaa").open()
+    writer.append(encode_block([0], {"y": [1]}), b"{}")
 
     def fail(descriptor):
         raise OSError(5, "Input/output error")

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 
+import files
 from conftest import GATED
 from processes import Processes
-from psyrun.workdir.inputs import encode_inputs, read_inputs
-from psyrun.workdir.journal import encode_block, read_headers
+from psyrun.workdir.inputs import read_inputs
+from psyrun.workdir.journal import parse_name, read_headers
 from psyrun.workdir.records import list_journals, read_records
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
@@ -58,8 +59,8 @@ def folder_of(project, task="example"):
 def rows_on_disk(project, task="example"):
     """Return the x of all rows that have values, and of those that failed."""
     done, failed = set(), set()
-    for number, journals in list_journals(folder_of(project, task) / "out").items():
-        _, columns = read_inputs(folder_of(project, task) / "in" / f"{number}.pkl")
+    for batch, journals in list_journals(folder_of(project, task) / "out").items():
+        columns = read_inputs(folder_of(project, task) / "in" / f"{batch.number}.pkl", batch.tie).columns()
         records = read_records(journals)
         done |= {columns["x"][row] for row in records.done}
         failed |= {columns["x"][row] for row in records.failures}
@@ -489,7 +490,8 @@ def make_blocks(project):
     text = TASK.replace("pool_size = 2", "pool_size = 1\nmax_jobs = 1").replace("ROWS", "12")
     project.finish({"psy-tasks/task_example.py": text})
     (journal,) = folder_of(project).glob("out/*.rows")
-    ends = [header.end for header in read_headers(journal)]
+    tie = bytes.fromhex(parse_name(journal.name)[0].tie)
+    ends = [header.end for header in read_headers(journal, tie)]
     assert len(ends) >= 3
     return journal, ends
 
@@ -559,8 +561,7 @@ def test_plan_of_a_newer_psyrun_is_a_clear_error(project):
 def make_newer(path):
     """Write a file anew as a later version of psyrun might."""
     if path.suffix == ".pkl":
-        header, columns = read_inputs(path)
-        path.write_bytes(encode_inputs({**header, "format": 2}, columns))
+        path.write_bytes(files.make_newer(path.read_bytes()))
     else:
         path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
 
@@ -693,10 +694,9 @@ def test_up_to_date_project_on_a_read_only_disk_is_up_to_date(project, disk):
 
 def write_rival(project, suffix, name, rows=None):
     """Write a journal with other values for the rows of batch 0, as an orphan would have."""
-    out = folder_of(project) / "out"
-    size = read_inputs(folder_of(project) / "in" / "0.pkl")[0]["size"]
+    size = read_inputs(folder_of(project) / "in" / "0.pkl").size
     rows = range(size) if rows is None else rows
-    (out / f"0-{name}{suffix}").write_bytes(encode_block(rows, {"y": [-1] * len(rows)}))
+    files.add_journal(folder_of(project), 0, rows, {"y": [-1] * len(rows)}, run=name, suffix=suffix)
 
 
 @pytest.mark.parametrize(("name", "suffix"), [("00000000", ".part"), ("zzzzzzzz", ".rows")])
@@ -741,11 +741,9 @@ def test_orphan_and_successor_count_each_row_once(project, processes, wait_until
 
 def test_row_that_an_orphan_brings_in_after_it_failed_is_done(project):
     fail_one(project)
-    number = next(
-        int(path.stem) for path in folder_of(project).glob("in/*.pkl") if 3 in read_inputs(path)[1]["x"]
-    )
-    row = read_inputs(folder_of(project) / "in" / f"{number}.pkl")[1]["x"].index(3)
-    (folder_of(project) / "out" / f"{number}-aaaaaaaa.part").write_bytes(encode_block([row], {"y": [6]}))
+    inputs = map(read_inputs, folder_of(project).glob("in/*.pkl"))
+    number, xs = next((each.batch, each.columns()["x"]) for each in inputs if 3 in each.columns()["x"])
+    files.add_journal(folder_of(project), number, [xs.index(3)], {"y": [6]}, suffix=".part")
     status = project.status("example")
     assert (status["done"], status["failed"]) == (6, 0)
     assert project.count("run") == 0

@@ -16,7 +16,7 @@ from psyrun.pspace import algebra as pspace_module
 from psyrun.pspace.algebra import missing
 from psyrun.source.cache import SourceCache
 from psyrun.store import AutodetectStore, H5Store, NpzStore, PickleStore
-from psyrun.workdir.journal import JournalWriter, encode_block, read_blocks
+from psyrun.workdir.journal import BatchKey, JournalWriter, encode_block, read_blocks
 from psyrun.workdir.layout import Layout
 
 pytestmark = pytest.mark.started
@@ -134,14 +134,17 @@ def test_rows_are_written_once_and_never_rewritten(tmp_path, monkeypatch):
         written[fd] += len(data)
         return write(fd, data)
 
-    journal = JournalWriter(tmp_path / "0-abcdefgh.part").open()
+    tie = "00112233aabbccdd"
+    journal = JournalWriter(tmp_path, BatchKey(0, tie), "abcdefgh").open()
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", count)
         for row in range(800):
-            journal.append(encode_block([row], {"x": [row]}))
-    closed = journal.close()
+            journal.append(encode_block([row], {"x": [row]}), b"{}")
+    journal.close()
+    (closed,) = tmp_path.iterdir()
     assert written[journal._fd] == closed.stat().st_size
-    assert [list(block.rows) for block in read_blocks(closed)] == [[row] for row in range(800)]
+    blocks = read_blocks(closed, bytes.fromhex(tie))
+    assert [list(block.rows) for block in blocks] == [[row] for row in range(800)]
 
 
 def test_result_has_the_order_of_the_space_whichever_row_was_first(project):

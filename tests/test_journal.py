@@ -8,7 +8,6 @@ import pickle
 import random
 import sys
 import types
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import files
 from psyrun.errors import FormatError, NewerFormatError
 from psyrun.workdir import frame
-from psyrun.workdir.frame import Counts, reframe
+from psyrun.workdir.frame import Counts
 from psyrun.workdir.inputs import create_inputs, pack_inputs, read_inputs
 from psyrun.workdir.journal import BatchKey, Failure, JournalWriter, encode_block, journal_path
 from psyrun.workdir.journal import read_blocks as read_blocks_tied
@@ -49,9 +49,8 @@ def read_headers(path, **options):
     return read_headers_tied(path, bytes.fromhex(TIE), **options)
 
 
-def seal(*blocks, tie=TIE, offset=0, where=None):
-    """The bytes of a journal with these blocks."""
-    return reframe(b"".join(blocks), tie=bytes.fromhex(tie), offset=offset, where=where)
+def seal(*blocks, tie=TIE, **options):
+    return files.seal(*blocks, tie=tie, **options)
 
 
 def encode(rows, columns, failures=(), seconds=0.0):
@@ -254,18 +253,10 @@ def test_file_without_blocks_has_no_rows(path):
         assert list(read_blocks(path)) == list(read_headers(path)) == []
 
 
-def newer(block, at=0):
-    """The block as a newer psyrun may write it: another magic, and a header checksum that is right."""
-    length = int.from_bytes(block[4:6], "little")
-    front = b"PSY3" + block[4 : length - 4]
-    seed = zlib.crc32(bytes.fromhex(TIE) + at.to_bytes(8, "little"))
-    return front + zlib.crc32(front, seed).to_bytes(4, "little") + block[length:]
-
-
 def test_journal_of_a_newer_psyrun_is_refused_and_one_that_is_damaged_is_not(path):
     whole = seal(encode([0], {"x": [1]}))
-    later = newer(seal(encode([1], {"x": [2]}), offset=len(whole)), at=len(whole))
-    for content in (newer(whole), whole + later):
+    later = files.make_newer(seal(encode([1], {"x": [2]}), offset=len(whole)), offset=len(whole))
+    for content in (files.make_newer(whole), whole + later):
         path.write_bytes(content)
         for read in (read_blocks, read_headers):
             with pytest.raises(NewerFormatError, match=rf"0-{TIE}-abcdefgh\.rows: written by a newer psyrun"):
@@ -568,11 +559,7 @@ def test_input_file_under_the_name_of_another_is_refused(tmp_path):
 
 def test_input_file_of_a_newer_format_is_not_read(tmp_path):
     path, _ = write_inputs(tmp_path, {"a": [1]})
-    data = path.read_bytes()
-    length = int.from_bytes(data[4:6], "little")
-    front = b"PSY3" + data[4 : length - 4]
-    checksum = zlib.crc32(front, zlib.crc32(bytes(16))).to_bytes(4, "little")
-    path.write_bytes(front + checksum + data[length:])
+    path.write_bytes(files.make_newer(path.read_bytes()))
     with pytest.raises(NewerFormatError, match=r"0\.pkl: written by a newer psyrun"):
         read_inputs(path)
 

@@ -10,12 +10,13 @@ import joblib
 import numpy as np
 import pytest
 
+from files import add_journal
 from psyrun.options import RunOptions
 from psyrun.split import adoption
 from psyrun.store import AutodetectStore
 from psyrun.task.project import read_outlines
 from psyrun.task.task import open_task
-from psyrun.workdir.journal import Failure, encode_block
+from psyrun.workdir.journal import Failure
 from psyrun.workdir.plan import read_plan
 
 TUTORIAL = """\
@@ -133,8 +134,7 @@ def test_rows_that_raise_are_tried_once_more_whatever_journal_comes_first(projec
     """Journals have random names; one of a retry may hold nothing but a failure."""
     project.task("t", task_of("pspace = Param(x=[3, 5])\nmax_jobs = 1", "return {'y': 1 / (x - 3)}"))
     assert project.count("run", code=1) == 2
-    failure = encode_block([], {}, [Failure(0, "ZeroDivisionError")])
-    (project.root / "psy-work/t/out/0-00000000.rows").write_bytes(failure)
+    add_journal(project.root / "psy-work/t", 0, [], {}, [Failure(0, "ZeroDivisionError")], run="00000000")
     assert project.count("run", code=1) == 1
     project.edit("psy-tasks/task_t.py", "[3, 5]", "[5]")
     assert project.count("run") == 0
