@@ -532,7 +532,8 @@ def fail_one(project):
 def test_damaged_plan_is_a_clear_error(project):
     fail_one(project)
     plan = folder_of(project) / "plan.json"
-    for garbage in (b"", b"\x00\xff garbage", b"[1, 2]", b'{"format": 1}'):
+    (folder_of(project) / "plan.json.bak").unlink()
+    for garbage in (b"", b"\x00\xff garbage", b"[1, 2]", b'{"format": 2}'):
         plan.write_bytes(garbage)
         before = snapshot(folder_of(project))
         assert_clean_words(project.psy("run", code=2), "plan.json", "damaged", "delete it")

@@ -28,7 +28,7 @@ from pathlib import Path
 from psyrun.worker.protocol import ERROR, connect, serve
 
 acts = json.loads(sys.argv[1])
-connection = connect(sys.argv[-6:])
+connection = connect(sys.argv[-7:])
 exec(acts.get("setup", ""))
 
 def answer(request):
@@ -53,15 +53,14 @@ class Ledger:
         self.slots = defaultdict(set)
         self.bytes = 0
 
-    def block(self, batch, rows, data, seconds):
-        assert seconds >= 0
+    def block(self, child, batch, rows, data):
         number, slot, sent = json.loads(data)
         assert (number, sent) == (batch, list(rows))
         self.done += [(batch, row) for row in rows]
         self.slots[slot].update(rows)
         self.bytes += len(data)
 
-    def fail(self, batch, row, reason, seconds):
+    def fail(self, child, batch, row, reason, seconds):
         assert seconds >= 0
         assert (batch, row) not in self.failed
         self.failed[batch, row] = reason
@@ -162,7 +161,7 @@ def test_no_more_children_than_rows_are_started(toy, started):
 def test_rows_of_microseconds_travel_in_few_messages(toy):
     blocks = []
     ledger = Ledger()
-    ledger.block = lambda batch, rows, data, seconds: blocks.append(len(rows))
+    ledger.block = lambda child, batch, rows, data: blocks.append(len(rows))
     assert evaluate(rows(100_000), ledger, toy())
     assert sum(blocks) == 100_000
     assert len(blocks) < 2000

@@ -24,7 +24,15 @@ from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
 from psyrun.split import compute_digests, hold_task, is_planned, split
 from psyrun.task import Project, read_outlines
-from psyrun.workdir import create_root, is_current, is_receipt_true, read_plan, read_receipt, refresh_receipt
+from psyrun.workdir import (
+    create_root,
+    is_current,
+    is_plan_damaged,
+    is_receipt_true,
+    read_plan,
+    read_receipt,
+    refresh_receipt,
+)
 
 if TYPE_CHECKING:
     from psyrun.task import Outline
@@ -218,6 +226,8 @@ class _Nodes:
         given = task.options or {}
         options = self.run.options.for_task(self.outline.name)
         if options.force or options.adopt or given.get("again") or given.get("keep_rows"):
+            return False
+        if is_plan_damaged(layout):
             return False
         return is_planned(layout, read_plan(layout), compute_digests(self.outline, self.run.cache))
 
