@@ -1,12 +1,15 @@
-"""What is written reaches the disk before its name does, and the receipt before the result."""
+"""What is written reaches the disk before its name does, the receipt before the result; errors name files."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from psyrun.cli import commands as cli
-from psyrun.disk import make_folders, write_atomic
+from psyrun.disk import make_folders, naming, open_file, read_file, write_atomic
+from psyrun.errors import explain
+from psyrun.source import SourceCache
 from psyrun.workdir.inputs import create_inputs
 from psyrun.workdir.journal import BatchKey, JournalWriter, encode_block
 
@@ -99,3 +102,113 @@ def test_journal_that_once_could_not_be_synced_is_never_called_closed(tmp_path, 
     with pytest.raises(OSError, match="Input/output"):
         writer.close()
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+
+
+# ---------------------------------------------------------------------- errors that name their file
+
+
+ERRNOS = [getattr(errno, name) for name in ("EIO", "ESTALE", "EDQUOT", "ENOSPC", "EROFS", "EACCES")]
+
+
+@pytest.fixture(params=ERRNOS, ids=errno.errorcode.get)
+def number(request):
+    return request.param
+
+
+def assert_named(caught, place):
+    """The error says task, file, reason and cure."""
+    words = os.strerror(caught.value.errno)
+    before, cure = explain(caught.value, "fig1").split(f": {words}; ")
+    assert before == f"fig1: {place}"
+    assert cure
+
+
+class BrokenFile:
+    """A file that was created, of which one call fails."""
+
+    def __init__(self, path, call, number):
+        self.call, self.number = call, number
+        path.touch()
+
+    def __enter__(self):
+        return self
+
+    def write(self, data):
+        if self.call == "write":
+            raise OSError(self.number, os.strerror(self.number))
+
+    def __exit__(self, *error):
+        if self.call == "close":
+            raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("call", ["write", "close"])
+def test_write_that_fails_names_the_file_and_the_cure(tmp_path, monkeypatch, number, call):
+    path = tmp_path / "plan.json"
+    monkeypatch.setattr(Path, "open", lambda temporary, mode: BrokenFile(temporary, call, number))
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        write_atomic(path, b"new")
+    assert_named(caught, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("owner", "call"), [(Path, "open"), (os, "fsync"), (os, "replace")])
+def test_file_that_can_not_be_replaced_is_named_with_the_cure(tmp_path, monkeypatch, number, owner, call):
+    path = tmp_path / "plan.json"
+    path.write_bytes(b"old")
+
+    def fail(what, *more):
+        names = {"open": (str(what),), "fsync": (), "replace": (str(what), None, *map(str, more))}[call]
+        raise OSError(number, os.strerror(number), *names)
+
+    with monkeypatch.context() as context:
+        context.setattr(owner, call, fail)
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            write_atomic(path, b"new")
+    assert_named(caught, path)
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"old"]
+
+
+def test_folder_that_can_not_be_synced_is_named_with_the_cure(tmp_path, monkeypatch, number):
+    def fail(descriptor):
+        if os.path.samestat(os.fstat(descriptor), tmp_path.stat()):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        write_atomic(tmp_path / "plan.json", b"new")
+    assert_named(caught, tmp_path)
+
+
+def test_read_that_fails_names_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "plan.json"
+    path.write_bytes(b"{}")
+    with pytest.raises(OSError, match=r"plan\.json"), naming(path):
+        raise OSError(errno.EIO, "Input/output error")
+    with pytest.raises(OSError, match="other"), naming(path):
+        raise OSError(errno.EIO, "Input/output error", "other")
+    with pytest.raises(OSError, match=r"^no error of the system$"), naming(path):
+        raise OSError("no error of the system")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make):
+    path = tmp_path / "plan.json"
+    make(path)
+    for read in (read_file, open_file):
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            read(path)
+        assert explain(caught.value).startswith(f"{path}: ")
+        assert "something else is in its place: move it away" in explain(caught.value)
+    SourceCache.load(path)
+
+
+def test_regular_file_is_read_whole(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 5000)
+    assert read_file(path) == bytes(range(256)) * 5000
+    with open_file(path) as file:
+        file.seek(3)
+        assert file.read(2) == b"\x03\x04"
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        read_file(tmp_path / "nothing")

@@ -104,19 +104,26 @@ _CURES = {
     errno.EISDIR: _IN_THE_WAY,
     errno.ENOTDIR: _IN_THE_WAY,
     errno.ELOOP: _IN_THE_WAY,
+    errno.ENXIO: _IN_THE_WAY,
     errno.ENOSPC: "free space",
     errno.EDQUOT: "free space",
+    errno.EFBIG: "raise the limit of file sizes: ulimit -f",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.EROFS: "mount it for writing",
+    errno.EIO: "check the disk, then run psy again",
+    errno.ESTALE: "check that its file server answers, then run psy again",
     errno.EILSEQ: "rename the folder",
 }
 
 
-def explain(error: Exception) -> str:
-    """Return the message of an error; one of the system gets place and cure."""
-    if not isinstance(error, OSError) or error.filename is None:
+def explain(error: Exception, task: str = "") -> str:
+    """Return the message of an error; one of the system gets task, place and cure."""
+    if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     place = error.filename if error.filename2 is None else error.filename2
-    cure = _CURES.get(error.errno or 0, "let psy read and write there")
-    return f"{place}: {error.strerror}; {cure}"
+    cure = _CURES.get(error.errno, "let psy read and write there")
+    named = ": ".join(str(part) for part in (task, place) if part)
+    return f"{named}: {error.strerror}; {cure}" if named else str(error)
 
 
 def exit_code(error: Exception) -> int:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import write_atomic
+from psyrun.disk import read_file, write_atomic
 from psyrun.errors import TaskFileError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SourceCache:
     def load(cls, path: Path) -> SourceCache:
         """Read a cache; one that is missing, damaged or of another format is empty."""
         with suppress(OSError, ValueError, KeyError, TypeError):
-            head, _, body = path.read_bytes().partition(b"\n")
+            head, _, body = read_file(path).partition(b"\n")
             if head == _head(body):
                 saved = json.loads(body)
                 return cls(_facts=saved["facts"], _data=saved["data"])
