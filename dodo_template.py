@@ -9,7 +9,7 @@ from pathlib import Path
 import psyrun
 
 Path("psy-work").mkdir(exist_ok=True)
-DOIT_CONFIG = {"dep_file": "psy-work/.doit.db", "backend": "sqlite3", "continue": True}
+DOIT_CONFIG = {"dep_file": "psy-work/.doit.db", "backend": "psyrun", "continue": True}
 
 
 def task_psy():

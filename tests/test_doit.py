@@ -246,6 +246,16 @@ def test_psy_and_doit_evaluate_nothing_twice_in_turn(template, doit):
 
 
 @pytest.mark.slow
+def test_plain_doit_goes_on_without_a_damaged_database(template, doit):
+    assert count(template, doit) == 8
+    database_of(template).write_bytes(b"not a database, by far " * 200)
+    said = doit()
+    assert said.count(".doit.db: file is not a database") == 1
+    assert ".doit.db" not in doit()
+    assert len(template.rows_seen()) == 8
+
+
+@pytest.mark.slow
 def test_split_takes_its_orders_as_options(template, doit):
     doit()
     template.edit("psy-tasks/task_example.py", "2 * x", "3 * x")

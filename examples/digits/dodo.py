@@ -6,7 +6,7 @@ from pathlib import Path
 import psyrun
 
 Path("psy-work").mkdir(exist_ok=True)
-DOIT_CONFIG = {"dep_file": "psy-work/.doit.db", "backend": "sqlite3"}
+DOIT_CONFIG = {"dep_file": "psy-work/.doit.db", "backend": "psyrun"}
 RESULT = "psy-work/svm/result.pkl"
 MAP = "accuracy.png"
 

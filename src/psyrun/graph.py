@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doit.cmd_base import ModuleTaskLoader
-from doit.dependency import DatabaseException, SqliteDB
 from doit.doit_cmd import DoitMain
 from doit.exceptions import BaseFail, InvalidTask, TaskFailed, UnmetDependency
 
+from psyrun.disk import naming
 from psyrun.errors import PsyrunError, TaskFileError, explain
 from psyrun.jobs import QueueCache, finish, process
 from psyrun.merge import merge
@@ -205,10 +204,12 @@ class _Nodes:
             if keep_rows or again:
                 options = replace(options, adopt=keep_rows, force=again)
             try:
-                outcome = action(options)
+                with naming(self.outline.layout.folder):
+                    outcome = action(options)
             except (PsyrunError, OSError) as error:
-                text = str(error) if isinstance(error, PsyrunError) else f"{name}: {explain(error)}"
-                outcome = NodeOutcome(step=step, state=NodeState.ERROR, message=text, error=error)
+                outcome = NodeOutcome(
+                    step=step, state=NodeState.ERROR, message=explain(error, name), error=error
+                )
             if outcome is None:
                 return None
             self.outcomes[name] = outcome
@@ -304,44 +305,6 @@ def _veto(is_done: Callable[[Any], bool]) -> Callable[[Any], bool]:
 # ---------------------------------------------------------------------- running doit
 
 
-class CacheDatabase(SqliteDB):  # type: ignore[misc]
-    """doit's database as a cache: where it stays locked for 2 s or is damaged, memory takes its place."""
-
-    def __init__(self, name: str, codec: Any, **options: Any) -> None:
-        self._removed: set[str] = set()
-        self._warned = False
-        with contextlib.suppress(OSError):
-            Path(name).touch()  # SQLite itself would not let a group write that may.
-        try:
-            with contextlib.closing(sqlite3.connect(name, timeout=2.0)) as probe:
-                probe.execute("begin immediate")
-                probe.rollback()
-            super().__init__(name, codec, **options)
-        except (sqlite3.Error, DatabaseException) as error:
-            self._warn(name, error)
-            super().__init__(":memory:", codec, **options)
-
-    def remove(self, task_id: str) -> None:
-        """Remove a node; the file changes at the end only, so that it is not locked during the run."""
-        self._cache[task_id] = {}
-        self._dirty.discard(task_id)
-        self._removed.add(task_id)
-
-    def dump(self) -> None:
-        """Write what changed; where that is not possible, the next run has a little more to do."""
-        try:
-            for task_id in self._removed - self._dirty:
-                self._conn.execute("delete from doit where task_id=?", (task_id,))
-            super().dump()
-        except sqlite3.Error as error:
-            self._warn(self.name, error)
-
-    def _warn(self, name: str, error: Exception) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(f"{name}: {error}; going on without it, nothing is evaluated twice", stacklevel=3)
-
-
 class _Reporter:
     """Reporter for doit that adds errors of its own to the outcomes."""
 
@@ -393,7 +356,7 @@ def _run_doit(
     create_root(run.project.root / WORK)
     settings = {"dep_file": f"{WORK}/.doit.db", "backend": "psyrun", "check_file_uptodate": "md5", **config}
     loader = ModuleTaskLoader({"DOIT_CONFIG": settings, "task_psyrun": lambda: _make_nodes(run, outcomes)})
-    plugins = {"BACKEND": {"psyrun": f"{__name__}:{CacheDatabase.__name__}"}}
+    plugins = {"BACKEND": {"psyrun": "psyrun.database:CacheDatabase"}}
     try:
         main = DoitMain(loader, config_filenames=(), extra_config=plugins)
         return int(main.run(list(arguments)) or 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from psyrun.cli.group import (
     run_each,
     task_names,
     try_each,
+    warnings_shown,
 )
 from psyrun.cli.text import count, show_details, show_group, show_kept, show_statuses
 from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE, PsyrunError, worst
@@ -113,7 +115,8 @@ def plan(project: Project, /, tasks: Sequence[str], **given: bool) -> int:
     options, selection = _read_options(tasks, **given), project.select(tasks)
     report_errors(selection.broken.values())
     forecasts = forecast(selection.chain, options, selection.cache)
-    try_each(forecasts, lambda each: print_lines(each.outline.name, describe(each)))
+    name = attrgetter("outline.name")
+    try_each(forecasts, lambda each: print_lines(name(each), describe(each)), name=name)
     return OK
 
 
@@ -380,7 +383,8 @@ def doit(project: Project, arguments: Sequence[str]) -> int:
 
     if "" in arguments:
         raise click.UsageError("doit takes no empty argument; name a task, or leave it out")
-    return run_doit(waiting_run(project), arguments)
+    with warnings_shown(echo_error):
+        return run_doit(waiting_run(project), arguments)
 
 
 # ---------------------------------------------------------------------- the entry point

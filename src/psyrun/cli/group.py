@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import warnings
+from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +15,7 @@ from psyrun import __version__, task
 from psyrun.errors import PsyrunError, exit_code, explain, worst
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from psyrun.task import Outline, Selection
 
@@ -26,30 +29,48 @@ def echo_error(text: str) -> None:
     click.echo(f"psy: {text}", err=True)
 
 
-def report_errors(errors: Collection[Exception]) -> int:
-    """Print errors; return the worst of their exit codes."""
+def report_errors(errors: Collection[Exception], task: str = "") -> int:
+    """Print errors, those of the disk with the name of a task; return the worst of their exit codes."""
     for error in errors:
-        echo_error(explain(error))
+        echo_error(explain(error, task))
     return worst(map(exit_code, errors))
 
 
 def try_each(
-    items: Iterable[Item], act: Callable[[Item], Value], broken: Iterable[Exception] = ()
+    items: Iterable[Item],
+    act: Callable[[Item], Value],
+    broken: Iterable[Exception] = (),
+    *,
+    name: Callable[[Item], str] = attrgetter("name"),
 ) -> tuple[list[Value], int]:
     """Call a function with each item, then print the errors; return its values and the exit code for errors.
 
-    The errors are those of broken task files, and those that the function raised.
+    The errors are those of broken task files, and those that the function raised, with the item's name.
     """
     values: list[Value] = []
-    errors = list(broken)
+    errors = [("", error) for error in broken]
     for item in items:
         try:
             values.append(act(item))
         except (PsyrunError, OSError) as error:
             if isinstance(error, OSError) and error.filename is None:  # Standard output, most likely.
                 raise
-            errors.append(error)
-    return values, report_errors(errors)
+            errors.append((name(item), error))
+    return values, worst(report_errors([error], task) for task, error in errors)
+
+
+@contextmanager
+def warnings_shown(show: Callable[[str], None]) -> Iterator[None]:
+    """Show each warning once, in a line."""
+
+    def show_text(message: Warning | str, *details: Any, **more: Any) -> None:
+        show(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.simplefilter("ignore", ResourceWarning)  # After a second Ctrl-C, a worker may be left.
+        warnings.showwarning = show_text
+        yield
 
 
 def print_lines(name: str, lines: Iterable[str]) -> int:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
-import warnings
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from psyrun.cli.forecast import describe_stale_rows, forecast, has_detached_jobs
-from psyrun.cli.group import report_errors
+from psyrun.cli.group import report_errors, warnings_shown
 from psyrun.cli.progress import watching
 from psyrun.cli.status import Status, read_status
 from psyrun.cli.summary import find_waiting, summarise
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from psyrun.cli.summary import Waiting
     from psyrun.graph import NodeOutcome
-    from psyrun.options import RunOptions, Watcher
+    from psyrun.options import RunOptions
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Project, Selection
 
@@ -87,7 +86,7 @@ def run_passes(project: Project, selection: Selection, options: RunOptions, *, w
     queues = QueueCache(selection.chain)
     outcomes: dict[str, NodeOutcome] = {}
     interrupted = False
-    with watching() as watcher, _warnings_to(watcher), _signals_interrupt():
+    with watching() as watcher, warnings_shown(lambda text: watcher.note("psy", text)), _signals_interrupt():
         run = Run(project=project, options=options, cache=selection.cache, watcher=watcher, queues=queues)
         try:
             _make_passes(run, selection, queues, outcomes, wait=wait)
@@ -128,18 +127,6 @@ def _find_unfinished(outcomes: Mapping[str, NodeOutcome]) -> set[str]:
 
 
 @contextmanager
-def _warnings_to(watcher: Watcher) -> Iterator[None]:
-    def show(message: Warning | str, *details: Any, **more: Any) -> None:
-        watcher.note("psy", str(message))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.simplefilter("ignore", ResourceWarning)  # After a second Ctrl-C, a worker may be left.
-        warnings.showwarning = show
-        yield
-
-
-@contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """Let TERM and HUP do what Ctrl-C does."""
 
@@ -171,7 +158,7 @@ def _print_summary(
             continue  # The number of rows is known only after running the task file.
         end = end or _try_status(outline, selection.cache, queues)
         if isinstance(end, Exception):
-            codes.append(report_errors([end]))
+            codes.append(report_errors([end], outline.name))
             continue
         edited = isinstance(end, Status) and end.uptodate and _was_edited(outline)
         lines, code = summarise(end, outcome, edited=edited, interrupted=interrupted)
