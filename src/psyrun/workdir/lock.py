@@ -6,12 +6,17 @@ import errno
 import locale
 import logging
 import os
+import re
 import socket
+import stat
 import threading
 import time
+import warnings
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+
+from psyrun.disk import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +27,17 @@ _LIFETIME = timedelta(seconds=60)
 _REFRESH = 15.0
 _PATIENCE = timedelta(seconds=0.5)
 _CUT_OFF = 5.0
+_CLAIM = re.compile(r"lock\|(?P<host>[^|\0]+)\|(?P<pid>[0-9]{1,20})\|[0-9]+")
+_WITHOUT_LINKS = {
+    errno.EACCES,
+    errno.EINVAL,
+    errno.EMLINK,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.EXDEV,
+}
 
 
 @contextmanager
@@ -35,17 +51,19 @@ def task_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     waiting
         Called every half second while another process holds it, with the name of that process.
     """
-    from flufl.lock import Lock, LockState
+    from flufl.lock import Lock
 
     _check_path(path)
     logging.getLogger("flufl.lock").setLevel(logging.CRITICAL)
     lock = Lock(str(path), lifetime=_LIFETIME)
-    while not _try(lock, path):
-        # The owner, a process of this host, has ended; or the file was cut short, or is no lock of psy.
-        if _names_no_owner(path) or lock.state is LockState.stale:
-            _break(path)
-        else:
-            waiting(_owner(lock))
+    try:
+        while not _try(lock, path):
+            if path.exists():
+                waiting(_owner(lock))
+    except _NoHardLinksError as error:
+        where = path.parent.parent  # The same words for each task: they are shown once.
+        why = f"{where}: {error}; going on without a lock: two psy at once may do work twice"
+        warnings.warn(why, stacklevel=1)
     over = threading.Event()
     refresher = threading.Thread(target=_refresh, args=(lock, over), daemon=True)
     refresher.start()
@@ -54,8 +72,11 @@ def task_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     finally:
         over.set()
         refresher.join()
-        with suppress(Exception):  # It expired or was broken: then another process may hold it.
-            lock.unlock()
+        _release(lock, path)
+
+
+class _NoHardLinksError(Exception):
+    """The file system can't make hard links."""
 
 
 def _check_path(path: Path) -> None:
@@ -69,54 +90,74 @@ def _check_path(path: Path) -> None:
 
 def find_stale_claims(path: Path) -> list[Path]:
     """List the claims to a lock that processes left behind which have ended."""
-    return [claim for claim in path.parent.glob(f"{path.name}|*|*|*") if _is_stale(claim)]
+    return [claim for claim in path.parent.glob(f"{path.name}|*|*|*") if _is_stale(claim.name, claim)]
 
 
-def _is_stale(claim: Path) -> bool:
-    _, host, pid, _ = claim.name.split("|", 3)
-    if host == socket.getfqdn() and pid.isdecimal():
+def _is_stale(claim: str, path: Path) -> bool:
+    """Whether the process that made a claim has ended, or a file of this claim is long past its end."""
+    found = _CLAIM.fullmatch(claim)
+    if found and found["host"] == socket.getfqdn():
         try:
-            os.kill(int(pid), 0)
+            os.kill(int(found["pid"]), 0)
         except ProcessLookupError:
             return True
         except (OSError, OverflowError):
             return False
+    late = _LIFETIME.total_seconds() if found else _CUT_OFF  # A file is dated to its end.
     with suppress(OSError):
-        return claim.stat().st_mtime + _LIFETIME.seconds < time.time()  # A claim is dated to its end.
+        return path.stat().st_mtime + late < time.time()
     return False
 
 
 def _try(lock: Any, path: Path) -> bool:
     """Try for half a second to get a lock; return whether that worked."""
-    from flufl.lock import TimeOutError
+    from flufl.lock import AlreadyLockedError, TimeOutError
 
+    _refuse_strange(path)
+    _break_stale(path)
     try:
         lock.lock(timeout=_PATIENCE)
-    except (TimeOutError, UnicodeDecodeError):  # The latter: the lock file may hold anything.
+    except AlreadyLockedError:  # A server of files made the link, and its answer was lost.
+        return True
+    except (TimeOutError, ValueError):  # The latter: the lock file may hold anything.
         return False
     except OSError as error:
         with suppress(OSError):
             os.unlink(lock.claimfile)  # noqa: PTH108 - flufl.lock knows it by a string
-        place = path if path.is_dir() else path.parent
-        raise OSError(error.errno, error.strerror, str(place)) from error
+        if error.filename2 is not None and error.errno in _WITHOUT_LINKS:
+            raise _NoHardLinksError(f"no hard links can be made there ({error.strerror})") from error
+        if error.filename not in (None, lock.claimfile, str(path)):  # The claim that a damaged lock names.
+            return False
+        raise OSError(error.errno, error.strerror, str(path.parent)) from error
     return True
 
 
-def _names_no_owner(path: Path) -> bool:
-    """Whether a lock file names no owner and is not new; one that is held is dated to its end."""
-    try:
-        return path.read_bytes().count(b"|") != 3 and path.stat().st_mtime + _CUT_OFF < time.time()
-    except OSError:
-        return False
+def _refuse_strange(path: Path) -> None:
+    """Refuse what is no file: flufl.lock would wait for a pipe, or for a link that leads nowhere."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
 
 
-def _break(path: Path) -> None:
-    """Remove a lock and the claim of the process that held it."""
+def _break_stale(path: Path) -> None:
+    """Remove a lock whose owner has ended, or that names none: it was cut short or damaged."""
     with suppress(OSError):
-        claim = os.fsdecode(path.read_bytes()).strip().rpartition("/")[2]
-        path.unlink()
-        if claim.startswith(f"{path.name}|"):
-            path.with_name(claim).unlink()
+        claim = os.fsdecode(read_file(path)).rpartition("/")[2]
+        if _is_stale(claim, path):
+            path.unlink()
+            if _CLAIM.fullmatch(claim):
+                path.with_name(claim).unlink()
+
+
+def _release(lock: Any, path: Path) -> None:
+    """Release a lock, unless it expired or was broken: then another process may hold it."""
+    with suppress(Exception):
+        lock.unlock()
+    claim = path.with_name(lock.claimfile.rpartition("/")[2])
+    with suppress(OSError):  # Still there where the content of the lock was damaged meanwhile.
+        if claim.samefile(path):
+            path.unlink()
+        claim.unlink()
 
 
 def _refresh(lock: Any, over: threading.Event) -> None:
