@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import re
 import shutil
@@ -34,16 +36,22 @@ def execute(x):
     seen(factor, x)
     return {{"y": x * factor, "by": factor}}
 """
-DEEDS = ("kill", "torn", "EIO", "ENOSPC")
+DEEDS = ("kill", "torn", "EIO", "ESTALE", "ENOSPC", "EDQUOT", "EROFS", "EACCES")
 _MODULES = ("psyrun.cli", "psyrun.worker")
 _TEMPORARY = re.compile(r"^\.(.+)\.[0-9a-f]{16}\.\w+$")
 _FINAL = r"\1"  # the name that the file gets in the end
-_WORDS = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
+_ANY = {"create", "write", "sync", "rename", "link", "remove", "mkdir", "truncate"}
+_GROWS = {"create", "write", "link", "mkdir"}
+_NAMES = {"create", "link", "mkdir", "rename", "remove"}
 _FAILING = {  # deed -> operations that it can befall
-    "kill": {"create", "write", "sync", "rename", "link", "remove", "mkdir", "truncate"},
+    "kill": _ANY,
     "torn": {"write"},
-    "EIO": {"create", "write", "sync", "rename", "link", "remove", "mkdir", "truncate"},
-    "ENOSPC": {"create", "write", "link", "mkdir"},
+    "EIO": _ANY,
+    "ESTALE": _ANY,
+    "ENOSPC": _GROWS,
+    "EDQUOT": _GROWS,
+    "EROFS": _NAMES,
+    "EACCES": _NAMES,
 }
 
 
@@ -211,7 +219,9 @@ def undergo(project: Faulty, scenario: Fresh, mishap: Mishap) -> None:
     if first.returncode == 0:
         assert_right(project, scenario, said)
     elif not fatal:
-        assert _WORDS[mishap.deed] in said, said
+        reason = re.escape(os.strerror(getattr(errno, mishap.deed)))
+        named = r"^(psy: \S.*/psy-work|(psy: )?example: \S.*/psy-work/\S.*)"
+        assert re.search(rf"{named}: {reason}; \w", said, re.MULTILINE), said
     _wait_for_end(project)
     before = {x for factor, x in Witness(project.folder).look() if factor == scenario.factor}
     start = len(project.rows_seen())

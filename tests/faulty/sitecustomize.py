@@ -2,8 +2,10 @@
 
 ``FAULT=<module>:<number>:<deed>`` says in which process (psyrun.cli, psyrun.worker), at which of its
 operations on files below ``psy-work``, counted from 1, and how: ``kill`` dies before the operation; ``torn``
-dies when half of the bytes are written; ``EIO`` fails this once; ``ENOSPC`` fails from there on wherever
-space is needed, as a disk does that is full. ``OPERATIONS`` names a file that is told all operations.
+dies when half of the bytes are written; ``EIO`` and ``ESTALE`` fail this once; ``ENOSPC`` and ``EDQUOT`` fail
+from there on wherever space is needed, as a disk does that is full, ``EROFS`` and ``EACCES`` wherever a name
+is. Errors of calls with a descriptor name no file, as those of the system. ``OPERATIONS`` names a file that
+is told all operations.
 """
 
 # What pathlib calls is replaced here.
@@ -17,6 +19,9 @@ import signal
 import sys
 
 _GROWS = {"create", "write", "link", "mkdir"}
+_NAMES = {"create", "link", "mkdir", "rename", "remove"}
+_LASTING = {"ENOSPC": _GROWS, "EDQUOT": _GROWS, "EROFS": _NAMES, "EACCES": _NAMES}
+_ONCE = {"EIO", "ESTALE"}
 
 
 class _Fault:
@@ -37,12 +42,13 @@ class _Fault:
             if do_half is not None and self.deed == "torn":
                 do_half()
             os.kill(os.getpid(), signal.SIGKILL)
-        full = self.deed == "ENOSPC" and operation in _GROWS
-        if full and self.count == self.number and do_half is not None:
+        lasts = operation in _LASTING.get(self.deed, ())
+        if lasts and self.count == self.number and do_half is not None:
             return do_half()
-        if full or (self.deed == "EIO" and self.count == self.number):
+        if lasts or (self.deed in _ONCE and self.count == self.number):
             number = getattr(errno, self.deed)
-            raise OSError(number, os.strerror(number), _name(target))
+            named = () if operation in ("write", "sync", "truncate") else (_name(target),)
+            raise OSError(number, os.strerror(number), *named)
         return do()
 
 
