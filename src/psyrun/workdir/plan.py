@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import write_atomic
 from psyrun.errors import FormatError, NewerFormatError
 from psyrun.workdir.journal import BatchKey
-from psyrun.workdir.jsonfile import encode_json, read_json
+from psyrun.workdir.jsonfile import COUNT, check_shape, encode_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 
 FORMAT = 2
+_SHAPE = {
+    **dict.fromkeys(("scheme", "rows", "next_batch", "since"), COUNT),
+    **dict.fromkeys(("code", "space", "order"), str),
+    "definitions": {str: str},
+    "settings": {str: (dict, list, str, bool, int, float, None)},
+    "names": [str],
+    "adopted": [str],
+    "batches": [[COUNT, COUNT, COUNT, str]],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +121,15 @@ class Plan:
 
     def segments(self) -> list[tuple[int, range]]:
         """Return (batch number, its rows) in the order of the space."""
-        packed = zlib.decompress(base64.b64decode(self.order))
-        flat = struct.unpack(f"<{len(packed) // 8}q", packed)
         numbers = [batch.number for batch in self.batches]
-        return [(numbers[b], range(row, row + n)) for b, row, n in zip(flat[::3], flat[1::3], flat[2::3])]
+        try:
+            packed = zlib.decompress(base64.b64decode(self.order))
+            flat = struct.unpack(f"<{len(packed) // 8}q", packed)
+            return [(numbers[b], range(row, row + n)) for b, row, n in zip(flat[::3], flat[1::3], flat[2::3])]
+        except (ValueError, IndexError, zlib.error, struct.error) as error:
+            raise FormatError(
+                f"plan.json: its order is damaged ({error}); delete it, and its copy"
+            ) from error
 
     def wanted_rows(self) -> dict[int, frozenset[int]]:
         """Return batch number -> wanted rows, for batches of which not all rows are wanted."""
@@ -226,6 +240,7 @@ def _decode(content: dict[str, Any]) -> Plan:
     checksum = content.pop("checksum")
     if checksum != _checksum(content):
         raise ValueError("its content does not match its checksum")
+    check_shape(content, _SHAPE)
     content["batches"] = tuple(Batch(*numbers) for numbers in content["batches"])
     content |= {name: tuple(content[name]) for name in ("names", "adopted")}
     extra = {name: content.pop(name) for name in content.keys() - set(Plan.__slots__)}

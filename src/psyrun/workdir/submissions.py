@@ -9,15 +9,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import write_atomic
-from psyrun.workdir.jsonfile import encode_json, read_json
+from psyrun.workdir.jsonfile import COUNT, check_shape, encode_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
-    from types import UnionType
 
 
 FORMAT = 3
+_SHAPE = {
+    **dict.fromkeys(("token", "task", "code", "scheduler"), str),
+    **dict.fromkeys(("job", "merge", "commit"), (str, None)),
+    **dict.fromkeys(("processes", "cores"), (COUNT, None)),
+    **dict.fromkeys(("retry", "closed"), bool),
+    "core_variables": [str],
+    "exclude": [str],
+    "clean": (bool, None),
+    "timeout": (float, int, None),
+    "batches": [[COUNT, str, ([[COUNT, COUNT]], None)]],
+    "ends": {str: {"since": (float, int), "reason": (str, None), "final": bool}},
+}
 _ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -169,6 +180,7 @@ def read_submission(path: Path) -> Submission:
 
 def _decode(token: str, content: dict[str, Any]) -> Submission:
     """Return the submission; ValueError and others say that psyrun did not write it."""
+    check_shape(content, _SHAPE)
     content["batches"] = tuple(
         (number, tie, rows and tuple((first, end) for first, end in rows))
         for number, tie, rows in content["batches"]
@@ -177,17 +189,8 @@ def _decode(token: str, content: dict[str, Any]) -> Submission:
     content |= {name: tuple(content[name]) for name in ("exclude", "core_variables")}
     extra = {name: content.pop(name) for name in content.keys() - set(Submission.__slots__)}
     found = Submission(**content, extra=extra)
-    kinds: list[tuple[Any, type | UnionType]] = [
-        (found.scheduler, str),
-        (found.job, str | None),
-        (found.merge, str | None),
-        *((number, int) for number in found.numbers),
-        *((tie, str) for _, tie, _ in found.batches),
-        *((end.since, int | float) for end in found.ends.values()),
-        *((end.reason, str | None) for end in found.ends.values()),
-    ]
     known = found.ends.keys() <= set(range(len(found.batches)))
-    if found.token != token or not known or not all(isinstance(value, kind) for value, kind in kinds):
+    if found.token != token or not known:
         raise ValueError("a value is of another kind than psyrun writes")
     return found
 
