@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
-    from typing import BinaryIO
 
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
@@ -35,7 +35,7 @@ def naming(path: Path, alias: Path | None = None) -> Iterator[None]:
         raise
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a regular file for reading; a pipe in its place is not waited for.
 
     Raises
@@ -43,7 +43,7 @@ def open_file(path: Path) -> BinaryIO:
     OSError
         If it can't be opened, or is something else (FileExistsError).
     """
-    file: BinaryIO = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - Path.open takes no opener
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - Path.open takes no opener
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise FileExistsError(errno.EEXIST, "not a regular file", str(path))

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from psyrun.disk import write_atomic
+from psyrun.disk import read_file, write_atomic
 from psyrun.errors import SchedulerError, SubmitLimitError
 from psyrun.jobs.queue import open_submissions
 from psyrun.jobs.submit import Submitter
@@ -130,7 +130,7 @@ def collect(plan: Plan, layout: Layout) -> Outcome:
     progress, records = verify_progress(plan, layout)
     if progress.complete:
         receipt = make_receipt(plan, records)
-        if not layout.process.exists() or layout.process.read_bytes() != receipt:
+        if not layout.process.exists() or read_file(layout.process) != receipt:
             write_atomic(layout.process, receipt)
         forget_submissions(layout.jobs, {batch.number for batch in plan.batches})
     return Outcome(progress=progress)

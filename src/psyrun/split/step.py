@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import make_folders
+from psyrun.disk import make_folders, read_file
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, TaskFileError
 from psyrun.source import SourceCache, read_zip, write_zip
 from psyrun.split.adoption import adopts_more, is_unmanaged_result, refuse_folder, refuse_unmanaged_result
@@ -122,7 +122,7 @@ def _plan_anew(outline: Outline, options: RunOptions, digests: Digests, watcher:
 
 
 def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.exists() else None
+    return read_file(path) if path.exists() else None
 
 
 def _refuse_dirty(outline: Outline, old: Plan, draft: Draft) -> None:

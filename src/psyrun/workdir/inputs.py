@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import read_file, sync_folder
+from psyrun.disk import naming, open_file, read_file, sync_folder
 from psyrun.errors import FormatError
 from psyrun.workdir.frame import ABOUT, MAGIC, VALUES, Counts, encode_frame, read_header, read_sections
 from psyrun.workdir.journal import BatchKey, pack_column, unpack_column
@@ -105,7 +105,7 @@ def create_inputs(
         about, packed = batches[index]
         said = {**about, "batch": number, "salt": secrets.token_hex(8)}
         data = encode_frame({ABOUT: json.dumps(said).encode(), VALUES: packed}, Counts())
-        with open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
+        with naming(folder / f"{number}.pkl"), open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
             file.write(data)
             file.flush()
             os.fsync(fd)
@@ -176,7 +176,7 @@ def _tie_of(data: bytes) -> str:
 def is_input(path: Path) -> bool:
     """Whether psyrun wrote a file as the assignments of a batch, or began to."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(len(MAGIC)) in (MAGIC, b"")
     except OSError:
         return False

@@ -29,7 +29,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psyrun.disk import write_atomic
+from psyrun.disk import open_file, write_atomic
 from psyrun.values import PICKLE_PROTOCOL, dumps
 from psyrun.workdir.frame import (
     FAILURES,
@@ -224,7 +224,7 @@ def read_headers(path: Path, tie: bytes, start: int = 0) -> Iterator[Header]:
 
     The checksums of headers are verified, those of what follows them are not.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         size = file_size(file)
         while (header := read_header(file, start, size)) is not None and header.tie == tie:
             yield header
@@ -247,7 +247,7 @@ def read_blocks(
     limit
         How many rows the batch has: a block that names others is damaged.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start, end = 0, file_size(file) if size is None else size
         while (header := read_header(file, start, end)) is not None and header.tie == tie:
             sections = read_sections(file, header)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psyrun.disk import read_file
 from psyrun.errors import FormatError
 from psyrun.workdir.inputs import read_inputs
 from psyrun.workdir.receipts import make_receipt, read_journal_ends
@@ -165,4 +166,4 @@ def find_needed_journals(plan: Plan, layout: Layout) -> Iterator[Path]:
 def is_receipt_true(plan: Plan, layout: Layout) -> bool:
     """Whether process.json says what the journals hold, their checksums verified."""
     progress, records = verify_progress(plan, layout)
-    return progress.complete and layout.process.read_bytes() == make_receipt(plan, records)
+    return progress.complete and read_file(layout.process) == make_receipt(plan, records)

@@ -6,7 +6,7 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import write_atomic
+from psyrun.disk import open_file, write_atomic
 from psyrun.errors import FormatError
 from psyrun.workdir.journal import parse_name
 from psyrun.workdir.jsonfile import encode_json, read_json
@@ -57,7 +57,7 @@ def read_journal_ends(path: Path) -> dict[BatchKey, list[tuple[str, int]]]:
 def file_digest(path: Path) -> str | None:
     """Return the digest of a file's content; None where there is no such file."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None

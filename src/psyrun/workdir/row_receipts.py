@@ -13,7 +13,7 @@ import struct
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psyrun.disk import write_atomic
+from psyrun.disk import open_file, write_atomic
 from psyrun.workdir.frame import (
     ORIGINS,
     RECEIPTS,
@@ -149,7 +149,7 @@ def read_receipts(path: Path, process: str) -> Receipts:
         If a newer psyrun wrote it.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             header = read_header(file, 0, file_size(file))
             known = header is not None and header.tie == _tie_to(process)
             sections = read_sections(file, header) if header is not None and known else None

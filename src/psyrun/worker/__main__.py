@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from psyrun.errors import FormatError, PsyrunError
+from psyrun.errors import FormatError, PsyrunError, explain
 from psyrun.scheduler import STOPPED
 from psyrun.workdir import list_journals, new_run, read_inputs, read_records, read_submission
 from psyrun.worker.child import command
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options, stop)
     except (PsyrunError, OSError) as error:
-        _log(f"error: {error}", sys.stderr)
+        _log(f"error: {explain(error)}", sys.stderr)
         return 1
 
 
