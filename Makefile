@@ -19,8 +19,10 @@ test: $(VENV)/.tests
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
 
 # At least 500 kills, then a mishap at every file operation; ARGS="--seed 3 --kills 100 --scenarios" for less.
+# Then power cuts.
 soak: $(VENV)/.tests
 	$(BIN)/python tests/soak.py $(ARGS)
+	$(BIN)/python tests/powercut.py --cuts 300 --seed 7
 	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.lint
