@@ -3,15 +3,14 @@
 On what the disk holds, `psy run` is run again. It has to end with 0 and the values of plain Python, without
 any cure by hand, and must not evaluate rows again that were finished some time before the cut.
 
-``python tests/powercut.py --cuts 300 --seed 7`` tries many on each disk of `disks`. With ``--trace FILE``, the
-runs are kept, so that ``--models strict --only 12`` can repeat a cut.
+``python tests/powercut.py --cuts 300 --seed 7`` tries many on each disk of `disks`. With ``--trace FILE``
+the runs are kept, so that ``--models strict --only 12`` can repeat a cut.
 """
 
 from __future__ import annotations
 
 import argparse
 import marshal
-import os
 import pickle
 import random
 import shutil
@@ -23,14 +22,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from conftest import PRELUDE, Project, pytest_configure
 from disks import MODELS, Record, restore
 from forks import ForkServer
 from processes import Processes
 
-__all__ = ["Cut", "Report", "Trace", "cut_power", "record"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Cut", "Report", "Trace", "cut_power", "read_records", "record"]
 
 TASK = """\
 import os
@@ -145,7 +147,7 @@ def record(folder: Path, rows: int) -> Trace:
         project.psy("run")
     _wait_for_end(project)
     trace = Trace(
-        records=list(_read_records(project.trace)),
+        records=list(read_records(project.trace)),
         spaces=(first, second),
         edited=edited,
         finished=project.finished(),
@@ -186,7 +188,8 @@ def _wait_for_end(project: Project) -> None:
         time.sleep(0.01)
 
 
-def _read_records(path: Path) -> Any:
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a trace."""
     with path.open("rb") as file:
         while True:
             try:
@@ -249,8 +252,9 @@ class Report:
 
     def __str__(self) -> str:
         return (
-            f"{self.cuts} cuts: {self.lost} rows lost that were older than {DURABLE} s (too many at"
-            f" {self.losing} cuts), wrong values at {self.wrong}, not finished by one psy run at {self.failed}"
+            f"{self.cuts} cuts: {self.lost} rows lost that were older than {DURABLE} s (too many"
+            f" at {self.losing} cuts), wrong values at {self.wrong}, not finished by one psy run at"
+            f" {self.failed}"
         )
 
 

@@ -5,7 +5,8 @@
 Files are known by their inodes. A sync has two records: what was written before ``syncing`` is on disk from
 ``synced`` on. The disk itself is not waited for, so that a busy one does not make a difference.
 
-``STOP=<number>`` stops the process that runs psy itself, as Ctrl-Z does, before its operation of that number.
+``STOP=<number>`` stops the process that runs psy itself, as Ctrl-Z does, after its record of that number,
+counted from 1.
 """
 
 # What pathlib calls is replaced here, and so is `os.open`.
@@ -55,6 +56,8 @@ class _Trace:
 
     def note(self, operation, *details):
         _write(self._fd, marshal.dumps((operation, time.monotonic(), *details)))
+        if next(_records) == _stop_at:
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     def name(self, path, dir_fd=None):
         """Return a path below the folder, relative to it; None for others."""
@@ -76,18 +79,12 @@ class _Trace:
             return False
 
 
-_operations = itertools.count(1)
+_records = itertools.count(1)
 _stop_at = int(os.environ.get("STOP", "0")) if "psyrun.cli" in sys.orig_argv else 0
-
-
-def _may_stop():
-    if next(_operations) == _stop_at:
-        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _note_write(fd, do):
     """Write something; note where it went, and the time that the file has then."""
-    _may_stop()
     with _trace:
         appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
         offset = os.fstat(fd).st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
@@ -100,7 +97,6 @@ def _note_write(fd, do):
 def _note_open(name, do, *, truncates=False):
     """Open a file for writing; note whether that created it or cut it short."""
     path = os.path.join(_trace._folder, name)
-    _may_stop()
     with _trace:
         was_there = os.path.exists(path)
         opened = do()
@@ -121,6 +117,10 @@ def _write_noted(fd, data):
     return _note_write(fd, lambda: bytes(memoryview(data)[: _write(fd, data)]))
 
 
+def _writev_noted(fd, buffers):
+    return _write_noted(fd, b"".join(buffers)) if _trace.is_ours(fd) else _writev(fd, buffers)
+
+
 def _open_noted(path, flags, mode=0o777, *, dir_fd=None):
     name = _trace.name(path, dir_fd) if flags & (os.O_CREAT | os.O_TRUNC) else None
     if name is None:
@@ -134,7 +134,6 @@ def _sync_noted(fd):
     fd = fd if isinstance(fd, int) else fd.fileno()
     if not _trace.is_ours(fd):
         return
-    _may_stop()
     status = os.fstat(fd)
     with _trace:
         is_folder = stat.S_ISDIR(status.st_mode)
@@ -148,7 +147,6 @@ def _truncate_noted(target, length):
     if not (_trace.is_ours(target) if isinstance(target, int) else _trace.name(target)):
         _truncate(target, length)
         return
-    _may_stop()
     with _trace:
         _truncate(target, length)
         _trace.note("truncate", os.stat(target).st_ino, length)
@@ -168,7 +166,6 @@ def _watch(name, operation):
         source = _trace.name(path, dir_fd)
         if source is None and target is None:
             return real(path, *arguments, **options)
-        _may_stop()
         with _trace:
             done = real(path, *arguments, **options)
             _trace.note(operation, source, *([target] if two else []))
@@ -236,10 +233,11 @@ _write, _open, _open_file, _truncate, _utime = os.write, os.open, builtins.open,
 if "TRACE" in os.environ:
     _trace = _Trace(os.environ["TRACED"], os.environ["TRACE"])
     os.write, os.open, os.utime = _write_noted, _open_noted, _utime_noted
+    _writev, os.writev = os.writev, _writev_noted
     os.fsync = os.fdatasync = _sync_noted
     os.truncate = os.ftruncate = _truncate_noted
     builtins.open = io.open = _open_file_noted
-    for _call in ("pwrite", "writev", "pwritev", "copy_file_range", "posix_fallocate"):
+    for _call in ("pwrite", "pwritev", "copy_file_range", "posix_fallocate"):
         if hasattr(os, _call):
             setattr(os, _call, _refuse)
     if hasattr(os, "sendfile"):  # shutil falls back to reading and writing.
