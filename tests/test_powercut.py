@@ -5,12 +5,15 @@ Here a seeded sample; `make soak` cuts more often.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from disks import MODELS, restore
-from powercut import Cut, Report, cut_power, record
+from powercut import Cut, Report, cut_power, read_records, record
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc")
 
@@ -86,3 +89,64 @@ def test_strict_disk_holds_the_old_file_or_the_new_one_after_a_rename(survivals)
     before = WRITTEN + SYNCED + FOLDERS_SYNCED + new
     assert survivals([*before, ("rename", "out/b", "out/a")], "strict") == {b"12345678", b"new"}
     assert survivals([*before, ("rename", "out/b", "out/a"), *FOLDERS_SYNCED], "strict") == {b"new"}
+
+
+# ---------------------------------------------------------------------- the trace
+
+OPERATIONS = """\
+import io, os, pathlib, shutil, sys
+root = pathlib.Path(sys.argv[1])
+folder = root / "work" / "out"
+folder.mkdir(parents=True)
+with (folder / "new.tmp").open("xb") as file:
+    file.write(b"first")
+    file.flush()
+    os.fsync(file.fileno())
+    file.write(b", second")
+(folder / "new.tmp").replace(folder / "new")
+fd = os.open(folder / "journal.part", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.write(fd, b"12345")
+os.writev(fd, [b"67", b"8"])
+os.ftruncate(fd, 7)
+os.write(fd, b"90")
+os.close(fd)
+os.link(folder / "journal.part", folder / "journal.rows")
+os.unlink(folder / "journal.part")
+(folder / "text").write_text("a line\\n")
+with open(folder / "text", "a") as file:
+    print("another", file=file)
+shutil.copy(folder / "text", root / "work" / "copy")
+os.truncate(folder / "text", 3)
+os.utime(folder / "text", ns=(0, 12345678))
+(root / "gone").mkdir()
+(root / "gone" / "file").touch()
+shutil.rmtree(root / "gone")
+print("standard output is a pipe")
+for each in (folder, root):
+    fd = os.open(each, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
+"""
+
+
+def test_trace_leads_to_the_files_that_are_there(tmp_path):
+    root, restored = tmp_path / "root", tmp_path / "restored"
+    root.mkdir()
+    restored.mkdir()
+    traced = str(Path(__file__).parent / "traced")
+    env = os.environ | {"PYTHONPATH": traced, "TRACE": str(tmp_path / "trace"), "TRACED": str(root.resolve())}
+    argv = [sys.executable, "-c", OPERATIONS, str(root)]
+    subprocess.run(argv, cwd=root, env=env, check=True, stdout=subprocess.PIPE)
+    records = list(read_records(tmp_path / "trace"))
+    restore(records, restored)
+    assert read_tree(restored) == read_tree(root)
+    assert (restored / "work" / "out" / "text").stat().st_mtime_ns == 12345678
+    syncs = [rest for operation, _, *rest in records if operation == "synced" and rest[0] == "folder"]
+    assert syncs == [["folder", "work/out"], ["folder", "."]]
+
+
+def read_tree(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }

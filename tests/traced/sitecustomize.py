@@ -70,7 +70,7 @@ class _Trace:
             path = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)
         folder, name = os.path.split(os.path.abspath(path))
         path = os.path.join(os.path.realpath(folder), name)
-        return os.path.relpath(path, self._folder) if path.startswith(self._folder + os.sep) else None
+        return os.path.relpath(path, self._folder) if f"{path}/".startswith(f"{self._folder}/") else None
 
     def is_ours(self, fd):
         try:
