@@ -144,7 +144,7 @@ def read_batch(
         rows, whole = block.rows, len(fresh) == len(block.rows)
         for place in fresh:
             done[rows[place]] = True
-        values = block.columns()
+        values = block.columns() if fresh else {}
         replaced |= columns.keys() & values.keys()
         for name, column in values.items():
             target = table.setdefault(name, [ABSENT] * size)

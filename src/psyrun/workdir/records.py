@@ -186,6 +186,8 @@ def read_values(
         How many rows the batch has: a block that names others is damaged.
     """
     for _, block, fresh in read_first_records(journals, rows=rows):
+        if not fresh:
+            continue
         columns = block.columns()
         if len(fresh) == len(block.rows):
             yield block.rows, columns
@@ -197,14 +199,13 @@ def read_values(
 def read_first_records(
     journals: Iterable[JournalFile], *, rows: int | None = None
 ) -> Iterator[tuple[JournalFile, Block, Sequence[int]]]:
-    """Yield the blocks that hold the first record of a row, each with the places of such rows in it."""
+    """Yield the blocks, each with the places in it of rows whose first record it holds."""
     seen: set[int] = set()
     for journal in journals:
         for block in read_journal(journal, rows):
             fresh = [i for i, row in enumerate(block.rows) if row not in seen]
             seen.update(block.rows)
-            if fresh:
-                yield journal, block, fresh
+            yield journal, block, fresh
 
 
 def read_journal(journal: JournalFile, rows: int | None = None) -> Iterator[Block]:
