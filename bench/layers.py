@@ -20,7 +20,8 @@ from psyrun.pspace.keys import row_keys
 from psyrun.split.adoption import Adoption, Existing
 from psyrun.split.matching import Space, make_plan
 from psyrun.store import PickleStore
-from psyrun.workdir.inputs import encode_inputs
+from psyrun.workdir.frame import reframe
+from psyrun.workdir.inputs import pack_inputs
 from psyrun.workdir.journal import encode_block, read_blocks
 from psyrun.workdir.plan import Plan
 
@@ -69,6 +70,7 @@ def measure_parts(rows: int) -> None:
     with table.measure("identity of rows"):
         row_keys(columns)
     blank = Plan(
+        scheme=1,
         code="c",
         space="s",
         definitions={},
@@ -86,9 +88,10 @@ def measure_parts(rows: int) -> None:
     with table.measure("plan, everything there"):
         make_plan(whole, Adoption(batches=[old]), blank, partition=lambda n: [n])
     with table.measure("encode inputs"):
-        encode_inputs({}, columns)
+        pack_inputs(columns)
     with table.measure("encode a block"):
-        block = encode_block(range(rows), {"y": values})
+        tie = bytes(8)
+        block = reframe(encode_block(range(rows), {"y": values}), tie=tie, offset=0, where=None)
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder, "0-x.rows")
         with table.measure("write and sync a journal"), journal.open("wb") as file:
@@ -96,7 +99,7 @@ def measure_parts(rows: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         with table.measure("read a journal"):
-            for found in read_blocks(journal):
+            for found in read_blocks(journal, tie):
                 found.columns()
         with table.measure("store the result as pickle"):
             PickleStore().save(Path(folder, "result.pkl"), {**columns, "y": values})

@@ -36,8 +36,9 @@ BY_COLUMN = """\
     return [i for i, row in enumerate(rows) if not all(k in seen for k, seen in zip(row, done.values()))]
 """
 LAST_WINS = """\
-    for block in [block for journal in journals for block in _read_blocks(journal)]:
-        yield block.rows, block.columns()
+    for journal in journals:
+        for block in read_journal(journal, rows):
+            yield journal, block, range(len(block.rows))
     return
     seen: set[int] = set()
 """
@@ -62,9 +63,30 @@ MUTATIONS = [
     ),
     Mutation(
         "checksum of blocks not verified",
-        "workdir/journal.py",
-        "if _checksum(counts, index, values) != header.checksum:",
+        "workdir/frame.py",
+        "if zlib.crc32(body, _seed(header.tie, header.start)) != header.checksum:",
         "if False:",
+        "test_journal.py",
+    ),
+    Mutation(
+        "blocks of another tie are read",
+        "workdir/frame.py",
+        '    return zlib.crc32(tie + offset.to_bytes(8, "little"))\n',
+        "    return zlib.crc32(bytes(16))\n",
+        "test_journal.py",
+    ),
+    Mutation(
+        "journals of another tie counted",
+        "workdir/progress.py",
+        "counter.count(journals.get(batch.key, ()), wanted",
+        "counter.count([j for key, js in journals.items() if key.number == batch.number for j in js], wanted",
+        "test_attacks.py",
+    ),
+    Mutation(
+        "input files written over taken numbers",
+        "workdir/inputs.py",
+        "os.O_WRONLY | os.O_CREAT | os.O_EXCL",
+        "os.O_WRONLY | os.O_CREAT",
         "test_journal.py",
     ),
     Mutation(
@@ -84,17 +106,14 @@ MUTATIONS = [
             os.close(self._fd)
         if self._size == 0:
             self.path.unlink()
-            return None
-        closed = self.path.with_suffix(".rows")
-        self.path.rename(closed)
+        else:
+            self.path.rename(self.path.with_suffix(".rows"))
 """,
         """\
         if self._size == 0:
-            os.close(self._fd)
             self.path.unlink()
-            return None
-        closed = self.path.with_suffix(".rows")
-        self.path.rename(closed)
+        else:
+            self.path.rename(self.path.with_suffix(".rows"))
         try:
             self.sync()
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -119,34 +119,49 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
 # ---------------------------------------------------------------------- reading rows
 
 
+@dataclass(frozen=True, slots=True)
+class _BatchTable:
+    """Rows of a batch.
+
+    Parameters
+    ----------
+    columns
+        Name -> values (size,); `pspace.ABSENT` for rows that have none.
+    done
+        Whether row i has values.
+    replaced
+        Parameters in whose place there are values of `execute`.
+    partial
+        Names that some of the rows with values lack.
+    """
+
+    columns: dict[str, list[Any]]
+    done: list[bool]
+    replaced: set[str]
+    partial: set[str]
+
+
 def read_batch(
     layout: Layout,
     batch: Batch,
     journals: Iterable[JournalFile],
     exclude: Iterable[str] = (),
     receipts: ReceiptReader | None = None,
-) -> tuple[dict[str, list[Any]], list[bool], set[str]]:
-    """Read assignments and values of a batch; `receipts` takes those of its rows.
-
-    Returns
-    -------
-    table : dict
-        Name -> values (size,); `pspace.ABSENT` for rows that have none.
-    done : list of bool
-        Whether row i has values.
-    replaced : set of str
-        Parameters in whose place there are values of `execute`.
-    """
+) -> _BatchTable:
+    """Read assignments and values of a batch; `receipts` takes those of its rows."""
     columns, size = read_inputs(layout.input(batch.number), batch.tie).columns(), batch.size
     table = {name: list(values) for name, values in columns.items()}
-    done, replaced = [False] * size, set[str]()
+    done, counts = [False] * size, Counter[str]()
     for journal, block, fresh in read_first_records(journals, rows=size):
         rows, whole = block.rows, len(fresh) == len(block.rows)
-        for place in fresh:
-            done[rows[place]] = True
+        if whole and isinstance(rows, range):
+            done[rows.start : rows.stop] = [True] * len(rows)
+        else:
+            for place in fresh:
+                done[rows[place]] = True
         values = block.columns() if fresh else {}
-        replaced |= columns.keys() & values.keys()
         for name, column in values.items():
+            counts[name] += len(fresh)
             target = table.setdefault(name, [ABSENT] * size)
             if whole and isinstance(rows, range):
                 target[rows.start : rows.stop] = column
@@ -157,7 +172,9 @@ def read_batch(
             receipts.add(batch.number, journal, block, fresh)
     for name in exclude:
         table.pop(name, None)
-    return table, done, replaced
+    rows_done = sum(done)
+    partial = {name for name in table.keys() - columns.keys() if counts[name] < rows_done}
+    return _BatchTable(table, done, columns.keys() & counts.keys(), partial)
 
 
 @dataclass(slots=True)
@@ -168,7 +185,7 @@ class _Reader:
     plan: Plan
     ends: Mapping[BatchKey, Sequence[tuple[str, int]]]
     exclude: set[str]
-    read: Callable[..., tuple[dict[str, list[Any]], list[bool], set[str]]]
+    read: Callable[..., _BatchTable]
     names: list[set[str]] = field(default_factory=list)
     partial: set[str] = field(default_factory=set)
     replaced: set[str] = field(default_factory=set)
@@ -217,7 +234,8 @@ class _Reader:
 
     def _read(self, batch: Batch, journals: list[JournalFile]) -> dict[str, list[Any]]:
         number = batch.number
-        table, done, replaced = self.read(self.layout, batch, journals, self.exclude, self.receipts)
+        found = self.read(self.layout, batch, journals, self.exclude, self.receipts)
+        done = found.done
         wanted = () if all(done) else self.plan.wanted_rows().get(number, range(len(done)))
         if not all(done[row] for row in wanted):
             # process.json names rows that are lost: without it, process runs again.
@@ -227,12 +245,10 @@ class _Reader:
                 f"{out}: a journal of batch {number} was damaged or removed;"
                 " psy run again: it evaluates the rows that are lost"
             )
-        self.replaced |= replaced
-        self.names.append(set(table))
-        for name, values in table.items():
-            if any(value is ABSENT and there for value, there in zip(values, done)):
-                self.partial.add(name)
-        return table
+        self.replaced |= found.replaced
+        self.partial |= found.partial
+        self.names.append(set(found.columns))
+        return found.columns
 
 
 def _count_rows(table: Mapping[str, Sequence[Any]]) -> int:
@@ -295,7 +311,7 @@ def _read_finished(layout: Layout, plan: Plan) -> Iterator[Mapping[str, Sequence
     batches = {batch.number: batch for batch in plan.batches}
     read = cache(lambda number: read_batch(layout, batches[number], journals.get(batches[number].key, ())))
     for number, rows in plan.segments():
-        table, done, _ = read(number)
-        chosen = [row for row in rows if done[row]]
+        found = read(number)
+        chosen = [row for row in rows if found.done[row]]
         if chosen:
-            yield {name: [values[row] for row in chosen] for name, values in table.items()}
+            yield {name: [values[row] for row in chosen] for name, values in found.columns.items()}

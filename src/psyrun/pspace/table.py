@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import repeat
 from numbers import Number
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def stack(tables: Iterable[Mapping[str, Sequence[Any]]], names: Iterable[str]) -
 
 
 def _fill(values: list[Any]) -> None:
-    if not any(value is ABSENT for value in values):
+    if not any(map(is_, values, repeat(ABSENT))):
         return
     present = [value for value in values if value is not ABSENT]
     filling = math.nan if present and all(map(_is_number, present)) else None

@@ -203,7 +203,9 @@ def read_first_records(
     seen: set[int] = set()
     for journal in journals:
         for block in read_journal(journal, rows):
-            fresh = [i for i, row in enumerate(block.rows) if row not in seen]
+            fresh: Sequence[int] = range(len(block.rows))
+            if not seen.isdisjoint(block.rows):
+                fresh = [i for i in fresh if block.rows[i] not in seen]
             seen.update(block.rows)
             yield journal, block, fresh
 

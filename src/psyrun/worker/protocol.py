@@ -100,7 +100,7 @@ class ParentConnection:
         `meter` has measured them then.
         """
         marks, times, clock = self._marker.marks, self._marker.times, time.monotonic
-        began, begun, first = clock(), 0, request.first
+        began, mark, first = clock(), request.first - 1, request.first
         end = began + _FLUSH_SECONDS
         self._marker.logs[0] = self.meter.begin(began)
         try:
@@ -110,11 +110,10 @@ class ParentConnection:
                     self._marker.logs[0] = self.meter.measure(mark - first - 1, began, now)
                     now = clock()
                 if now > end and mark > first:
-                    began = now
+                    began, mark = now, mark - 1
                     break
                 times[0] = began = now  # before the mark, which must not stand beside the time of another row
                 marks[0] = mark
-                begun = mark - first + 1
                 yield row
                 if self._forked:
                     os._exit(0)  # a copy that user code forked ends where its row ends
@@ -122,8 +121,8 @@ class ParentConnection:
             marks[0] = NO_ROW
             now = clock()
             if now - began > SLOW_SECONDS:
-                self.meter.measure(begun - 1, began, now)
-            self.meter.end(begun, now)
+                self.meter.measure(mark - first, began, now)
+            self.meter.end(mark - first + 1, now)
 
     def elapsed(self) -> float:
         """Return the seconds since the row began."""
