@@ -96,20 +96,21 @@ def test_name_of_a_task_file_reaches_no_shell(project, monkeypatch, capsys, name
 
 
 @pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
-@pytest.mark.parametrize("store", ["PickleStore", "NpzStore", "H5Store"])
-def test_files_get_the_permissions_that_the_umask_gives(project, tmp_path, umask, store):
+def test_files_get_the_permissions_that_the_umask_gives(project, tmp_path, umask):
     temporary = tmp_path / "shared"
     temporary.mkdir()
-    project.task(
-        "a",
-        f"""\
-        from psyrun import Param, {store}
-        store = {store}
-        pspace = Param(x=range(4))
-        def execute(x):
-            return {{"y": 1 / (x - 3)}}
-        """,
-    )
+    stores = ["PickleStore", "NpzStore", "H5Store"]
+    for store in stores:
+        project.task(
+            store,
+            f"""\
+            from psyrun import Param, {store}
+            store = {store}
+            pspace = Param(x=range(4))
+            def execute(x):
+                return {{"y": 1 / (x - 3)}}
+            """,
+        )
     argv = [sys.executable, "-P", "-m", "psyrun.cli", "run"]
     env = project.env(TMPDIR=str(temporary))
 
@@ -117,7 +118,8 @@ def test_files_get_the_permissions_that_the_umask_gives(project, tmp_path, umask
         return subprocess.run(argv, cwd=project.root, env=env, umask=umask, capture_output=True, check=False)
 
     assert run().returncode == 1
-    project.edit("psy-tasks/task_a.py", "x - 3", "x + 3")
+    for store in stores:
+        project.edit(f"psy-tasks/task_{store}.py", "x - 3", "x + 3")
     assert run().returncode == 0
     for path in (project.root / "psy-work").rglob("*"):
         whole = 0o777 if path.is_dir() else 0o666
