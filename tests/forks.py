@@ -1,12 +1,14 @@
 """psy commands forked from a process that has imported all that they need: no start of Python for each.
 
 A forked psy has the arguments, folder, environment, module search path, standard streams and process group of
-a started one, and ends as Python ends. Its threads, random state and signal handlers are those of a fresh
-process: this file, run as a program, is the server that forks, and does nothing else.
+a started one, and ends as Python ends, but that objects which are alive then are not deleted. Its threads,
+random state and signal handlers are those of a fresh process: this file, run as a program, is the server that
+forks, and does nothing else.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import io
@@ -218,7 +220,26 @@ def _reopen(file: io.TextIOWrapper, mode: str) -> io.TextIOWrapper:
     return text
 
 
+class _Exit:
+    """Ends a forked psy after its threads and exit handlers, before Python deletes all modules.
+
+    That would write to every page of memory which processes share, and take longer than most commands.
+    """
+
+    def __init__(self) -> None:
+        self.code: object = None
+        atexit.register(self._leave)  # The first that is registered is the last that is called.
+
+    def _leave(self) -> None:
+        if isinstance(self.code, int):
+            with suppress(OSError, ValueError):  # Python says what is wrong with them.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(self.code & 0xFF)
+
+
 if __name__ == "__main__":
+    _exit = _Exit()
     _own = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     _import_all()
     gc.collect()
@@ -226,4 +247,8 @@ if __name__ == "__main__":
     _become_psy(
         _accept(socket.socket(fileno=int(sys.argv[1]))), [folder for folder in sys.path if folder not in _own]
     )
-    runpy.run_module("psyrun.cli", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("psyrun.cli", run_name="__main__", alter_sys=True)
+    except SystemExit as _ended:
+        _exit.code = _ended.code
+        raise
