@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +86,10 @@ class Project:
             self.write(path, text)
         self.psy("run", code=code)
         if base:
-            shutil.copytree(self.root, base, symlinks=True)
+            made = base.with_name(f"{base.name}-{os.getpid()}")
+            shutil.copytree(self.root, made, symlinks=True)
+            with suppress(OSError):  # Another test process was first.
+                made.rename(base)
 
     def edit(self, path: str, old: str, new: str) -> None:
         """Replace text in a file, which has to be there."""
@@ -163,8 +166,11 @@ def forks() -> Iterator[ForkServer]:
 
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of finished projects, to be copied."""
-    return tmp_path_factory.mktemp("bases")
+    """The folder of finished projects, to be copied, which test processes share."""
+    folder = tmp_path_factory.getbasetemp()
+    bases = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "bases"
+    bases.mkdir(exist_ok=True)
+    return bases
 
 
 @pytest.fixture

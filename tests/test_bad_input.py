@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -252,32 +252,16 @@ def execute(x):
 RIGHT = {"x": list(range(6)), "y": [2 * x for x in range(6)]}
 
 
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    """Two projects, one finished, and one with a row that failed."""
-    from conftest import Project
-
-    found = {}
-    for state in ("finished", "half"):
-        root = tmp_path_factory.mktemp(state)
-        project = Project(root)
-        project.task("bad", HALF)
-        if state == "half":
-            (root / "fail").touch()
-        project.psy("run", code=None)
-        found[state] = root
-    return found
-
-
 @pytest.fixture
-def take(project, bases):
-    """Give the project the files of a base, and return the one that a pattern names."""
+def take(project):
+    """Finish the project, or let a row of it fail, and return the file that a pattern names."""
 
-    def copy(state, pattern):
-        shutil.copytree(bases[state], project.root, dirs_exist_ok=True)
+    def finish(state, pattern):
+        half = state == "half"
+        project.finish({FILE: HALF, "fail": ""} if half else {FILE: HALF}, code=int(half))
         return min((project.root / "psy-work/bad").glob(pattern))
 
-    return copy
+    return finish
 
 
 def assert_recovers(project):
@@ -522,20 +506,16 @@ def test_folder_in_place_of_the_lock_is_refused(project, psy, take):
 
 
 @pytest.mark.parametrize("name", ["it's", 'say "hi"', "new\nline", "üñï", "$(touch PWNED)", "a;b", "%s{}"])
-def test_project_may_lie_in_a_folder_of_any_name(tmp_path, name):
-    from conftest import Project
-
-    project = Project(tmp_path / name)
+def test_project_may_lie_in_a_folder_of_any_name(project, tmp_path, name):
+    project = replace(project, root=tmp_path / name)
     project.task("good", GOOD)
     project.psy("run")
     assert project.result("good")["y"] == [1, 2]
     assert not list(tmp_path.rglob("PWNED"))
 
 
-def test_folder_whose_name_is_no_text_is_an_error_that_names_the_cure(tmp_path):
-    from conftest import Project
-
-    project = Project(tmp_path / os.fsdecode(b"caf\xe9"))
+def test_folder_whose_name_is_no_text_is_an_error_that_names_the_cure(project, tmp_path):
+    project = replace(project, root=tmp_path / os.fsdecode(b"caf\xe9"))
     project.task("good", GOOD)
     said = project.psy("run", code=1).stderr
     assert "rename the folder" in said

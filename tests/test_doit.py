@@ -368,8 +368,7 @@ def assert_one_warning(done):
 
 
 def test_lost_database_costs_no_evaluation(project):
-    project.task("example", TASK)
-    project.psy("run")
+    project.finish({"psy-tasks/task_example.py": TASK})
     database_of(project).unlink()
     result = project.root / "psy-work/example/result.pkl"
     before = result.stat().st_mtime_ns
@@ -380,8 +379,7 @@ def test_lost_database_costs_no_evaluation(project):
 
 @pytest.mark.slow
 def test_locked_database_is_one_warning(project):
-    project.task("example", TASK)
-    project.psy("run")
+    project.finish({"psy-tasks/task_example.py": TASK})
     with closing(sqlite3.connect(database_of(project), isolation_level=None)) as other:
         other.execute("begin immediate")
         done = project.psy("run", timeout=30)
@@ -431,8 +429,7 @@ def execute""",
 
 @pytest.mark.parametrize("garbage", [b"not a database, by far " * 200, b"SQLite format 3\0" + b"\xff" * 4096])
 def test_damaged_database_is_one_warning(project, garbage):
-    project.task("example", TASK)
-    project.psy("run")
+    project.finish({"psy-tasks/task_example.py": TASK})
     database_of(project).write_bytes(garbage)
     project.edit("psy-tasks/task_example.py", "range(8)", "range(9)")
     before = len(project.rows_seen())

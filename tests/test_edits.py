@@ -550,9 +550,7 @@ def test_data_file_counts_by_content(project):
 @pytest.fixture
 def chain(project):
     """A finished task, and one that reads its result."""
-    project.task(
-        "source",
-        """\
+    source = """\
         from counting import seen
         from psyrun import Param
         pspace = Param(x=[1, 2])
@@ -560,11 +558,8 @@ def chain(project):
         def execute(x):
             seen("source", x)
             return {"y": x * 10}
-        """,
-    )
-    project.task(
-        "reader",
-        """\
+        """
+    reader = """\
         import pickle
         from counting import seen
         from psyrun import Param
@@ -575,9 +570,9 @@ def chain(project):
             seen("reader", i)
             with open("../psy-work/source/result.pkl", "rb") as file:
                 return {"z": -pickle.load(file)["y"][i]}
-        """,
-    )
-    assert project.count("run") == 4
+        """
+    project.finish({"psy-tasks/task_source.py": source, "psy-tasks/task_reader.py": reader})
+    assert len(project.rows_seen()) == 4
     return project
 
 

@@ -702,8 +702,8 @@ def write_rival(project, suffix, name, rows=None):
 
 @pytest.mark.parametrize(("name", "suffix"), [("00000000", ".part"), ("zzzzzzzz", ".rows")])
 def test_journal_of_an_orphan_changes_no_result(project, name, suffix):
-    project.task("example", TASK.replace("ROWS", "12").replace("pool_size = 2", "max_jobs = 2"))
-    project.psy("run")
+    text = TASK.replace("ROWS", "12").replace("pool_size = 2", "max_jobs = 2")
+    project.finish({"psy-tasks/task_example.py": text})
     result = folder_of(project) / "result.pkl"
     before = result.read_bytes()
     write_rival(project, suffix, name)

@@ -348,8 +348,7 @@ def test_loss_of_the_plan_does_not_hide_what_an_edit_of_the_code_costs(project):
 @pytest.fixture
 def elsewhere(project):
     """A finished task whose result is not in its work folder, and how to read it."""
-    project.task("t", "resultfile = 'res/t.pkl'\n" + SIMPLE)
-    project.psy("run")
+    project.finish({"psy-tasks/task_t.py": "resultfile = 'res/t.pkl'\n" + SIMPLE})
     return lambda: pickle.loads((project.root / "res/t.pkl").read_bytes())
 
 
@@ -443,8 +442,7 @@ def test_loss_of_journals_and_of_their_receipt_evaluates_nothing(project, more):
 
 @pytest.mark.parametrize("more", [[], ["t/out"], ["t/in"], ["t/plan.json"]])
 def test_loss_of_the_receipt_of_a_result_costs_nothing_once_its_rows_are_kept(project, more):
-    project.task("t", SIMPLE.replace("range(3)", "[0, 1, 1, 2]"))
-    project.psy("run")
+    project.finish({"psy-tasks/task_t.py": SIMPLE.replace("range(3)", "[0, 1, 1, 2]")})
     before = project.result("t")
     lose(project, "t/result.pkl.receipt", *more)
     rows = len(project.rows_seen())
@@ -471,12 +469,10 @@ def test_loss_of_a_file_evaluates_nothing_after_an_edit_that_does_not_count(proj
     ("lost", "evaluated"), [("out", 3), ("in", 3), ("plan.json", 1), ("code", 1), ("log", 1), ("jobs", 1)]
 )
 def test_unfinished_task_goes_on_after_the_loss_of_a_file(project, lost, evaluated):
-    project.write("psy-tasks/broken", "")
-    project.task(
-        "t", task_of("pspace = Param(x=range(3))", "import os\nreturn {'y': 10 * x / (x < 2 or not BROKEN)}")
-    )
-    project.edit("psy-tasks/task_t.py", "BROKEN", "os.path.exists('broken')")
-    assert project.count("run", code=1) == 3
+    body = "import os\nreturn {'y': 10 * x / (x < 2 or not os.path.exists('broken'))}"
+    text = task_of("pspace = Param(x=range(3))", body)
+    project.finish({"psy-tasks/task_t.py": text, "psy-tasks/broken": ""}, code=1)
+    assert len(project.rows_seen()) == 3
     (project.root / "psy-tasks/broken").unlink()
     lose(project, f"t/{lost}")
     assert project.count("run") == evaluated
@@ -936,19 +932,11 @@ def test_children_share_the_cores_among_their_threads(project, monkeypatch, argu
         monkeypatch.delenv(name)
     for name, value in users.items():
         monkeypatch.setenv(name, value)
-    project.task(
-        "t",
-        """\
-        import os
-        from psyrun import Param
-        pspace = Param(x=range(40))
-        def execute(x):
-            return {"threads": os.environ["OMP_NUM_THREADS"]}
-        """,
-    )
+    cores = joblib.cpu_count()
+    body = "import os\nreturn {'threads': os.environ['OMP_NUM_THREADS']}"
+    project.task("t", task_of(f"pspace = Param(x=range({cores}))", body))
     project.psy("run", *arguments)
-    cores = str(joblib.cpu_count())
-    assert set(project.result("t")["threads"]) == {cores if expected == "cores" else expected}
+    assert set(project.result("t")["threads"]) == {str(cores) if expected == "cores" else expected}
 
 
 def test_task_run_alone_says_which_upstream_failed(project):

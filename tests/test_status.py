@@ -23,6 +23,11 @@ def execute(x):
 """
 HELPER = "def scale(x):\n    return 10 * x\n"
 FAILING = TASK.replace("    return", "    if x == 2:\n        raise ValueError('two')\n    return")
+TWO = {
+    "psy-tasks/helper.py": HELPER,
+    "psy-tasks/task_good.py": TASK,
+    "psy-tasks/task_fails.py": FAILING,
+}
 KEYS = ["name", "total", "done", "failed", "running", "queued", "missing", "uptodate", "result"]
 COUNTS = KEYS[2:7]
 
@@ -30,9 +35,8 @@ COUNTS = KEYS[2:7]
 @pytest.fixture
 def two(project):
     """A project of the tasks `good`, never run, and `fails`, of which one row raises."""
-    project.write("psy-tasks/helper.py", HELPER)
-    project.task("good", TASK)
-    project.task("fails", FAILING)
+    for path, text in TWO.items():
+        project.write(path, text)
     return project
 
 
@@ -62,7 +66,7 @@ READING = [
 @pytest.mark.parametrize("state", ["never run", "failed", "edited", "foreign"])
 def test_reading_commands_write_nothing(two, state):
     if state in ("failed", "edited"):
-        two.psy("run", code=1)
+        two.finish(TWO, code=1)
     if state == "edited":
         two.edit("psy-tasks/helper.py", "10", "11")
         two.edit("psy-tasks/task_good.py", "range(4)", "range(6)")
