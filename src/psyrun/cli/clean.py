@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from psyrun.disk import find_temporaries
+from psyrun.disk import find_temporaries, read_file
 from psyrun.errors import DirtyError
 from psyrun.jobs import count_active
 from psyrun.workdir import (
@@ -80,11 +80,18 @@ def _find_stale(layout: Layout, plan: Plan, files: Iterable[Path]) -> Iterator[P
             case "out":
                 stale = path not in kept
             case "log":
-                stale = not {path.stem, path.stem.partition("-")[0]} & (runs | tokens | numbers)
+                named = {path.stem, path.stem.partition("-")[0]} & (runs | tokens | numbers)
+                stale = not (named or _names_run(path, runs))
             case _:
                 stale = False
         if stale:
             yield path
+
+
+def _names_run(log: Path, runs: Iterable[str]) -> bool:
+    """Whether a log of a worker says that it wrote the journals of one of these runs."""
+    text = read_file(log)
+    return any(f", run {run}\n".encode() in text for run in runs)
 
 
 def _is_old(path: Path) -> bool:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from psyrun.workdir.frame import Header
 
 
-_NAME = re.compile(r"(0|[1-9]\d*)-([0-9a-f]{16})-([a-z0-9]{8})(\.part|\.rows)?")
+_NAME = re.compile(r"(0|[1-9][0-9]{0,14})-([0-9a-f]{16})-([a-z0-9]{8})(\.part|\.rows)?")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _RUN = struct.Struct("<II")
 
