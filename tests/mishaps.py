@@ -220,7 +220,7 @@ def undergo(project: Faulty, scenario: Fresh, mishap: Mishap) -> None:
         assert_right(project, scenario, said)
     elif not fatal:
         reason = re.escape(os.strerror(getattr(errno, mishap.deed)))
-        named = r"^(psy: \S.*/psy-work|(psy: )?example: \S.*/psy-work/\S.*)"
+        named = r"^(psy: \S.*/psy-work|(psy: )?example: (\S.*/)?psy-work/\S.*)"
         assert re.search(rf"{named}: {reason}; \w", said, re.MULTILINE), said
     _wait_for_end(project)
     before = {x for factor, x in Witness(project.folder).look() if factor == scenario.factor}
