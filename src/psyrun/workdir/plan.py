@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 _SHAPE = {
-    **dict.fromkeys(("scheme", "rows", "next_batch", "since"), COUNT),
+    **dict.fromkeys(("scheme", "rows"), COUNT),
+    **dict.fromkeys(("next_batch", "since"), int),  # above the number of any file
     **dict.fromkeys(("code", "space", "order"), str),
     "definitions": {str: str},
     "settings": {str: (dict, list, str, bool, int, float, None)},
     "names": [str],
     "adopted": [str],
-    "batches": [[COUNT, COUNT, COUNT, str]],
+    "batches": [[int, COUNT, COUNT, str]],
 }
 
 
