@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def create_root(folder: Path) -> None:
     """Create the folder of all work folders, so that version control ignores its content."""
-    if not folder.exists():
+    if not folder.is_dir():
         make_folders(folder)
         write_atomic(folder / ".gitignore", b"*\n")
 
