@@ -131,8 +131,10 @@ class Journals:
             sync_folder(self._folder)
 
     def close(self) -> None:
-        """Sync and close all journals."""
+        """Sync and close all journals; raise the error that syncing met since the last append."""
         with self._lock:
             self._ended += self._open.values()
             self._open = {}
+        if self._error is not None:  # No append came after it to raise it.
+            raise self._error
         self._sync()
