@@ -43,7 +43,7 @@ pool_size = 1
 
 def execute(x):
     seen({factor}, x)
-    wait_for({gate!r} if x == 0 else ".")
+    wait_for({gate!r} if x % 1100 == 0 else ".")
     return {{"y": {factor} * x}}
 """
 OPEN = "."  # a gate that is always there
@@ -198,9 +198,8 @@ class Orphans:
     """A psy with a worker and a child that are at a row of old code; some of them are stopped."""
 
     def __init__(self, project, psy, which):
-        processes = Processes(project)
         self._gate, self._psy = project.gates / "old", psy
-        self._workers = [*processes.find("psyrun.worker"), *processes.find("psyrun.worker.child")]
+        self._workers = [pid for pid in Processes(project).find() if pid != psy.process.pid]
         assert len(self._workers) == 2
         both = [psy.process.pid, *self._workers]
         self._stopped = {"psy": both[:1], "worker": both[1:], "both": both}[which]
@@ -249,8 +248,11 @@ def state_of(pid):
 
 
 @needs_proc
-@pytest.mark.parametrize("removed", ["psy-work", "psy-work/example"])
-@pytest.mark.parametrize("orphans", ["psy", "worker", "both"], indirect=True)
+@pytest.mark.parametrize(
+    ("orphans", "removed"),
+    [("psy", "psy-work"), ("worker", "psy-work"), ("both", "psy-work"), ("both", "psy-work/example")],
+    indirect=["orphans"],
+)
 def test_orphan_that_goes_on_while_new_code_is_evaluated_changes_no_result(
     project, start, orphans, removed, wait_until
 ):
@@ -268,7 +270,7 @@ def test_orphan_that_goes_on_while_new_code_is_evaluated_changes_no_result(
 
 
 @needs_proc
-@pytest.mark.parametrize("orphans", ["psy", "worker", "both"], indirect=True)
+@pytest.mark.parametrize("orphans", ["worker", "both"], indirect=True)
 def test_orphan_that_goes_on_after_all_is_finished_changes_no_result(project, orphans, wait_until):
     shutil.rmtree(project.work)
     project.task("example", write_task(XS, 3, jobs=4))
@@ -282,7 +284,7 @@ def test_orphan_that_goes_on_after_all_is_finished_changes_no_result(project, or
 
 
 @needs_proc
-@pytest.mark.parametrize("orphans", ["psy", "worker", "both"], indirect=True)
+@pytest.mark.parametrize("orphans", ["worker", "both"], indirect=True)
 def test_orphan_of_batches_that_are_not_planned_yet_changes_no_result(project, orphans, wait_until):
     """Its journals are there before the batches whose numbers they have."""
     shutil.rmtree(project.work)
@@ -297,7 +299,7 @@ def test_orphan_of_batches_that_are_not_planned_yet_changes_no_result(project, o
 
 
 @needs_proc
-@pytest.mark.parametrize("orphans", ["psy", "worker", "both"], indirect=True)
+@pytest.mark.parametrize("orphans", ["worker", "both"], indirect=True)
 def test_orphan_whose_task_folder_was_replaced_by_a_copy_changes_no_result(
     project, older, orphans, wait_until
 ):
@@ -321,6 +323,7 @@ def test_orphan_whose_task_folder_was_replaced_by_a_copy_changes_no_result(
 
 FIRST = list(range(200))
 SECOND = [*range(1000, 1100), *range(0, 200, 2)]
+DISTINCT = list(range(1000, 1200))  # without a row of the first
 JOBS = 12
 AHEAD = """\
 import datetime
@@ -383,8 +386,10 @@ def stopped(project, points, start, wait_until):
 
 
 @needs_proc
-@pytest.mark.parametrize("ignore_lock", [break_lock, set_clock_ahead])
-@pytest.mark.parametrize("point", ["first", "middle", "last"])
+@pytest.mark.parametrize(
+    ("point", "ignore_lock"),
+    [("first", break_lock), ("middle", break_lock), ("last", break_lock), ("middle", set_clock_ahead)],
+)
 def test_planner_that_goes_on_after_another_has_finished_mixes_no_rows(
     project, stopped, start, point, ignore_lock, wait_until
 ):
@@ -406,30 +411,28 @@ def test_planner_that_goes_on_after_another_has_finished_mixes_no_rows(
 
 
 @needs_proc
-@pytest.mark.parametrize("point", ["first", "middle", "last"])
+@pytest.mark.parametrize("point", ["first", "last"])
 def test_planner_that_goes_on_while_another_evaluates_mixes_no_rows(
     project, stopped, start, point, wait_until
 ):
     first = stopped(point, gate="rows")
-    project.task("example", write_task(SECOND, jobs=JOBS, gate="rows"))
+    project.task("example", write_task(DISTINCT, jobs=JOBS, gate="rows"))
     second = start(break_lock(project))
-    wait_until(lambda: "(2, 0)" in project.rows_seen())  # Half of its rows are finished.
+    wait_until(lambda: "(2, 1100)" in project.rows_seen())  # Half of its rows are finished.
     first.process.send_signal(signal.SIGCONT)
     wait_until(
         lambda: (
-            first.process.poll() is not None
-            or "waiting" in first.said()
-            or project.rows_seen().count("(2, 0)") > 1
+            first.process.poll() is not None or "waiting" in first.said() or "(2, 0)" in project.rows_seen()
         )
     )
     (project.gates / "rows").touch()
     codes = [psy.end(0, 1, 2) for psy in (first, second)]
     if 0 in codes:
         assert_rows_right(project)
-        assert project.result("example")["x"] in (FIRST, SECOND)
+        assert project.result("example")["x"] in (FIRST, DISTINCT)
     project.psy("run")
-    assert_right(project, SECOND)
-    assert_settled(project, SECOND)
+    assert_right(project, DISTINCT)
+    assert_settled(project, DISTINCT)
 
 
 # ---------------------------------------------------------------------- swaps
@@ -559,19 +562,6 @@ def test_swapped_files_give_no_wrong_value_when_the_space_is_extended(project, o
     run_honestly(project, EXTENDED)
 
 
-@pytest.mark.parametrize("do", SWAPS)
-def test_swapped_files_give_no_wrong_value_when_rows_are_missing(project, older, do):
-    """Both results and the journals of the last batches are gone, too."""
-    project.finish(files_of(NOW))
-    do(project, older)
-    for task in NOW:
-        project.remove_result(task)
-        for path in project.journals(1, task):
-            path.unlink()
-    run_honestly(project, NOW)
-    run_honestly(project, NOW)
-
-
 # ---------------------------------------------------------------------- damage
 
 
@@ -629,7 +619,7 @@ def test_plan_that_is_damaged_when_the_space_is_extended_costs_no_row(project):
     assert_settled(project, range(25))
 
 
-HARMS = [(flip, 0.0), (flip, 0.5), (flip, 1.0), (truncate, 0.5), (truncate, 0.0)]
+HARMS = [(flip, 0.0), (flip, 0.5), (truncate, 0.5)]
 
 
 @pytest.mark.parametrize(("harm", "where"), HARMS)
