@@ -80,8 +80,8 @@ def _find_stale(layout: Layout, plan: Plan, files: Iterable[Path]) -> Iterator[P
             case "out":
                 stale = path not in kept
             case "log":
-                named = {path.stem, path.stem.partition("-")[0]} & (runs | tokens | numbers)
-                stale = not (named or _names_run(path, runs))
+                names = {path.stem, path.stem.partition("-")[0]}
+                stale = names.isdisjoint(runs | tokens | numbers) and not _names_run(path, runs)
             case _:
                 stale = False
         if stale:
