@@ -241,8 +241,8 @@ def test_missing_assignments_are_named(project):
     project = project("def execute(x): return {}")
     with pytest.raises(ExecuteError, match=r"in/7\.pkl"):
         evaluate(
-            [Work(batch=7, rows=[0])],
-            Journal(project.root / "journal"),
+            [Work(batch=BatchKey(7, TIE), rows=[0])],
+            Journal(project.root),
             PoolConfig(argv=project.argv, size=1),
         )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import files
 from conftest import GATED
 from hosts import move, needs_hosts, shorten_leases
 from processes import Processes
@@ -283,7 +284,8 @@ def test_worker_that_meets_a_journal_of_a_newer_psyrun_says_so_in_one_line(proje
     gate.touch()
     run.end()
     submission.write_bytes(content)
-    (folder / "out/0-newer000.rows").write_bytes(b"PSY9" + bytes(60))
+    whole = files.add_journal(folder, 0, [0], {"y": [0]}, run="newer000")
+    whole.write_bytes(files.make_newer(whole.read_bytes()))
     argv = [sys.executable, "-P", "-m", "psyrun.worker", str(submission)]
     worker = subprocess.run(
         argv, cwd=project.root, env=project.env(), capture_output=True, text=True, check=False

@@ -280,7 +280,8 @@ def test_broken_task_file_does_not_stop_the_others(template, doit):
 def test_damaged_plan_does_not_stop_the_others(template, doit):
     template.task("other", TASK)
     doit()
-    (template.root / "psy-work/example/plan.json").write_bytes(b"garbage")
+    for name in ("plan.json", "plan.json.bak"):
+        (template.root / "psy-work/example" / name).write_bytes(b"garbage")
     (template.root / "psy-work/other/result.pkl").unlink()
     said = doit(code=None)
     assert "plan.json" in said

@@ -1,6 +1,7 @@
 """What the reading commands say, and that they write nothing; cleaning; words for mistakes."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 
@@ -406,6 +407,8 @@ def test_clean_stale_removes_only_rows_that_no_plan_wants(two):
     two.psy("run", "good")
     before = two.result("good")
     assert len(listing(two, "psy-work/good/code")) == 2
+    for path in (two.root / "psy-work/good/in").iterdir():
+        os.utime(path, (1, 1))  # Young ones may be of a psy that plans.
 
     two.psy("clean", "--stale", "good")
     assert len(listing(two, "psy-work/good/code")) == 1
