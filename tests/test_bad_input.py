@@ -426,7 +426,8 @@ def test_input_file_that_was_not_planned_is_moved_aside_and_its_rows_are_planned
     (project.root / "fail").unlink(missing_ok=True)
     code, said = psy("run")
     assert code == 0
-    assert "in/0.pkl was damaged, or is another one than was planned: it is kept as 0.pkl.damaged" in said
+    assert "in/0.pkl: damaged, or not what was planned; kept as *.damaged" in said
+    assert path.with_name("0.pkl.damaged").exists()
     assert project.result("bad") == RIGHT
 
 

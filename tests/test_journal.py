@@ -683,6 +683,15 @@ def test_counts_that_go_on_are_those_of_a_fresh_count(tmp_path_factory, journals
         assert RowCounter().count(listed, wanted) == exact
 
 
+def test_rows_that_a_writer_cut_off_again_are_counted_no_more(tmp_path):
+    write_journals(tmp_path, [[([0, 1], []), ([2], [3])]])
+    counter = RowCounter()
+    assert counter.count(list_journals(tmp_path)[KEY]).done == 3
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[: len(seal(make_block(0, 0, [0, 1], [])))])
+    assert counter.count(list_journals(tmp_path)[KEY]) == RowCounts(2, 0, 0.5)
+
+
 def test_values_are_read_no_further_than_the_receipt_says(tmp_path):
     write_journals(tmp_path, [[([0], []), ([1], [])], [([1], [])]])
     listed = list_journals(tmp_path)[KEY]

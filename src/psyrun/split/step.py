@@ -205,17 +205,19 @@ def _describe(
 
 
 def _move_aside(draft: Draft, outline: Outline, watcher: Watcher) -> None:
-    """Rename input files that are not what was planned, and say so."""
+    """Rename input files that are not what was planned, and say so in a line."""
     layout = outline.layout
-    for number in draft.damaged:
-        path = layout.input(number)
+    for path in map(layout.input, draft.damaged):
         path.rename(path.with_name(f"{path.name}.damaged"))
+    if draft.damaged:
+        names = ", ".join(f"{number}.pkl" for number in draft.damaged[:3])
+        more = f" and {len(draft.damaged) - 3:,} more" if len(draft.damaged) > 3 else ""
         kept = sum(each.batch.size for each in draft.results)
+        fate = f"{kept:,} of them come from the result" if kept else "they are evaluated again"
         watcher.note(
             outline.name,
-            f"{layout.relative(path)} was damaged, or is another one than was planned: it is kept as"
-            f" {path.name}.damaged, and its rows get new numbers;"
-            + (f" {kept:,} come from the result" if kept else " they are evaluated again"),
+            f"{layout.relative(layout.inputs)}/{names}{more}: damaged, or not what was planned; kept as *.damaged,"
+            f" and the rows get new numbers: {fate}",
         )
 
 

@@ -263,6 +263,8 @@ class RowCounter:
 
     def _count_headers(self, journal: JournalFile) -> RowCounts:
         start, counts = self._counted.get(journal.path.stem, (0, RowCounts()))
+        if journal.size < start:  # Its writer could not sync what was counted, and cut it off.
+            start, counts = 0, RowCounts()
         if start < journal.size:
             headers = list(_follow(journal.path, lambda name: read_headers(name, journal.tie, start)))
             counts = RowCounts(
