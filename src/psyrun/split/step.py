@@ -216,8 +216,8 @@ def _move_aside(draft: Draft, outline: Outline, watcher: Watcher) -> None:
         fate = f"{kept:,} of them come from the result" if kept else "they are evaluated again"
         watcher.note(
             outline.name,
-            f"{layout.relative(layout.inputs)}/{names}{more}: damaged, or not what was planned; kept as *.damaged,"
-            f" and the rows get new numbers: {fate}",
+            f"{layout.relative(layout.inputs)}/{names}{more}: damaged, or not what was planned; kept as"
+            f" *.damaged, and the rows get new numbers: {fate}",
         )
 
 
