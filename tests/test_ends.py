@@ -60,5 +60,7 @@ def test_last_error_is_looked_for_in_the_log_of_the_element_first(tmp_path, own,
     (layout.log / "p1.log").write_text(common)
     if own is not None:
         (layout.log / "4.log").write_text(own)
-    submission = Submission(token="p1", task="a", code="", scheduler="X", batches=((4, None),), retry=True)
+    submission = Submission(
+        token="p1", task="a", code="", scheduler="X", batches=((4, "0" * 16, None),), retry=True
+    )
     assert read_last_error(layout, submission, 0) == found

@@ -184,7 +184,7 @@ def test_constructors_do_not_touch_the_disk(tmp_path, monkeypatch):
         *(Local, ImmediateRun, DistributeBackend, LoadBalancingBackend, SourceCache),
     ):
         kind()
-    JournalWriter(tmp_path / "out/0-abcdefgh.part")
+    JournalWriter(tmp_path / "out", BatchKey(0, "0" * 16), "abcdefgh")
     layout = Layout(root=tmp_path, folder=tmp_path / "psy-work/t", result=tmp_path / "t.pkl")
     for name in ("plan", "process", "receipt", "inputs", "out", "log", "jobs", "lock"):
         getattr(layout, name)

@@ -616,6 +616,7 @@ def test_edits_in_any_order_leave_exactly_the_rows_with_the_fewest_evaluations(c
 # ---------------------------------------------------------------------- plans alone, by the thousand
 
 BLANK = Plan(
+    scheme=1,
     code="",
     space="",
     definitions={},

@@ -106,13 +106,8 @@ class CacheDatabase:
         for path in self._paths():
             if path.exists() and not path.is_file():  # SQLite would wait for a pipe.
                 raise FileExistsError(errno.EEXIST, "not a regular file", str(path))
-        Path(self.name).touch()  # SQLite itself would not let a group write that may.
-        database = sqlite3.connect(self.name, timeout=_PATIENCE, isolation_level=None)
+        database = self._connect()
         try:
-            database.execute("begin immediate")
-            database.execute(
-                "create table if not exists doit (task_id text not null primary key, task_data json)"
-            )
             [found] = database.execute("pragma integrity_check(1)").fetchone()
             if found != "ok":
                 raise sqlite3.DatabaseError(found)
@@ -120,6 +115,25 @@ class CacheDatabase:
             database.commit()
         finally:
             database.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        """Connect to the file, and begin to write; a file of a disk that is read-only can be read."""
+        try:
+            Path(self.name).touch()  # SQLite itself would not let a group write that may.
+        except OSError as error:
+            if error.errno != errno.EROFS or not Path(self.name).exists():
+                raise
+            return sqlite3.connect(f"{Path(self.name).absolute().as_uri()}?mode=ro", uri=True)
+        database = sqlite3.connect(self.name, timeout=_PATIENCE, isolation_level=None)
+        try:
+            database.execute("begin immediate")
+            database.execute(
+                "create table if not exists doit (task_id text not null primary key, task_data json)"
+            )
+        except BaseException:
+            database.close()
+            raise
+        return database
 
     def _read(self, database: sqlite3.Connection) -> None:
         for task_id, data in database.execute("select task_id, cast(task_data as blob) from doit"):
