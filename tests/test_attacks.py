@@ -219,7 +219,7 @@ class Orphans:
 
     def end(self):
         """Wait for the end of psy."""
-        self._psy.end(0, 1, 2)
+        self._psy.end(0, 1, 2, 75)  # 75: the worker of the other psy goes on
 
 
 @pytest.fixture
