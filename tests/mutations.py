@@ -123,10 +123,9 @@ MUTATIONS = [
     ),
     Mutation(
         "imports inside functions not in the digest",
-        "source/syntax.py",
-        "        for node in ast.walk(tree):\n            match node:\n                case ast.Import():",
-        "        for node in tree.body if isinstance(tree, ast.Module) else [tree]:\n"
-        "            match node:\n                case ast.Import():",
+        "source/program.py",
+        "return [*self._named_in_imports(statement), *self._named_in_strings(statement)]",
+        "return self._named_in_strings(statement)",
         "test_source.py",
     ),
     Mutation(

@@ -1,6 +1,5 @@
 """Captured sources: local modules, digests, the cache, the zip file, and running what was captured."""
 
-import ast
 import importlib
 import importlib.machinery
 import os
@@ -24,6 +23,7 @@ from psyrun.source.cache import SourceCache, digest_data
 from psyrun.source.capture import read_source
 from psyrun.source.digests import digest_with_data
 from psyrun.source.loading import loaded
+from psyrun.values import dumps
 
 TASK = """
 import helper
@@ -101,7 +101,7 @@ def test_helper_of_a_helper_counts_even_when_size_and_times_stay(project):
     write(project, deeper="def g(x): return 2")
     after = read(project, cache=cache)
     assert before.code != after.code
-    assert before.space != after.space
+    assert before.space == after.space
 
 
 def test_comment_in_a_helper_changes_nothing(project):
@@ -115,14 +115,15 @@ def test_modules_import_each_other_in_a_circle(project):
     assert set(read(project).modules) == {"a", "b"}
 
 
-def test_imports_inside_functions_count_where_the_slice_has_the_function(project):
+def test_imports_inside_functions_count_where_execute_reaches_the_function(project):
     write(
         project,
         task_a="def execute():\n    import used\ndef other():\n    import unused\npspace = []",
         used="",
         unused="",
     )
-    assert set(read(project).modules) == {"used"}
+    assert set(read(project).modules) == {"unused", "used"}
+    assert changed(project, {"psy-tasks/unused.py": "print(open('x'))"}) == ""
     assert changed(project, {"psy-tasks/used.py": "K = 1"}) == "code"
 
 
@@ -145,7 +146,6 @@ def test_module_that_only_the_space_imports_counts_for_both(project):
             {"pkg", "pkg.relative", "pkg.sibling", "pkg.sub", "pkg.sub.mod", "pkg.sub.up"},
         ),
         ("import pkg.sub.up", {"pkg", "pkg.sub", "pkg.sub.up", "pkg.sibling"}),
-        ("import exporting", {"exporting", "exporting.part"}),
         ("import importlib\nm = importlib.import_module('pkg.sibling')", {"pkg", "pkg.sibling"}),
         ("import pkg.missing", {"pkg"}),
         ("import nowhere", set()),
@@ -169,8 +169,6 @@ def test_packages_are_followed(project, statement, modules):
         pkg__sub__init="",
         pkg__sub__mod="",
         pkg__sub__up="from .. import sibling",
-        exporting__init="__all__ = ['part', 'x']",
-        exporting__part="",
         ns__part="",
         ns__deep__part="",
         psyrun="",
@@ -215,15 +213,15 @@ def test_folders_that_the_task_file_adds_to_sys_path_are_searched(project, edit)
     source = read(project)
     assert source.modules == {"helper": "lib/helper.py"}
     assert str(project) not in repr(source)
-    with loaded(source, project, part="code") as module:
+    with loaded(source, project) as module:
         assert module.execute(2) == {"y": 2}
 
 
-@pytest.mark.parametrize("edit", ["sys.path.append(f())", "sys.path.insert(K, 'x')", "sys.path.append(3)"])
-def test_folders_that_are_computed_are_not_searched(project, edit):
+@pytest.mark.parametrize("edit", ["undefined()", "open('is made later')"])
+def test_file_that_can_not_be_loaded_yet_is_searched_for_imports(project, edit):
     put(project, {"lib/helper.py": ""})
-    write(project, task_a=f"{edit}\nimport helper")
-    assert read(project).modules == {}
+    write(project, task_a=f"{edit}\nimport sys, helper, other", other="")
+    assert read(project).modules == {"other": "psy-tasks/other.py"}
 
 
 def test_editable_install_through_a_finder_is_local(project, monkeypatch):
@@ -239,6 +237,40 @@ def test_editable_install_through_a_finder_is_local(project, monkeypatch):
 
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
     assert set(read(project).modules) == {"edited", "edited.part"}
+
+
+@pytest.mark.parametrize("mark", [".git/HEAD", "pyproject.toml"])
+def test_project_reaches_up_to_the_folder_with_a_mark(project, tmp_path, mark):
+    put(tmp_path, {mark: "", "lib/above.py": "K = 1"})
+    write(
+        project,
+        task_a="import sys\nsys.path.append('../../lib')\nimport above\ndef execute(): return above.K",
+    )
+    source = read(project)
+    assert source.modules == {"above": "../lib/above.py"}
+    put(tmp_path, {"lib/above.py": "K = 2"})
+    assert read(project).code != source.code
+    with loaded(source, project) as module:
+        assert module.execute() == 1
+
+
+def test_editable_install_elsewhere_is_local_and_named_by_module(project, tmp_path, monkeypatch):
+    url = f'{{"url": "file://{tmp_path}/my%20checkout", "dir_info": {{"editable": true}}}}'
+    put(tmp_path, {"site/edited.dist-info/direct_url.json": url})
+    put(tmp_path, {"my checkout/src/edited/__init__.py": "", "my checkout/src/edited/part.py": "K = 1"})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "my checkout/src")
+    write(project, task_a="from edited import part\ndef execute(): return part.K")
+    cache = SourceCache()
+    source = read(project, cache=cache)
+    assert source.modules == {"edited": "@edited/__init__.py", "edited.part": "@edited/part.py"}
+    assert source.paths == ["psy-tasks/task_a.py"]
+    assert read(project, cache=cache) == source
+    put(tmp_path, {"my checkout/src/edited/part.py": "K = 2"})
+    assert read(project, cache=cache).code != source.code
+    with loaded(source, project) as module:
+        assert module.execute() == 1
+        assert module.part.__file__ == str(tmp_path / "my checkout/src/edited/part.py")
 
 
 @pytest.mark.parametrize("mark", ["pyvenv.cfg", "conda-meta/history"])
@@ -340,8 +372,9 @@ def test_declared_encodings_are_honoured(project, data):
 
 
 def test_definitions_name_what_changed(project):
-    text = "import helper\nK = 1\nN = 2\nxs = []\nxs.append(1)\npspace = [N]\ndef execute(): return K, xs"
-    write(project, task_a=text, helper='"""Doc."""\nimport os\nA, B = 1, 2\ndef f(): ...\nprint(A)')
+    text = "import helper\nK = 1\nN = 2\nxs = []\nxs.append(1)\npspace = [N]\n"
+    text += "def execute(): return K, xs, helper.f"
+    write(project, task_a=text, helper='"""Doc."""\nimport os\nA, B = 1, 2\ndef f(): return A\nos.nice(A)')
     before = read(project).definitions
     assert set(before) == {
         "psy-tasks/task_a.py: K",
@@ -353,11 +386,8 @@ def test_definitions_name_what_changed(project):
         "psy-tasks/helper.py: f",
         "psy-tasks/helper.py: top level",
     }
-    write(
-        project,
-        task_a=text.replace("K = 1", "K = 3"),
-        helper="import os\nA, B = 1, 2\ndef f(): return 1\nprint(A)",
-    )
+    put(project, {"psy-tasks/task_a.py": text.replace("K = 1", "K = 3").replace("N = 2", "N = 4")})
+    put(project, {"psy-tasks/helper.py": "import os\nA, B = 1, 2\ndef f(): return 1, A\nos.nice(A)"})
     after = read(project).definitions
     assert {name for name in before if before[name] != after[name]} == {
         "psy-tasks/task_a.py: K",
@@ -419,32 +449,29 @@ def test_data_with_another_stamp_is_read_again(project, position, monkeypatch):
 # -- the cache
 
 
-@pytest.fixture
-def parsed(monkeypatch):
-    """Names of the files that were parsed."""
-    names = []
-
-    def parse(data, name):
-        names.append(name)
-        return ast.parse(data)
-
-    monkeypatch.setattr(source_module, "parse", parse)
-    return names
-
-
-def test_only_changed_files_are_parsed_again(project, tmp_path, parsed):
-    write(project, task_a=TASK, helper="from deeper import g as f", deeper="def g(x): return x")
-    put(project, {"psy-tasks/psy-conf.py": ""})
+def test_file_runs_and_is_parsed_again_only_after_a_change(project, tmp_path, monkeypatch):
+    counting = "with open('../runs', 'a') as file:\n    file.write('x')\n"
+    write(project, task_a=counting + TASK, helper="from deeper import g as f", deeper="def g(x): return x")
     cache = SourceCache()
     first = read(project, cache=cache)
-    assert len(parsed) == 4
-    parsed.clear()
     cache.save(tmp_path / "cache")
-    assert read(project, cache=SourceCache.load(tmp_path / "cache")) == first
-    assert parsed == []
+    with monkeypatch.context() as patch:
+        patch.setattr(source_module, "digest_sources", None)
+        assert read(project, cache=SourceCache.load(tmp_path / "cache")) == first
+    assert (project / "runs").read_text() == "x"
     write(project, deeper="def g(x): return 2")
     assert read(project, cache=SourceCache.load(tmp_path / "cache")) != first
-    assert parsed == ["psy-tasks/deeper.py"]
+    assert (project / "runs").read_text() == "xx"
+
+
+@pytest.mark.parametrize("name", ["helper", "override"])
+def test_module_that_appears_in_front_of_another_is_noticed(project, tmp_path, name):
+    put(project, {"helper.py": "def f(x): return x"})
+    write(project, task_a="try:\n    import override\nexcept ImportError:\n    pass" + TASK)
+    cache = SourceCache()
+    before = read(project, cache=cache)
+    put(project, {f"psy-tasks/{name}.py": "def f(x): return -x"})
+    assert read(project, cache=cache).files != before.files
 
 
 def is_empty(path):
@@ -506,12 +533,13 @@ def test_zip_file_gives_back_what_was_captured(project, tmp_path):
     write(project, task_a=TASK, helper="def f(x): return 'é'")
     put(project, {"psy-tasks/psy-conf.py": "max_jobs = 3"})
     source = read(project)
-    write_zip(source, tmp_path / "one.zip")
-    data = (tmp_path / "one.zip").read_bytes()
-    write_zip(read(project), tmp_path / "one.zip")
-    assert read_zip(tmp_path / "one.zip") == source
-    assert (tmp_path / "one.zip").read_bytes() == data
-    assert str(project).encode() not in (tmp_path / "one.zip").read_bytes()
+    path = tmp_path / "code.zip"
+    write_zip(source, path)
+    first = path.read_bytes()
+    assert read_zip(path) == source
+    write_zip(read(project), path)
+    assert path.read_bytes() == first
+    assert str(project).encode() not in first
 
 
 def test_damaged_zip_file_is_an_error(project, tmp_path):
@@ -680,9 +708,8 @@ def test_classes_of_the_task_file_pickle_by_reference(project):
     source = read(project)
     with loaded(source, project) as module:
         pickled = pickle.dumps(module.pspace)
-    with loaded(source, project, part="code") as module:
+    with loaded(source, project) as module:
         assert pickle.loads(pickled)[0].k == 1
-        assert not hasattr(module, "pspace")
 
 
 def test_task_file_with_a_dot_in_its_name_pickles_by_reference(project):
@@ -691,25 +718,26 @@ def test_task_file_with_a_dot_in_its_name_pickles_by_reference(project):
         assert type(pickle.loads(pickle.dumps(module.Model()))) is module.Model
 
 
-def test_children_run_only_the_code(project):
-    conf = "K = 1\nL = 1 / 0"
-    future = '"""Doc."""\nfrom __future__ import annotations'
-    write(project, task_a=f"{future}\npspace = undefined\n\ndef execute(x: X):\n    return K")
-    put(project, {"psy-tasks/psy-conf.py": conf})
-    with loaded(read(project), project, part="code") as module:
-        assert module.execute(1) == 1
-        assert module.execute.__code__.co_firstlineno == 5
-        assert not hasattr(module, "L")
+def test_whole_file_runs_as_an_import_would_run_it(project):
+    text = (
+        '"""Doc."""\nimport sys\nseen = __name__, __doc__, __file__, sys.modules[__name__].seen0\nMORE = 1\n'
+    )
+    put(project, {"psy-tasks/psy-conf.py": "seen0 = __file__"})
+    write(project, task_a=text)
+    with loaded(read(project), project) as module:
+        assert module.seen[:2] == ("task_a", "Doc.")
+        assert [Path(path).name for path in module.seen[2:]] == ["task_a.py", "psy-conf.py"]
+        assert module.MORE == 1
 
 
-def test_code_that_lacks_a_name_fails_and_says_why(project):
-    write(project, task_a="f = [vars][0]\nx = f()\nx['K'] = 1\nL = K\ndef execute(): return L")
-    source = read(project)
-    with loaded(source, project) as module:
-        assert module.execute() == 1
-    said = r"task_a.py:4: NameError: .*children run only"
-    with pytest.raises(TaskFileError, match=said), loaded(source, project, part="code"):
-        pass
+def test_local_modules_of_standard_names_do_not_break_psyrun(project):
+    write(project, task_a="import queue\nK = queue.K", queue="K = 1", types="K = 2", traceback="1 / 0")
+    with loaded(read(project), project) as module:
+        assert module.K == 1
+        assert dumps(lambda: 1)
+    import queue
+
+    assert queue.Queue
 
 
 @pytest.mark.parametrize(

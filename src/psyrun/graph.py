@@ -176,7 +176,7 @@ class _Nodes:
     def nodes(self) -> Iterator[dict[str, Any]]:
         outline, layout = self.outline, self.outline.layout
         plan, receipt = layout.relative(layout.plan), layout.relative(layout.process)
-        sources = [*outline.source.files, *outline.file_dep]
+        sources = [*outline.source.paths, *outline.file_dep]
         yield {"basename": outline.name, "name": None, "doc": f"everything for {outline.path}"}
         for step, action, is_done, file_dep, target in (
             ("split", self._split, self._is_split, sources, plan),

@@ -303,7 +303,7 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
 def _importable(layout: Layout, plan: Plan) -> AbstractContextManager[Any]:
     """Keep the task's own modules importable: values may be objects of their classes."""
     code = layout.code(plan.code)
-    return loaded(read_zip(code), layout.root, part="code") if code.exists() else nullcontext()
+    return loaded(read_zip(code), layout.root) if code.exists() else nullcontext()
 
 
 def _read_finished(layout: Layout, plan: Plan) -> Iterator[Mapping[str, Sequence[Any]]]:

@@ -160,7 +160,7 @@ def _print_summary(
         if isinstance(end, Exception):
             codes.append(report_errors([end], outline.name))
             continue
-        edited = isinstance(end, Status) and end.uptodate and _was_edited(outline)
+        edited = isinstance(end, Status) and end.uptodate and _was_edited(outline, selection.cache)
         lines, code = summarise(end, outcome, edited=edited, interrupted=interrupted)
         click.echo("\n".join(lines))
         codes.append(code)
@@ -189,10 +189,10 @@ def _try_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         return error
 
 
-def _was_edited(outline: Outline) -> bool:
+def _was_edited(outline: Outline, cache: SourceCache) -> bool:
     """Whether the sources changed since the outline was read."""
     try:
-        now = read_source(outline.root, outline.root / outline.path)
+        now = read_source(outline.root, outline.root / outline.path, cache)
     except PsyrunError:
         return True
     return (now.code, now.space) != (outline.source.code, outline.source.space)

@@ -177,7 +177,7 @@ def _read_assignments(
         try:
             columns = inputs.columns()
         except (ImportError, AttributeError):  # Assignments may be objects of the task's own classes.
-            with loaded(read_zip(outline.layout.code(plan.code)), outline.root, part="code"):
+            with loaded(read_zip(outline.layout.code(plan.code)), outline.root):
                 columns = inputs.columns()
     except (FormatError, OSError):
         return [None] * len(rows)

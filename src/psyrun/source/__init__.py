@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.source.archive import read_zip, write_zip
+    from psyrun.source.archive import SCHEME, Source, read_zip, write_zip
     from psyrun.source.cache import CACHE_PATH, SourceCache, digest_data
-    from psyrun.source.capture import Source, read_source
-    from psyrun.source.digests import SCHEME, digest_with_data
+    from psyrun.source.capture import read_scripts, read_source
+    from psyrun.source.digests import Analysis, digest_sources, digest_with_data
     from psyrun.source.loading import imported_modules, loaded, replaced_modules
-    from psyrun.source.syntax import bound_names, parse, scopes_of
+    from psyrun.source.syntax import parse, read_statements
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        archive="read_zip write_zip",
+        archive="SCHEME Source read_zip write_zip",
         cache="CACHE_PATH SourceCache digest_data",
-        capture="Source read_source",
-        digests="SCHEME digest_with_data",
+        capture="read_scripts read_source",
+        digests="Analysis digest_sources digest_with_data",
         loading="imported_modules loaded replaced_modules",
-        syntax="bound_names parse scopes_of",
+        syntax="parse read_statements",
     )

@@ -1,4 +1,4 @@
-"""Archives: zip files of captured sources, which jobs load."""
+"""Captured sources, and the zip files of them that jobs load."""
 
 from __future__ import annotations
 
@@ -6,21 +6,61 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import read_file, write_atomic
 from psyrun.errors import FormatError, NewerFormatError
-from psyrun.source.capture import Source
-from psyrun.source.digests import SCHEME
+from psyrun.source.modules import is_editable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
+SCHEME = 2  # version of the rules of digests: goes up when equal sources get other digests than before
+
 _FORMAT = 2
 _LAST = "digest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Captured sources of a task, and their digests.
+
+    Parameters
+    ----------
+    task
+        The task file, a POSIX path relative to the project root.
+    conf
+        psy-conf.py beside it, likewise, or None.
+    files
+        Path -> bytes, of these two and of local modules; those of editable installs are named by module.
+    modules
+        Dotted name of each local module -> path, '' for a namespace package.
+    code, space
+        Digests of the statements that values of `execute`, and the space, depend on; without data files.
+    definitions
+        Digest of each definition in `code`, named like ``psy-tasks/model.py: step``.
+    """
+
+    task: str
+    conf: str | None
+    files: Mapping[str, bytes]
+    modules: Mapping[str, str]
+    code: str
+    space: str
+    definitions: Mapping[str, str]
+
+    @property
+    def scripts(self) -> tuple[str, ...]:
+        """Paths of the files that run in the task's own namespace, in order."""
+        return (self.task,) if self.conf is None else (self.conf, self.task)
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Paths relative to the project root, without those of editable installs."""
+        return [path for path in self.files if not is_editable(path)]
 
 
 def write_zip(source: Source, path: Path) -> None:

@@ -57,17 +57,25 @@ class SourceCache:
             write_atomic(path, _head(body) + b"\n" + body)
             self._changed = False
 
-    def recall(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the facts of this key, made if they are not in the cache; kept if JSON can express them."""
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return the facts of this key; None if they are not in the cache."""
         facts: dict[str, Any] | None = self._facts.pop(key, None)
+        if facts is not None:
+            self._facts[key] = facts  # Facts used last stand last.
+        return facts
+
+    def put(self, key: str, facts: dict[str, Any]) -> None:
+        """Keep facts, if JSON can express them."""
+        with suppress(TypeError, ValueError):
+            self._facts[key] = json.loads(json.dumps(facts))
+            self._changed = True
+
+    def recall(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the facts of this key, made if they are not in the cache."""
+        facts = self.get(key)
         if facts is None:
             facts = make()
-            try:
-                json.dumps(facts)
-            except (TypeError, ValueError):
-                return facts
-            self._changed = True
-        self._facts[key] = facts  # Facts used last stand last.
+            self.put(key, facts)
         return facts
 
     def digest_file(self, name: str, path: Path) -> str:

@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.machinery
 import importlib.util
 import os
 import sys
 import traceback
+import warnings
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from psyrun.errors import PsyrunError, TaskFileError
-from psyrun.source.modules import CapturedLoader, captured_imports, captured_lines
-from psyrun.source.slices import slice_statements
-from psyrun.source.syntax import parse
+from psyrun.source.modules import (
+    CapturedLoader,
+    LocalFinder,
+    Place,
+    captured_lines,
+    is_editable,
+    local_imports,
+)
 
 if TYPE_CHECKING:
-    import ast
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import ModuleType
 
-    from psyrun.source.capture import Source
+    from psyrun.source.archive import Source
+
+
+# What psyrun imports late, and what these import, comes first where a local module hides one of Python's own.
+_NEEDED = (
+    *("traceback", "numpy", "joblib", "cloudpickle", "psyrun.values", "psyrun.pspace.keys"),
+    *("psyrun.workdir.inputs", "psyrun.workdir.journal", "psyrun.workdir.records", "psyrun.store.columns"),
+)
 
 
 @contextmanager
-def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole") -> Iterator[ModuleType]:
-    """Run a task file as it was captured, and return its module; it can be used while the context lasts.
+def loaded(source: Source, root: Path) -> Iterator[ModuleType]:
+    """Run a task file as it was captured, as an import would, and return its module while the context lasts.
 
     Inside, the task folder is the working directory and first on `sys.path`, the project root is last; local
     modules are imported as they were captured, also later on; the module is in `sys.modules` under the stem
@@ -39,8 +52,6 @@ def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole")
         The captured sources.
     root
         The project root on this machine.
-    part
-        ``code`` runs only the statements that `execute` and `setup` depend on.
 
     Raises
     ------
@@ -48,27 +59,66 @@ def loaded(source: Source, root: Path, part: Literal["whole", "code"] = "whole")
         If the file raises, be it ``SystemExit``; the original exception is its cause.
     """
     home = os.path.normpath(root.absolute())
-    folder = os.path.normpath(Path(home, source.task).parent)
-    name, path = _module_name(source), os.path.normpath(Path(home, source.task))
-    module = _create_module(name, path, source.files[source.task])
+    place = Place(root=home, folder=os.path.normpath(Path(home, source.task).parent))
+    finder = LocalFinder(place=place, files=dict(source.files), modules=dict(source.modules))
+    with run_scripts(source.task, source.conf, finder) as module:
+        yield module
+
+
+@contextmanager
+def run_scripts(task: str, conf: str | None, finder: LocalFinder) -> Iterator[ModuleType]:
+    """Run psy-conf.py and the task file in one namespace; local modules come from a finder. See `loaded`."""
+    place, files = finder.place, finder.files
+    name, path = task_module(task), place.locate(task, None)
+    spec = importlib.machinery.ModuleSpec(name, CapturedLoader(name, path, files[task]), origin=path)
+    spec.has_location = True
+    module = importlib.util.module_from_spec(spec)
+    hidden = _hidden_modules(place, finder.modules)
+    for each in _NEEDED if hidden else ():
+        with contextlib.suppress(ImportError):
+            importlib.import_module(each)
+    lines = {place.locate(each, None): data for each, data in files.items() if not is_editable(each)}
     with (
-        _working_in(folder, home),
-        captured_lines(home, source.files),
-        captured_imports(home, source.files, source.modules),
+        _working_in(place),
+        captured_lines(lines),
+        local_imports(finder, hidden),
         replaced_modules({name: module}),
     ):
         try:
-            _run(source, home, part, module)
+            for each in (task,) if conf is None else (conf, task):
+                module.__file__ = place.locate(each, None)
+                _execute(files[each], module)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise TaskFileError(_explain(error, source, home, part)) from error
+            raise TaskFileError(_explain(error, task, finder)) from error
         yield module
+
+
+def _hidden_modules(place: Place, modules: Iterable[str]) -> set[str]:
+    """Return the modules of Python that local ones hide, such as `queue`."""
+    files = {each.partition(".")[0] for folder in (place.folder, place.root) for each in _list(folder)}
+    return {*files, *modules} & sys.stdlib_module_names
+
+
+def _list(folder: str) -> list[str]:
+    with contextlib.suppress(OSError):
+        return [
+            each.name for each in Path(folder).iterdir() if each.name.endswith(".py") or "." not in each.name
+        ]
+    return []
+
+
+def _execute(data: bytes, module: ModuleType) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        code = compile(data, str(module.__file__), "exec", dont_inherit=True)
+    exec(code, vars(module))  # noqa: S102 - what it is for
 
 
 def imported_modules(source: Source) -> dict[str, ModuleType]:
     """Return the task's module and its local modules, as far as they are imported: name -> module."""
-    names = (_module_name(source), *source.modules)
+    names = (task_module(source.task), *source.modules)
     return {name: sys.modules[name] for name in names if sys.modules.get(name) is not None}
 
 
@@ -89,64 +139,36 @@ def replaced_modules(modules: Mapping[str, ModuleType | None]) -> Iterator[None]
         sys.modules.update(before)
 
 
-def _module_name(source: Source) -> str:
-    return Path(source.task).stem.replace(".", "_")
+def task_module(task: str) -> str:
+    """Return the name of a task file's module."""
+    return PurePosixPath(task).stem.replace(".", "_")
 
 
 @contextmanager
-def _working_in(folder: str, root: str) -> Iterator[None]:
+def _working_in(place: Place) -> Iterator[None]:
     path = list(sys.path)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(contextlib.chdir(folder))
+            stack.enter_context(contextlib.chdir(place.folder))
         except OSError as error:
             raise TaskFileError(
-                f"{folder}: {error.strerror}; a task runs in the folder of its file"
+                f"{place.folder}: {error.strerror}; a task runs in the folder of its file"
             ) from error
         stack.callback(sys.path.__setitem__, slice(None), path)
-        sys.path[:] = [folder, *path, root]
+        sys.path[:] = [place.folder, *path, place.root]
         yield
 
 
-def _create_module(name: str, path: str, data: bytes) -> ModuleType:
-    """Create the task's module, empty."""
-    spec = importlib.machinery.ModuleSpec(name, CapturedLoader(name, path, data), origin=path)
-    spec.has_location = True
-    return importlib.util.module_from_spec(spec)
-
-
-def _run(source: Source, root: str, part: str, module: ModuleType) -> None:
-    """Execute psy-conf.py and the task file in one namespace."""
-    trees = {path: parse(source.files[path], path) for path in source.scripts}
-    if part == "code":
-        _keep_code(trees.values())
-    for path, tree in trees.items():
-        module.__file__ = os.path.normpath(Path(root, path))
-        exec(compile(tree, module.__file__, "exec", dont_inherit=True), vars(module))  # noqa: S102 - what it is for
-
-
-def _keep_code(trees: Collection[ast.Module]) -> None:
-    statements = [statement for tree in trees for statement in tree.body]
-    kept = {id(statements[index]) for index in slice_statements(statements).code}
-    for tree in trees:
-        tree.body = [statement for statement in tree.body if id(statement) in kept]
-
-
-def _explain(error: BaseException, source: Source, root: str, part: str) -> str:
+def _explain(error: BaseException, task: str, finder: LocalFinder) -> str:
     """Return an error message: place in the user's files, exception, cure."""
-    place = _place(error, {os.path.normpath(Path(root, path)): path for path in source.files}) or source.task
+    paths = {finder.place.locate(each, None): each for each in finder.files}
     message = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     cure = "correct it"
     if isinstance(error, PsyrunError):
         message = str(error)
     if isinstance(error, ImportError):
         cure = "install it for this Python, or correct the import"
-    if part == "code" and isinstance(error, NameError):
-        cure = (
-            "children run only the statements that execute and setup depend on, and psyrun found none that"
-            " binds this name for them; bind it by an assignment at the top level"
-        )
-    return f"{place}: {message}; {cure}"
+    return f"{_place(error, paths) or task}: {message}; {cure}"
 
 
 def _place(error: BaseException, paths: Mapping[str, str]) -> str | None:

@@ -1,7 +1,8 @@
-"""Local modules: search for their sources, and imports of captured sources.
+"""Local modules: which they are, the search for their sources, and imports of captured sources.
 
-A module is local when its source lies under the project root or the task folder, and in no environment of
-Python below them. `psyrun` never is.
+A module is local when its source lies in the project, in the task folder or in an editable install, and in no
+environment of Python. The project reaches up to the folder with ``.git`` or ``pyproject.toml`` around the
+folder in which psy runs. `psyrun` never is local.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import linecache
 import os
 import pkgutil
@@ -17,94 +19,176 @@ import sysconfig
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
-
-from psyrun.source.searchpath import apply_edits
+from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
 
 
+_PROJECT_MARKS = (".git", "pyproject.toml")
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
 _PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
+_INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+_EDITABLE = "@"  # begins the path of a module of an editable install, which is named like the module
+
+
+def with_packages(name: str) -> Iterator[str]:
+    """Yield `a`, `a.b` and `a.b.c` for `a.b.c`."""
+    parts = name.split(".")
+    return (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+# -- what is local
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The project of a task.
+
+    Parameters
+    ----------
+    root
+        The folder in which psy runs, absolute.
+    folder
+        The task folder, absolute.
+    """
+
+    root: str
+    folder: str
+
+    def name_source(self, module: str, spec: ModuleSpec | None) -> str | None:
+        """Return the path of the source of a module, relative to the root where it is no editable install.
+
+        '' for a namespace package, None for a module that is not local.
+        """
+        if spec is None or module.partition(".")[0] == "psyrun":
+            return None
+        if spec.origin is None or not spec.has_location:
+            folders = spec.submodule_search_locations
+            return "" if spec.origin is None and folders and any(map(self._is_near, folders)) else None
+        if not spec.origin.endswith(".py") or (
+            spec.origin.startswith(_INSTALLED) and not self.root.startswith(_INSTALLED)
+        ):
+            return None
+        if self._is_near(spec.origin):
+            return self.relative(spec.origin)
+        if any(_lies_in(os.path.realpath(spec.origin), home) for home in _editable_folders(tuple(sys.path))):
+            inside = "/__init__" if spec.submodule_search_locations is not None else ""
+            return f"{_EDITABLE}{module.replace('.', '/')}{inside}.py"
+        return None
+
+    def relative(self, path: str) -> str:
+        """Return a path relative to the root."""
+        path, real = os.path.normpath(path), os.path.realpath(path)  # which a link to itself has too
+        for place, root in ((path, self.root), (real, os.path.realpath(self.root))):
+            if Path(place).is_relative_to(root):
+                return Path(place).relative_to(root).as_posix()
+        return Path(os.path.relpath(real, os.path.realpath(self.root))).as_posix()
+
+    def locate(self, source: str, spec: ModuleSpec | None) -> str:
+        """Return the absolute path of a source; `spec` is what other finders know of its module."""
+        if not source.startswith(_EDITABLE):
+            return os.path.normpath(Path(self.root, source))
+        return (spec and spec.origin) or os.path.join(self.folder, source)
+
+    def _is_near(self, path: str) -> bool:
+        homes = (_project_of(self.root), self.folder)
+        return any(_lies_in(form(path), form(home)) for form in (str, os.path.realpath) for home in homes)
+
+
+def is_editable(source: str) -> bool:
+    """Tell the source of an editable install, whose path is not relative to the root."""
+    return source.startswith(_EDITABLE)
+
+
+@lru_cache
+def _project_of(root: str) -> str:
+    """Return the folder that the project reaches up to."""
+    above = (root, *map(str, Path(root).parents))
+    return next((each for each in above if any(Path(each, mark).exists() for mark in _PROJECT_MARKS)), root)
+
+
+@lru_cache
+def _editable_folders(path: tuple[str, ...]) -> list[str]:
+    """Return the folders of editable installs that the folders of a search path name."""
+    found = []
+    for file in (file for folder in path for file in Path(folder).glob("*.dist-info/direct_url.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            said = json.loads(file.read_bytes())
+            if said["dir_info"].get("editable"):
+                found.append(os.path.realpath(unquote(urlsplit(said["url"]).path)))
+    return found
+
+
+def _lies_in(path: str, home: str) -> bool:
+    """Tell whether a path lies below a folder, and not in an environment of Python below that folder."""
+    file = Path(path)
+    if not file.is_relative_to(home):
+        return False
+    between = file.relative_to(home)
+    if _PACKAGE_FOLDERS & set(between.parts):
+        return False
+    installed = {sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib")}
+    if any(Path(p).is_relative_to(home) and p != home and file.is_relative_to(p) for p in installed):
+        return False
+    above = [Path(home, folder) for folder in between.parents if folder.parts]
+    return not any((folder / mark).exists() for folder in above for mark in _ENVIRONMENT_MARKS)
 
 
 # -- finding
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalModule:
-    """Place of a local module; `path` is None for a namespace package, `folders` for a plain module."""
-
-    path: str | None
-    folders: tuple[str, ...] | None
-
-
-@dataclass(slots=True, kw_only=True)
 class ModuleSearch:
-    """Search for sources of local modules, as an import statement of a task file does it.
+    """Search for sources of local modules without importing anything.
 
     Parameters
     ----------
-    root
-        The project root, absolute; searched last.
-    folder
-        The task folder, absolute; searched first, as when the task file runs.
-    edits
-        Folders that the task file adds to `sys.path`, from `path_edits`.
+    place
+        The project.
+    path
+        The folders to search, as in `sys.path`.
     """
 
-    root: str
-    folder: str
-    edits: Sequence[tuple[int | None, str]] = ()
-    _known: dict[str, LocalModule | None] = field(default_factory=dict)
+    def __init__(self, place: Place, path: Sequence[str]) -> None:
+        self._place, self._path = place, path
+        self._specs: dict[str, ModuleSpec | None] = {}
 
-    def find(self, name: str) -> LocalModule | None:
-        """Find a module by its dotted name; None if there is none, or if it is not local."""
-        if name not in self._known:
+    def find(self, name: str) -> str | None:
+        """Return the path of the source of a module, as `Place.name_source` does."""
+        return self._place.name_source(name, self._find(name))
+
+    def locate(self, name: str) -> str:
+        """Return the absolute path of the source of a module that was found."""
+        spec = self._find(name)
+        return (spec and spec.origin) or ""
+
+    def _find(self, name: str) -> ModuleSpec | None:
+        if name not in self._specs:
             parent = name.rpartition(".")[0]
-            if parent:
-                package = self.find(parent)
-                spec = _search(name, (package and package.folders) or ())
-            else:
-                spec = None if name == "psyrun" else self._find_top(name)
-            self._known[name] = self._as_local(spec)
-        return self._known[name]
+            package = self._find(parent) if parent else None
+            folders = (package and package.submodule_search_locations) or ()
+            self._specs[name] = search_folders(name, folders) if parent else self._find_top(name)
+        return self._specs[name]
 
     def _find_top(self, name: str) -> ModuleSpec | None:
-        path = apply_edits([self.folder, *filter(None, sys.path), self.root], self.edits, self.folder)
         for finder in sys.meta_path:
             spec = None
             if finder is importlib.machinery.PathFinder:
-                spec = _search(name, path)
-            elif not isinstance(finder, _CapturedFinder) and hasattr(finder, "find_spec"):
+                spec = search_folders(name, self._path)
+            elif not isinstance(finder, LocalFinder) and hasattr(finder, "find_spec"):
                 with suppress(ImportError, AttributeError, ValueError, OSError):
                     spec = finder.find_spec(name, None)
             if spec is not None:
                 return spec
         return None
 
-    def _as_local(self, spec: ModuleSpec | None) -> LocalModule | None:
-        if spec is None:
-            return None
-        locations = spec.submodule_search_locations
-        folders = None if locations is None else tuple(locations)
-        if spec.has_location and spec.origin is not None:
-            fits = spec.origin.endswith(".py") and self._is_local(spec.origin)
-            return LocalModule(path=spec.origin, folders=folders) if fits else None
-        if folders and spec.origin is None and any(map(self._is_local, folders)):
-            return LocalModule(path=None, folders=folders)
-        return None
 
-    def _is_local(self, path: str) -> bool:
-        forms = (str, os.path.realpath)
-        return any(_lies_in(form(path), form(home)) for form in forms for home in (self.root, self.folder))
-
-
-def _search(name: str, path: Iterable[str]) -> ModuleSpec | None:
+def search_folders(name: str, path: Iterable[str]) -> ModuleSpec | None:
     """Search folders for a module, as `PathFinder` does; it needs no parent package in `sys.modules`."""
     portions: list[str] = []
     for folder in path:
@@ -121,21 +205,6 @@ def _search(name: str, path: Iterable[str]) -> ModuleSpec | None:
     spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = list(dict.fromkeys(portions))
     return spec
-
-
-def _lies_in(path: str, home: str) -> bool:
-    """Tell whether a path lies below a folder, and not in an environment of Python below that folder."""
-    file = Path(path)
-    if not file.is_relative_to(home):
-        return False
-    between = file.relative_to(home)
-    if _PACKAGE_FOLDERS & set(between.parts):
-        return False
-    installed = {sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib")}
-    if any(Path(p).is_relative_to(home) and p != home and file.is_relative_to(p) for p in installed):
-        return False
-    above = [Path(home, folder) for folder in between.parents if folder.parts]
-    return not any((folder / mark).exists() for folder in above for mark in _ENVIRONMENT_MARKS)
 
 
 # -- importing
@@ -160,61 +229,107 @@ class CapturedLoader(importlib.machinery.SourceFileLoader):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _CapturedFinder(importlib.abc.MetaPathFinder):
-    """Import hook that serves captured bytes."""
+class LocalFinder(importlib.abc.MetaPathFinder):
+    """Import hook that serves captured bytes, and captures local modules that were not.
 
-    root: str
-    files: Mapping[str, bytes]
-    modules: Mapping[str, str]
+    Attributes
+    ----------
+    place
+        The project.
+    files, modules
+        Captured sources, as in `Source`.
+    added
+        Names of the modules that were not captured before.
+    missing
+        Names of modules that were asked for and not found.
+    """
+
+    place: Place
+    files: MutableMapping[str, bytes]
+    modules: MutableMapping[str, str]
+    added: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find captured modules; None leaves others to the next finder."""
+        """Find modules; None leaves others to the next finder."""
         source = self.modules.get(fullname)
+        spec = None
+        if source is None or not source or is_editable(source):
+            spec = self._ask_others(fullname, path, target)
         if source is None:
-            return None
-        if not source:  # A namespace package, even where its folders are gone.
-            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-            found = _search(fullname, sys.path if path is None else path)
-            spec.submodule_search_locations = list((found and found.submodule_search_locations) or ())
-            return spec
-        location = os.path.normpath(Path(self.root, source))
+            source = self.place.name_source(fullname, spec)
+            if source is None or spec is None:
+                self.missing.update({fullname} if spec is None else ())
+                return spec
+            self._add(fullname, source, spec)
+        if not source:
+            return _namespace(fullname, spec)
+        location = self.place.locate(source, spec)
         folders = [str(Path(location).parent)] if PurePosixPath(source).name == "__init__.py" else None
         loader = CapturedLoader(fullname, location, self.files[source])
         return importlib.util.spec_from_file_location(
             fullname, location, loader=loader, submodule_search_locations=folders
         )
 
+    def _ask_others(self, *request: object) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            if not isinstance(finder, LocalFinder) and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(*request)  # type: ignore[arg-type]
+                if spec is not None:
+                    return spec
+        return None
+
+    def _add(self, name: str, source: str, spec: ModuleSpec) -> None:
+        if source and source not in self.files:
+            self.files[source] = Path(str(spec.origin)).read_bytes()
+        self.modules[name] = source
+        self.added.add(name)
+
+
+def _namespace(name: str, found: ModuleSpec | None) -> ModuleSpec:
+    """Return a namespace package, even where its folders are gone."""
+    spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    locations = found and found.submodule_search_locations
+    spec.submodule_search_locations = list(locations or ())
+    return spec
+
 
 @contextmanager
-def captured_imports(root: str, files: Mapping[str, bytes], modules: Mapping[str, str]) -> Iterator[None]:
-    """Import captured modules from their bytes inside the context, regardless of files and `sys.modules`.
+def local_imports(finder: LocalFinder, hidden: Iterable[str]) -> Iterator[None]:
+    """Import local modules from captured bytes inside the context, regardless of files and `sys.modules`.
 
-    Parameters
-    ----------
-    root
-        Folder that the paths in `files` are relative to.
-    files
-        Path -> bytes.
-    modules
-        Dotted name -> path in `files`, '' for a namespace package.
+    Modules of Python that local ones hide are taken out of `sys.modules`, too.
     """
-    finder = _CapturedFinder(root=root, files=files, modules=modules)
-    aside = _set_aside(modules)
+    aside = _set_aside(finder, hidden)
     sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         with suppress(ValueError):
             sys.meta_path.remove(finder)
-        _set_aside(modules)
+        _set_aside(finder, hidden)
         sys.modules.update(aside)
 
 
-def _set_aside(modules: Mapping[str, str]) -> dict[str, ModuleType]:
-    """Take modules of captured names out of `sys.modules`, submodules of captured packages too."""
-    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_captured(name, modules)}
+def uncaptured_modules(place: Place, modules: Mapping[str, str]) -> dict[str, str]:
+    """Return the local modules in `sys.modules` that were not captured: name -> path of the source."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if name not in modules and name == getattr(spec, "name", None):
+            source = place.name_source(name, spec)
+            if source:
+                found[name] = source
+    return found
+
+
+def _set_aside(finder: LocalFinder, hidden: Iterable[str]) -> dict[str, ModuleType]:
+    """Take local modules, those of captured names, and what is in them, out of `sys.modules`."""
+    local = {**uncaptured_modules(finder.place, finder.modules), **finder.modules}
+    local |= dict.fromkeys(hidden, "-")
+    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if _is_captured(name, local)}
     for name in aside:
         parent, _, child = name.rpartition(".")
         if parent in sys.modules:  # A namespace package; `from parent import child` asks it first.
@@ -230,16 +345,9 @@ def _is_captured(name: str, modules: Mapping[str, str]) -> bool:
     return any(map(modules.get, with_packages(name)))
 
 
-def with_packages(name: str) -> Iterator[str]:
-    """Yield `a`, `a.b` and `a.b.c` for `a.b.c`."""
-    parts = name.split(".")
-    return (".".join(parts[: end + 1]) for end in range(len(parts)))
-
-
 @contextmanager
-def captured_lines(root: str, files: Mapping[str, bytes]) -> Iterator[None]:
+def captured_lines(paths: Mapping[str, bytes]) -> Iterator[None]:
     """Show captured lines in tracebacks inside the context, instead of those on disk."""
-    paths = {os.path.normpath(Path(root, name)): data for name, data in files.items()}
     before = {path: linecache.cache[path] for path in paths if path in linecache.cache}
     for path, data in paths.items():
         lines = importlib.util.decode_source(data).splitlines(keepends=True)

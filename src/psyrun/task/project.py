@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from psyrun.errors import TaskFileError
-from psyrun.source import CACHE_PATH, SourceCache, read_source
+from psyrun.source import CACHE_PATH, SourceCache, read_scripts
 from psyrun.task.outline import name_of, outline_without_file, read_outline
 from psyrun.task.settings import literal_settings
 
@@ -45,7 +45,7 @@ def find_names(root: Path, taskdir: str) -> list[str]:
     for path in find_task_files(root, taskdir):
         name = name_of(path)
         with suppress(TaskFileError):
-            name = (literal_settings(read_source(root, path)) or {}).get("name") or name
+            name = (literal_settings(read_scripts(root, path)) or {}).get("name") or name
         names.append(name)
     return names
 
@@ -107,7 +107,7 @@ def _find_conflicts(outlines: Sequence[Outline]) -> dict[str, TaskFileError]:
 def _fixed_paths(outline: Outline) -> Iterable[str]:
     """Yield the paths of a task's sources and work files, not of its result and data files."""
     layout = outline.layout
-    yield from outline.source.files
+    yield from outline.source.paths
     yield from map(layout.relative, layout.files)
 
 

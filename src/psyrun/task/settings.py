@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.backend import Backend, DistributeBackend
 from psyrun.errors import TaskFileError
 from psyrun.scheduler import Local, Scheduler
-from psyrun.source import bound_names, parse, scopes_of
+from psyrun.source import parse, read_statements
 from psyrun.store import EXTENSIONS, Store
 from psyrun.values import describe_value
 
@@ -180,16 +180,13 @@ class _Statement:
 
 
 def _statements(source: Source, path: str) -> Iterator[_Statement]:
-    for node in parse(source.files[path], path).body:
-        scopes, parts = scopes_of(node), list(ast.walk(node))
-        kinds = set(bound_names(scopes[0].own))
-        shared = {name for part in parts if isinstance(part, ast.Global) for name in part.names}
-        shared |= {part.name for part in parts if isinstance(part, ast.alias) and part.name == "*"}
+    for each in read_statements([(path, parse(source.files[path], path))]):
+        stars = {"*" for part in each.nodes if isinstance(part, ast.alias) and part.name == "*"}
         yield _Statement(
-            node=node,
-            assigned={name for name, kind in kinds if kind != "module"},
-            bound={name for name, _ in kinds} | shared,
-            read={name.id for scope in scopes for name in scope.free_names()},
+            node=each.node,
+            assigned=each.binds - each.imports,
+            bound=each.binds | each.declares | stars,
+            read=each.reads,
         )
 
 
@@ -216,7 +213,8 @@ def check_text(source: Source) -> None:
     )
     for name in sorted(assigned - read - SETTINGS.keys()):
         near = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.8)
-        if near and near[0] not in bound and not name.startswith("_"):
+        could_be = near and all(_could_be(each.node, name, near[0]) for each in everything)
+        if could_be and near[0] not in bound and not name.startswith("_"):
             path = _file_of(source, name)
             raise TaskFileError(f"{path}: {name!r} is not a setting; did you mean {near[0]!r}?")
     for path, each in statements.items():
@@ -224,6 +222,17 @@ def check_text(source: Source) -> None:
             match statement.node:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name in SETTINGS:
                     _check_literal(path, name, value)
+
+
+def _could_be(node: ast.stmt, name: str, setting: str) -> bool:
+    """Tell whether the value that a statement gives a name could be that of a setting."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id=given)], value=value) if given == name:
+            try:
+                return SETTINGS[setting].accepts(ast.literal_eval(value))
+            except (ValueError, TypeError):
+                return True
+    return True
 
 
 def _check_literal(path: str, name: str, node: ast.expr) -> None:

@@ -332,7 +332,7 @@ def _run(spec: Mapping[str, Any], connection: ParentConnection) -> None:
     from psyrun.source import loaded, read_zip
 
     source = read_zip(Path(spec["code"]))
-    with loaded(source, Path(spec["root"]), part="code") as module:
+    with loaded(source, Path(spec["root"])) as module:
         setup = _call_setup(getattr(module, "setup", None), connection.slot)
         snapshots = _Snapshots([module.__name__, *source.modules])
         serve(connection, _Evaluator(spec, module.execute, setup, snapshots, connection).evaluate)
