@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test soak lint bench mutations clean
+.PHONY: demo test soak fuzz lint bench mutations clean
 
 demo: $(VENV)/.installed
 	$(BIN)/psy run
@@ -24,6 +24,10 @@ soak: $(VENV)/.tests
 	$(BIN)/python tests/soak.py $(ARGS)
 	$(BIN)/python tests/powercut.py --cuts 300 --seed 7
 	$(BIN)/python -m pytest -m long
+
+# Generated programs and edits of them, with plain Python as the oracle; ARGS="--programs 200 --seed 3" for less.
+fuzz: $(VENV)/.tests
+	$(BIN)/python tests/fuzz_programs.py $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check
