@@ -31,7 +31,7 @@ MAGIC = b"PSY2"
 NO_TIE = bytes(8)
 
 # Kinds of sections.
-WHERE, ROWS, RECEIPTS, FAILURES, VALUES, ABOUT, ORIGINS = range(1, 8)
+WHERE, ROWS, RECEIPTS, FAILURES, VALUES, ABOUT, ORIGINS, INPUTS = range(1, 9)
 _FIRST_OPTIONAL = 0x8000
 _KNOWN_FLAGS = _FLAGS = 0
 
@@ -198,7 +198,7 @@ def read_sections(file: BinaryIO, header: Header) -> dict[int, bytes] | None:
     body = file.read(header.end - header.body)
     if zlib.crc32(body, _seed(header.tie, header.start)) != header.checksum:
         return None
-    if any(ORIGINS < kind < _FIRST_OPTIONAL for kind, _ in header.sections):
+    if any(INPUTS < kind < _FIRST_OPTIONAL for kind, _ in header.sections):
         raise _newer(file)
     return _cut(body, header.sections)
 

@@ -1,0 +1,85 @@
+"""Files ``out/<run>.reads``: the inputs that the children of a worker read, for all its journals.
+
+Such a file is a sequence of frames with the section INPUTS, JSON: a list of inputs. A worker appends, and syncs,
+the inputs that a block counts before the block. The inputs of a child are numbered from 1, in order; the
+receipt of a row says how many of its child's counted when it ended, and which was the first that it read.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from psyrun.disk import open_file
+from psyrun.workdir.frame import INPUTS, Counts, encode_frame, file_size, read_header, read_sections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """Something that a process read: a file, the listing of a folder, the matches of a pattern, an absence.
+
+    Parameters
+    ----------
+    child, number
+        The child of the worker, and the number of the input among those of the child, from 1.
+    kind
+        ``file`` (its content), ``folder`` (the names in it), ``glob`` (the paths that match), ``exists``
+        (whether it is there, and what it is: file, folder or nothing).
+    path
+        Relative to the project root with ``/``, or absolute outside the project; of a glob its pattern.
+    size, mtime
+        Size in bytes and time of the last change in nanoseconds when it was read; None for what is no file.
+    digest
+        SHA-256 of the content, or of the names in order; for ``exists`` the word ``file``, ``folder`` or
+        ``absent``. None where it was too large: then size and mtime count.
+    loading
+        Whether it was read while the task file was loaded, rather than by a row.
+    place
+        The statement of a local module that read it while loading, as ``psy-tasks/task_x.py:4``, else ''.
+    """
+
+    child: int
+    number: int
+    kind: str
+    path: str
+    size: int | None = None
+    mtime: int | None = None
+    digest: str | None = None
+    loading: bool = False
+    place: str = ""
+
+
+def encode_reads(inputs: Iterable[Input], offset: int) -> bytes:
+    """Encode inputs as the frame that begins at `offset` of its file."""
+    return encode_frame(
+        {INPUTS: json.dumps([asdict(each) for each in inputs]).encode()}, Counts(), offset=offset
+    )
+
+
+def read_reads(path: Path) -> list[Input] | None:
+    """Read the inputs of a worker's children, up to the first frame that is damaged; None where there is no file.
+
+    Raises
+    ------
+    NewerFormatError
+        If a newer psyrun wrote it.
+    """
+    found: list[Input] = []
+    try:
+        file = open_file(path)
+    except FileNotFoundError:
+        return None
+    with file:
+        start, end = 0, file_size(file)
+        while (header := read_header(file, start, end)) is not None:
+            sections = read_sections(file, header)
+            if sections is None or INPUTS not in sections:
+                break
+            found += [Input(**each) for each in json.loads(sections[INPUTS])]
+            start = header.end
+    return found
