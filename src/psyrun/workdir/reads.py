@@ -1,6 +1,6 @@
 """Files ``out/<run>.reads``: the inputs that the children of a worker read, for all its journals.
 
-Such a file is a sequence of frames with the section INPUTS, JSON: a list of inputs. A worker appends, and syncs,
+Such a file is a sequence of frames with the section INPUTS, JSON: a list of inputs. A worker appends and syncs
 the inputs that a block counts before the block. The inputs of a child are numbered from 1, in order; the
 receipt of a row says how many of its child's counted when it ended, and which was the first that it read.
 """
@@ -62,7 +62,7 @@ def encode_reads(inputs: Iterable[Input], offset: int) -> bytes:
 
 
 def read_reads(path: Path) -> list[Input] | None:
-    """Read the inputs of a worker's children, up to the first frame that is damaged; None where there is no file.
+    """Read the inputs of a worker's children, up to the first damaged frame; None where there is no file.
 
     Raises
     ------
