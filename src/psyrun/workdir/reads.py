@@ -1,8 +1,8 @@
 """Files ``out/<run>.reads``: the inputs that the children of a worker read, for all its journals.
 
-Such a file is a sequence of frames with the section INPUTS, JSON: a list of inputs. A worker appends and syncs
-the inputs that a block counts before the block. The inputs of a child are numbered from 1, in order; the
-receipt of a row says how many of its child's counted when it ended, and which was the first that it read.
+Such a file is a sequence of frames with the section INPUTS, JSON: a list of inputs. A worker appends, and
+syncs, the inputs that a block counts before the block. The inputs of a child are numbered from 1, in order;
+the receipt of a row says how many of its child's counted when it ended, and which was the first of its own.
 """
 
 from __future__ import annotations
