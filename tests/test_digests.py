@@ -31,6 +31,14 @@ def digests(task, helper=HELPER, conf=None):
     return digest_sources("psy-tasks/task_x.py", name, files, {"helper": "psy-tasks/helper.py"})
 
 
+def test_attributes_of_a_scheduler_count_where_execute_reads_them_and_else_do_not():
+    text = HEAD.replace("Param\n", "Param, Sqsub\n") + "s = Sqsub('w')\ns.poll = (1, 2)\n"
+    for execute, counts in (("return {'y': x}", False), ("return {'y': s.poll}", True)):
+        task = f"{text}def execute(x):\n    {execute}\n"
+        edited = digests(task.replace("(1, 2)", "(1, 3)"))["code"]
+        assert (edited != digests(task)["code"]) is counts
+
+
 def test_edits_of_generated_programs_are_noticed_where_plain_python_gets_other_values():
     misses, counts = fuzz_programs.find_misses(seed=5, programs=40)
     assert misses == []

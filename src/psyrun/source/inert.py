@@ -265,12 +265,14 @@ class Judge:
                 return parts and kind >= Kind.ONCE and all(self._bind(t, Kind.PLAIN) for t in targets)
             case ast.Subscript(value=owner, slice=index):
                 return min(kind, self.kind(index)) >= Kind.PLAIN and self._grow(owner)
+            case ast.Attribute(value=owner):  # such as scheduler.poll
+                return kind >= Kind.PLAIN and self._grow(owner, Kind.OPAQUE)
         return False
 
-    def _grow(self, node: ast.expr) -> bool:
+    def _grow(self, node: ast.expr, least: Kind = Kind.PLAIN) -> bool:
         """Tell whether a name alone has its object, which a statement above made; this one changes it."""
         meaning = self._program.meaning(self._statement, node)
-        if meaning[:2] != ("local", self._module.name) or self._kind_of(meaning[2]) < Kind.PLAIN:
+        if meaning[:2] != ("local", self._module.name) or self._kind_of(meaning[2]) < least:
             return False
         name = meaning[2]
         makers = [each for each in self._module.bindings[name] if _assigns(each, name)]
