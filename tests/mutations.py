@@ -42,8 +42,8 @@ LAST_WINS = """\
     return
     seen: set[int] = set()
 """
-SYNC = "        _sync_file(temporary)\n"
-RENAME = "        temporary.replace(path)\n"
+SYNC = "            _sync_file(temporary)\n"
+RENAME = "            temporary.replace(path)\n"
 
 MUTATIONS = [
     Mutation(
@@ -80,7 +80,7 @@ MUTATIONS = [
         "workdir/progress.py",
         "counter.count(journals.get(batch.key, ()), wanted",
         "counter.count([j for key, js in journals.items() if key.number == batch.number for j in js], wanted",
-        "test_attacks.py",
+        "test_status.py -k another_tie",
     ),
     Mutation(
         "input files written over taken numbers",

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import pytest
 
+import files
 import psyrun
 from psyrun.cli.status import Status, as_json
 from psyrun.cli.summary import summarise
 from psyrun.graph import NodeOutcome, NodeState
+from psyrun.workdir.inputs import read_inputs
+from psyrun.workdir.journal import encode_block
 
 TASK = """\
 from counting import seen
@@ -476,3 +479,14 @@ def test_reading_commands_tell_of_a_broken_task_file_and_go_on(two):
         "fails",
         "good",
     ]
+
+
+def test_journal_of_another_tie_is_not_counted(two):
+    two.psy("run", "fails", code=1)
+    before = two.status("fails")
+    folder = two.root / "psy-work/fails"
+    number = next(path.stem for path in (folder / "in").iterdir() if read_inputs(path).columns()["x"] == [2])
+    block = files.seal(encode_block([0], {"y": [7]}), tie="0" * 16)
+    (folder / f"out/{number}-{'0' * 16}-aaaaaaaa.rows").write_bytes(block)
+    assert two.status("fails") == before
+    assert (before["done"], before["failed"]) == (3, 1)
