@@ -21,7 +21,7 @@ from psyrun.jobs import QueueCache, finish, process
 from psyrun.merge import merge
 from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.split import compute_digests, hold_task, is_planned, split
+from psyrun.split import compute_digests, find_changes, hold_task, is_planned, is_stale, split
 from psyrun.task import Project, read_outlines
 from psyrun.workdir import (
     create_root,
@@ -228,9 +228,12 @@ class _Nodes:
         options = self.run.options.for_task(self.outline.name)
         if options.force or options.adopt or given.get("again") or given.get("keep_rows"):
             return False
-        if is_plan_damaged(layout):
+        plan = read_plan(layout)
+        if plan is None or is_plan_damaged(layout):
             return False
-        return is_planned(layout, read_plan(layout), compute_digests(self.outline, self.run.cache))
+        if not is_planned(layout, plan, compute_digests(self.outline, self.run.cache)):
+            return False
+        return not is_stale(self.outline, plan, find_changes(self.outline, plan, self.run.cache))
 
     # ------------------------------------------------------------------ process
 

@@ -12,18 +12,20 @@ from psyrun.split import (
     changed_definitions,
     compute_digests,
     count_reevaluated,
+    count_stale_rows,
     draft_plan,
+    find_changes,
     refuse_unmanaged_result,
 )
 from psyrun.task import open_task
 from psyrun.workdir import is_current, read_plan, read_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from psyrun.options import RunOptions
     from psyrun.source import SourceCache
-    from psyrun.split import Digests
+    from psyrun.split import Changes, Digests
     from psyrun.task import Outline
     from psyrun.workdir import Plan
 
@@ -42,6 +44,8 @@ class Forecast:
         The plan on disk.
     digests
         Digests of the sources as they are, or the error that the run would end with.
+    changes
+        Inputs that changed since rows read them.
     """
 
     outline: Outline
@@ -49,13 +53,22 @@ class Forecast:
     upstream: Sequence[Forecast]
     plan: Plan | None
     digests: Digests | Exception
+    changes: Changes | None = None
 
     @property
     def planned(self) -> bool:
         """Whether the plan stands."""
-        if self.plan is None or isinstance(self.digests, Exception):
+        if self.plan is None or isinstance(self.digests, Exception) or self.options.force:
             return False
-        return self.digests.match(self.plan) and not self.options.force
+        changed = (self.changes is not None and self.changes.space) or bool(self.stale)
+        return self.digests.match(self.plan) and not changed
+
+    @property
+    def stale(self) -> dict[str, int]:
+        """Inputs that changed -> how many wanted rows read them, and are evaluated again."""
+        if self.plan is None or self.changes is None or self.options.adopt:
+            return {}
+        return count_stale_rows(self.outline, self.plan, self.changes)
 
     @property
     def edited(self) -> bool:
@@ -89,7 +102,8 @@ def forecast(chain: Iterable[Outline], options: RunOptions, cache: SourceCache) 
             plan = read_plan(outline.layout)
             if not upstream:
                 refuse_unmanaged_result(outline, plan, own)
-            found = Forecast(outline, own, upstream, plan, compute_digests(outline, cache))
+            digests, changes = compute_digests(outline, cache), find_changes(outline, plan, cache)
+            found = Forecast(outline, own, upstream, plan, digests, changes)
         except (PsyrunError, OSError) as error:
             found = Forecast(outline, own, upstream, None, error)
         if upstream or not found.current:
@@ -116,14 +130,23 @@ def describe(found: Forecast) -> Iterator[str]:
         yield _describe_rows(found, old)
     else:
         with open_task(found.outline) as task:
-            plan = draft_plan(task, digests, old, found.options).plan
+            plan = draft_plan(task, digests, old, found.options, found.changes).plan
         if old is None:
             yield "was never run"
         elif old.code != plan.code:
             yield f"{', '.join(changed_definitions(found.outline, old))} changed"
         elif old.space != plan.space:
             yield "the parameter space changed"
+        elif found.stale:
+            yield describe_inputs(found.stale)
         yield _describe_rows(found, plan)
+
+
+def describe_inputs(stale: Mapping[str, int]) -> str:
+    """Return words for inputs that changed, and how many rows read them."""
+    named = [f"{path} changed; {count(rows, 'row')} read it" for path, rows in list(stale.items())[:3]]
+    more = [f"{len(stale) - 3:,} other inputs changed"] if len(stale) > 3 else []
+    return "; ".join([*named, *more])
 
 
 def _describe_rows(found: Forecast, plan: Plan) -> str:
@@ -158,11 +181,14 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
     if old is None or isinstance(digests, Exception) or found.options.adopt or found.options.force:
         return None
     awaited = ", ".join(each.outline.result for each in found.upstream if not _is_settled(each))
-    progress = read_progress(old, found.outline.layout) if found.edited or awaited else None
+    stale = {} if found.edited else found.stale
+    progress = read_progress(old, found.outline.layout) if found.edited or awaited or stale else None
     if progress is None or progress.done == 0:
         return None
     rows, cause, condition = progress.done, "", f" if {awaited} changes"
-    if found.edited:
+    if stale:
+        rows, cause, condition = sum(stale.values()), f"{describe_inputs(stale)}. ", ""
+    elif found.edited:
         with open_task(found.outline) as opened:
             rows = count_reevaluated(found.outline, old, draft_plan(opened, digests, old, found.options))
         cause, condition = f"{', '.join(changed_definitions(found.outline, old))} changed. ", ""

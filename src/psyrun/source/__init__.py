@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from psyrun.source.cache import CACHE_PATH, SourceCache, digest_data
     from psyrun.source.capture import read_scripts, read_source
     from psyrun.source.digests import Analysis, digest_sources, digest_with_data
+    from psyrun.source.inputs import describe_existence, digest_names, input_state
     from psyrun.source.loading import imported_modules, loaded, replaced_modules
     from psyrun.source.syntax import parse, read_statements
 else:
@@ -20,6 +21,7 @@ else:
         cache="CACHE_PATH SourceCache digest_data",
         capture="read_scripts read_source",
         digests="Analysis digest_sources digest_with_data",
+        inputs="describe_existence digest_names input_state",
         loading="imported_modules loaded replaced_modules",
         syntax="parse read_statements",
     )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, StoreError
 from psyrun.source import SCHEME
+from psyrun.split.staleness import NO_CHANGES
 from psyrun.workdir import (
     file_digest,
     find_damaged_inputs,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from psyrun.options import RunOptions
+    from psyrun.split.staleness import Changes
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout, Plan
 
@@ -58,6 +60,8 @@ class Existing:
         Rows that have values.
     origin
         Digest of the result file that its rows were adopted from, or None.
+    stale
+        Rows whose inputs changed: they get new numbers.
     """
 
     number: int
@@ -67,6 +71,7 @@ class Existing:
     columns: Mapping[str, Sequence[Any]]
     done: Collection[int]
     origin: str | None = None
+    stale: Collection[int] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +163,9 @@ class Adoption:
         return found
 
 
-def adopt(task: Task, code: str, old: Plan | None, options: RunOptions, names: Sequence[str]) -> Adoption:
+def adopt(
+    task: Task, code: str, old: Plan | None, options: RunOptions, names: Sequence[str], changes: Changes
+) -> Adoption:
     """Find what a new plan takes over; write nothing.
 
     Parameters
@@ -173,6 +180,8 @@ def adopt(task: Task, code: str, old: Plan | None, options: RunOptions, names: S
         What the user asked for.
     names
         The parameters.
+    changes
+        Inputs that changed since rows read them; with `--continue`, such rows count all the same.
 
     Raises
     ------
@@ -186,7 +195,10 @@ def adopt(task: Task, code: str, old: Plan | None, options: RunOptions, names: S
     codes = old.adopted if old is not None and old.code == code and not options.force else ()
     since = number if options.force else old.since if old is not None else 0
     planned = {} if old is None else {batch.number: batch.tie for batch in old.batches}
-    batches, damaged = _read_batches(layout, None if options.adopt else {code, *codes}, since, planned)
+    changes = NO_CHANGES if options.adopt else changes
+    batches, damaged = _read_batches(
+        layout, None if options.adopt else {code, *codes}, since, planned, changes
+    )
     tables: list[list[tuple[int, range]]] = [old.segments()] if old is not None and options.adopt else []
     results: list[AdoptedRows] = []
     if options.adopt and is_unmanaged_result(layout, old):
@@ -242,7 +254,11 @@ def _next_number(layout: Layout, old: Plan | None) -> int:
 
 
 def _read_batches(
-    layout: Layout, codes: Collection[str] | None, since: int, planned: Mapping[int, str]
+    layout: Layout,
+    codes: Collection[str] | None,
+    since: int,
+    planned: Mapping[int, str],
+    changes: Changes,
 ) -> tuple[list[Existing], list[int]]:
     """Return the batches of these codes, or of any, and the numbers of planned ones whose files are damaged.
 
@@ -262,6 +278,8 @@ def _read_batches(
             continue
         if number < since or not (codes is None or (inputs.scheme == SCHEME and inputs.code in codes)):
             continue
+        ours = journals.get(inputs.key, ())
+        stale = changes.stale_rows(ours, inputs.size).keys()
         batches.append(
             Existing(
                 number=number,
@@ -269,8 +287,9 @@ def _read_batches(
                 tie=inputs.tie,
                 code=inputs.code,
                 columns=inputs.columns(),
-                done=read_records(journals.get(inputs.key, ()), rows=inputs.size).done,
+                done=read_records(ours, rows=inputs.size).done - stale,
                 origin=inputs.origin,
+                stale=stale,
             )
         )
     return batches, damaged

@@ -9,6 +9,7 @@ from psyrun.errors import FormatError, IdentityError, TaskFileError
 from psyrun.source import SCHEME, digest_data, digest_with_data
 from psyrun.split.adoption import adopt
 from psyrun.split.matching import Space, make_plan
+from psyrun.split.staleness import NO_CHANGES, accept
 from psyrun.workdir import Plan, read_inputs
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from psyrun.options import RunOptions
     from psyrun.source import SourceCache
     from psyrun.split.adoption import AdoptedRows
+    from psyrun.split.staleness import Changes
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout
 
@@ -80,8 +82,12 @@ class Draft:
     damaged: Sequence[int]
 
 
-def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptions) -> Draft:
+def draft_plan(
+    task: Task, digests: Digests, old: Plan | None, options: RunOptions, changes: Changes | None = None
+) -> Draft:
     """Evaluate the space and find what exists of it already; write nothing.
+
+    The space is evaluated where its digest or an input of it changed.
 
     Raises
     ------
@@ -91,8 +97,10 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptio
         If the rows of a result that psyrun did not write can't be adopted.
     """
     outline = task.outline
-    space = _old_space(outline.layout, old, digests) or _evaluate_space(task)
-    adoption = adopt(task, digests.code, old, options, list(space.columns))
+    changes = changes or NO_CHANGES
+    space = None if changes.space else _old_space(outline.layout, old, digests)
+    space = space or _evaluate_space(task)
+    adoption = adopt(task, digests.code, old, options, list(space.columns), changes)
     blank = Plan(
         scheme=SCHEME,
         code=digests.code,
@@ -105,6 +113,7 @@ def draft_plan(task: Task, digests: Digests, old: Plan | None, options: RunOptio
         rows=space.rows,
         next_batch=adoption.next_batch,
         since=adoption.since,
+        accepted=accept(old, changes) if options.adopt else old.accepted if old is not None else {},
     )
 
     def share(rows: int) -> Sequence[int]:

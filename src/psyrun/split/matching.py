@@ -113,7 +113,7 @@ def _match(
         _index_rows(index, keys[batch.number], batch, sorted(batch.done))
     for batch in ranked:
         if batch.code == code and len(batch.done) < batch.size:
-            pending = [row for row in range(batch.size) if row not in batch.done]
+            pending = [row for row in range(batch.size) if row not in batch.done and row not in batch.stale]
             _index_rows(index, keys[batch.number], batch, pending)
     return [_take(index, key) for key in wanted]
 

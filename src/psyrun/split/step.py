@@ -12,6 +12,7 @@ from psyrun.source import SourceCache, read_zip, write_zip
 from psyrun.split.adoption import adopts_more, is_unmanaged_result, refuse_folder, refuse_unmanaged_result
 from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
+from psyrun.split.staleness import accept, count_stale_rows, find_changes, is_stale
 from psyrun.task import open_task
 from psyrun.workdir import (
     Plan,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from psyrun.options import RunOptions, Watcher
     from psyrun.split.draft import Digests, Draft
+    from psyrun.split.staleness import Changes
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout
 
@@ -58,13 +60,14 @@ def split(outline: Outline, options: RunOptions, cache: SourceCache, watcher: Wa
     """
     layout = outline.layout
     digests = compute_digests(outline, cache)
-    if _is_settled(outline, options, digests, watcher):
+    changes = find_changes(outline, read_plan(layout), cache)
+    if _is_settled(outline, options, digests, changes, watcher):
         return
     create_root(layout.folder.parent)
     make_folders(layout.folder)
     try:
         with hold_task(outline, watcher):
-            _plan_anew(outline, options, digests, watcher)
+            _plan_anew(outline, options, digests, cache, watcher)
     except BaseException:
         with suppress(OSError):  # It holds something.
             layout.folder.rmdir()
@@ -78,7 +81,9 @@ def is_planned(layout: Layout, plan: Plan | None, digests: Digests) -> bool:
     return is_current(layout, plan) or not find_damaged_inputs(plan, layout)
 
 
-def _is_settled(outline: Outline, options: RunOptions, digests: Digests, watcher: Watcher) -> bool:
+def _is_settled(
+    outline: Outline, options: RunOptions, digests: Digests, changes: Changes, watcher: Watcher
+) -> bool:
     """Whether the plan stands as it is; bring the settings that it records up to date."""
     layout = outline.layout
     refuse_folder(outline)
@@ -89,28 +94,38 @@ def _is_settled(outline: Outline, options: RunOptions, digests: Digests, watcher
         watcher.note(outline.name, f"{layout.relative(layout.plan)} was damaged, and is mended from its copy")
     if old is None or options.force or not is_planned(layout, old, digests):
         return False
-    if adopts_more(layout, old, options):
+    if changes.space or adopts_more(layout, old, options):
         return False
-    current = replace(old, settings=outline.settings, definitions=dict(outline.source.definitions))
+    if not options.adopt and is_stale(outline, old, changes):
+        return False
+    current = replace(
+        old,
+        settings=outline.settings,
+        definitions=dict(outline.source.definitions),
+        accepted=accept(old, changes) if options.adopt else old.accepted,
+    )
     if current != old or damaged or not layout.plan.exists():
         write_plan(layout, current)
     return True
 
 
-def _plan_anew(outline: Outline, options: RunOptions, digests: Digests, watcher: Watcher) -> None:
+def _plan_anew(
+    outline: Outline, options: RunOptions, digests: Digests, cache: SourceCache, watcher: Watcher
+) -> None:
     """Write a plan, anew where another psy, which may hold no lock, wrote one meanwhile."""
     layout = outline.layout
     for _ in range(_ATTEMPTS):
         before = _content(layout.plan)
-        if _is_settled(outline, options, digests, watcher):
-            return
         old = read_plan(layout)
+        changes = find_changes(outline, old, cache)
+        if _is_settled(outline, options, digests, changes, watcher):
+            return
         with open_task(outline) as task:
             if old is not None and is_current(layout, old):
                 restore_journals(task, old)
-            draft = draft_plan(task, digests, old, options)
+            draft = draft_plan(task, digests, old, options, changes)
             if old is not None and not (outline.overwrite_dirty or options.force or options.adopt):
-                _refuse_dirty(outline, old, draft)
+                _refuse_dirty(outline, old, draft, changes)
             plan = _write(draft, outline, watcher)
         if _content(layout.plan) == before:
             write_plan(layout, plan)
@@ -125,10 +140,11 @@ def _content(path: Path) -> bytes | None:
     return read_file(path) if path.exists() else None
 
 
-def _refuse_dirty(outline: Outline, old: Plan, draft: Draft) -> None:
-    again = count_reevaluated(outline, old, draft)
+def _refuse_dirty(outline: Outline, old: Plan, draft: Draft, changes: Changes) -> None:
+    stale = count_stale_rows(outline, old, changes) if draft.plan.code == old.code else {}
+    again = count_reevaluated(outline, old, draft) or sum(stale.values())
     if again:
-        changed = ", ".join(changed_definitions(outline, old))
+        changed = ", ".join(stale or changed_definitions(outline, old))
         raise DirtyError(
             f"{outline.path} says overwrite_dirty = False; {changed} changed, and"
             f" {again:,} finished rows would be evaluated again; keep them: psy run --continue"

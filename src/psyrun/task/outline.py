@@ -52,6 +52,8 @@ class Outline:
         Extension of the store.
     overwrite_dirty
         Whether finished rows may be evaluated again after an edit without a question.
+    stateless
+        Whether `execute` keeps nothing of what a row reads.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Outline:
     exclude: tuple[str, ...]
     ext: str
     overwrite_dirty: bool
+    stateless: bool = False
 
     @property
     def path(self) -> str:
@@ -146,6 +149,7 @@ def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
         exclude=tuple(values.get("exclude_from_result") or ()),
         ext=ext,
         overwrite_dirty=bool(values.get("overwrite_dirty", True)),
+        stateless=bool(values.get("stateless", False)),
     )
 
 

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         RowReceipt,
         pack_receipts,
         read_receipts,
+        unpack_receipts,
         write_receipts,
     )
     from psyrun.workdir.submissions import (
@@ -90,7 +91,8 @@ else:
         "read_journal_ends read_receipt refresh_receipt write_receipt",
         records="JournalFile RowCounter list_journals read_first_records "
         "read_records read_values up_to_receipt",
-        row_receipts="ReceiptReader Receipts RowReceipt pack_receipts read_receipts write_receipts",
+        row_receipts="ReceiptReader Receipts RowReceipt pack_receipts "
+        "read_receipts unpack_receipts write_receipts",
         submissions="End Submission forget_submissions list_submissions "
         "new_token read_submission write_submission",
     )

@@ -32,6 +32,8 @@ _SHAPE = {
     "settings": {str: (dict, list, str, bool, int, float, None)},
     "names": [str],
     "adopted": [str],
+    "inputs": {str: (str, None)},
+    "accepted": {str: (str, None)},
     "batches": [[int, COUNT, COUNT, str]],
 }
 
@@ -91,6 +93,10 @@ class Plan:
         Digests of older code whose rows count as current.
     since
         The lowest number that counts: ``--force`` gave up the batches before.
+    inputs
+        ``<kind> <path>`` of an input of the space -> its state when the space was evaluated.
+    accepted
+        ``<kind> <path>`` of an input -> its state when ``--continue`` accepted the rows that read another.
     extra
         What another psyrun wrote beside, kept as it is.
     """
@@ -107,6 +113,8 @@ class Plan:
     next_batch: int
     adopted: tuple[str, ...] = ()
     since: int = 0
+    inputs: Mapping[str, str | None] = field(default_factory=dict)
+    accepted: Mapping[str, str | None] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
