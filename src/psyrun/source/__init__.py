@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from psyrun.source.cache import CACHE_PATH, SourceCache, digest_data
     from psyrun.source.capture import read_scripts, read_source
     from psyrun.source.digests import Analysis, digest_sources, digest_with_data
-    from psyrun.source.inputs import describe_existence, digest_names, input_state
     from psyrun.source.loading import imported_modules, loaded, replaced_modules
+    from psyrun.source.observe import Observer, Reading
     from psyrun.source.syntax import parse, read_statements
+    from psyrun.source.tracked import TrackedPaths, describe_existence
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
@@ -21,7 +22,8 @@ else:
         cache="CACHE_PATH SourceCache digest_data",
         capture="read_scripts read_source",
         digests="Analysis digest_sources digest_with_data",
-        inputs="describe_existence digest_names input_state",
         loading="imported_modules loaded replaced_modules",
+        observe="Observer Reading",
         syntax="parse read_statements",
+        tracked="TrackedPaths describe_existence",
     )

@@ -73,6 +73,8 @@ class Draft:
         Rows of a result, to be written as batches.
     damaged
         Numbers of input files to move aside.
+    evaluated
+        Whether the space was evaluated, rather than read from the input files.
     """
 
     plan: Plan
@@ -80,6 +82,7 @@ class Draft:
     new: Mapping[int, Sequence[int]]
     results: Sequence[AdoptedRows]
     damaged: Sequence[int]
+    evaluated: bool
 
 
 def draft_plan(
@@ -98,8 +101,8 @@ def draft_plan(
     """
     outline = task.outline
     changes = changes or NO_CHANGES
-    space = None if changes.space else _old_space(outline.layout, old, digests)
-    space = space or _evaluate_space(task)
+    before = None if changes.space else _old_space(outline.layout, old, digests)
+    space = before or _evaluate_space(task)
     adoption = adopt(task, digests.code, old, options, list(space.columns), changes)
     blank = Plan(
         scheme=SCHEME,
@@ -123,7 +126,14 @@ def draft_plan(
         plan, new = make_plan(space, adoption, blank, partition=share)
     except IdentityError as error:
         raise TaskFileError(f"{outline.path}: {error}") from error
-    return Draft(plan=plan, space=space, new=new, results=adoption.results, damaged=adoption.damaged)
+    return Draft(
+        plan=plan,
+        space=space,
+        new=new,
+        results=adoption.results,
+        damaged=adoption.damaged,
+        evaluated=before is None,
+    )
 
 
 def _evaluate_space(task: Task) -> Space:

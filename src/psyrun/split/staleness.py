@@ -8,11 +8,12 @@ the space is evaluated again. Where nothing is known of a row's inputs, it is no
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.source import find_parts, input_state
+from psyrun.source import Observer, TrackedPaths, describe_existence, find_parts
 from psyrun.workdir import (
     RECEIPTS,
     list_journals,
@@ -23,12 +24,15 @@ from psyrun.workdir import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from psyrun.source import Source, SourceCache
     from psyrun.task import Outline
     from psyrun.workdir import Input, JournalFile, Plan, RowReceipt
     from psyrun.workdir.journal import Block
+
+
+KINDS = ("file", "folder", "glob", "exists")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,46 +104,97 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
     """
     runs = {named[1] for path in outline.layout.out.glob("*-*") if (named := parse_name(path.name))}
     reads = {run: read_reads(outline.layout.out / f"{run}.reads") or [] for run in sorted(runs)}
+    products = {each.path for inputs in reads.values() for each in inputs if each.kind == "product"}
+    states = InputStates(outline, cache, products)
     accepted = plan.accepted if plan is not None else {}
-    states: dict[str, str | None] = {}
-    everything = [each for inputs in reads.values() for each in inputs]
-    for each in everything:
-        key = f"{each.kind} {each.path}"
-        if key not in states:
-            states[key] = input_state(outline.root, each.kind, each.path, cache, by_stat=each.digest is None)
-    gone = _outside_is_gone(everything, states)
     changed = {
         (run, each.child, each.number): each
         for run, inputs in reads.items()
         for each in inputs
-        if states[f"{each.kind} {each.path}"]
-        not in (_recorded(each), accepted.get(f"{each.kind} {each.path}", ()))
-        and not (gone and Path(each.path).is_absolute())
+        if each.kind in KINDS
+        and each.path not in products
+        and states.of(each) not in (_recorded(each), accepted.get(f"{each.kind} {each.path}", ()))
     }
+    if _outside_is_gone(changed.values(), reads):
+        changed = {key: each for key, each in changed.items() if not Path(each.path).is_absolute()}
     of_space = {} if plan is None else plan.inputs
-    space = any(_state_of(outline, key, cache) != was for key, was in of_space.items())
+    space = any(states.of_key(key) != was for key, was in of_space.items())
     return _attribute(outline, changed, states, space=space) if changed or space else NO_CHANGES
 
 
-def _state_of(outline: Outline, key: str, cache: SourceCache) -> str | None:
-    kind, _, path = key.partition(" ")
-    return input_state(outline.root, kind, path, cache)
+class InputStates:
+    """States of inputs as they are now, each looked at once.
+
+    Parameters
+    ----------
+    outline
+        The task.
+    cache
+        Digests of files read before.
+    products
+        Paths that rows of the task wrote, which count nowhere.
+    """
+
+    def __init__(self, outline: Outline, cache: SourceCache, products: Collection[str] = ()) -> None:
+        self._root, self._cache, self._products = outline.root, cache, products
+        self._paths = tracked_paths(outline)
+        self._states: dict[tuple[str, str, bool], str | None] = {}
+
+    def of(self, each: Input) -> str | None:
+        """Return the state of an input as it would be recorded now; None where there is no such file."""
+        return self.of_key(f"{each.kind} {each.path}", by_stat=each.kind == "file" and each.digest is None)
+
+    def of_key(self, key: str, *, by_stat: bool = False) -> str | None:
+        """Return the state of ``<kind> <path>``; size and mtime instead of the content where `by_stat`."""
+        kind, _, path = key.partition(" ")
+        if (kind, path, by_stat) not in self._states:
+            self._states[kind, path, by_stat] = self._look(kind, path, by_stat)
+        return self._states[kind, path, by_stat]
+
+    def _look(self, kind: str, path: str, by_stat: bool) -> str | None:
+        place = Path(self._paths.locate(path))
+        if kind == "folder":
+            return self._paths.digest_listing(path, self._products)
+        if kind == "glob":
+            return self._paths.digest_matches(path, self._products)
+        if kind == "exists":
+            return describe_existence(str(place))
+        with suppress(OSError):
+            if by_stat:
+                status = place.stat()
+                return f"{status.st_size} {status.st_mtime_ns}"
+            if place.is_file():
+                return self._cache.digest_file(path, place)
+        return None
+
+
+def tracked_paths(outline: Outline) -> TrackedPaths:
+    """Return the paths that count as inputs of a task."""
+    return TrackedPaths(
+        root=str(outline.root),
+        folder=str((outline.root / outline.path).parent),
+        work=str(outline.layout.folder),
+        untracked=outline.untracked,
+    )
 
 
 def _recorded(each: Input) -> str | None:
-    return each.digest if each.digest is not None else f"{each.size} {each.mtime}"
+    if each.kind == "file" and each.digest is None:
+        return f"{each.size} {each.mtime}"
+    return each.digest
 
 
-def _outside_is_gone(inputs: Sequence[Input], states: Mapping[str, str | None]) -> bool:
-    """Whether no input outside of the project is there: the project was copied to another machine."""
-    outside = [each for each in inputs if Path(each.path).is_absolute() and each.kind == "file"]
-    return bool(outside) and all(states[f"{each.kind} {each.path}"] is None for each in outside)
+def _outside_is_gone(changed: Iterable[Input], reads: Mapping[str, Sequence[Input]]) -> bool:
+    """Whether all files outside of the project that were read are gone: it was copied to another machine."""
+    gone = {each.path for each in changed if Path(each.path).is_absolute() and not Path(each.path).exists()}
+    read = {each.path for inputs in reads.values() for each in inputs if each.kind == "file"}
+    return bool(gone) and gone >= {path for path in read if Path(path).is_absolute()}
 
 
 def _attribute(
     outline: Outline,
     changed: Mapping[tuple[str, int, int], Input],
-    states: Mapping[str, str | None],
+    states: InputStates,
     *,
     space: bool,
 ) -> Changes:
@@ -153,7 +208,7 @@ def _attribute(
     keys = {f"{each.kind} {each.path}" for each in changed.values()}
     return Changes(
         inputs=inputs,
-        states={key: states[key] for key in sorted(keys)},
+        states={key: states.of_key(key) for key in sorted(keys)},
         space=space,
         stateless=outline.stateless,
     )
@@ -195,3 +250,27 @@ def is_stale(outline: Outline, plan: Plan, changes: Changes) -> bool:
 def accept(old: Plan | None, changes: Changes) -> dict[str, str | None]:
     """Return the states of inputs that count as those which rows have read, once these are accepted."""
     return {**(old.accepted if old is not None else {}), **changes.states}
+
+
+def observe_planning(outline: Outline) -> Observer:
+    """Return an observer of what loading a task file and evaluating its space read; see `inputs_of_space`."""
+    sources = {str(outline.root / name): name for name in outline.source.files}
+    return Observer(tracked_paths(outline), sources)
+
+
+def inputs_of_space(outline: Outline, observer: Observer, cache: SourceCache) -> dict[str, str | None]:
+    """Return ``<kind> <path>`` -> state of what was read, but for what only the code reads."""
+    readings = [each for each in observer.take() if each.kind in KINDS]
+    parts = find_parts(outline.source) if any(each.place for each in readings) else {}
+    code = {(path, first, last) for (path, first, last), part in parts.items() if part == "code"}
+    states = InputStates(outline, cache)
+    found: dict[str, str | None] = {}
+    for each in readings:
+        if any(_lies_in(each.place, *statement) for statement in code):
+            continue
+        state = states.of_key(f"{each.kind} {each.path}")
+        changed = each.kind == "file" and states.of_key(f"file {each.path}", by_stat=True) != (
+            f"{each.size} {each.mtime}"
+        )
+        found[f"{each.kind} {each.path}"] = "changed meanwhile" if changed else state
+    return found

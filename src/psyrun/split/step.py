@@ -12,7 +12,14 @@ from psyrun.source import SourceCache, read_zip, write_zip
 from psyrun.split.adoption import adopts_more, is_unmanaged_result, refuse_folder, refuse_unmanaged_result
 from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
-from psyrun.split.staleness import accept, count_stale_rows, find_changes, is_stale
+from psyrun.split.staleness import (
+    accept,
+    count_stale_rows,
+    find_changes,
+    inputs_of_space,
+    is_stale,
+    observe_planning,
+)
 from psyrun.task import open_task
 from psyrun.workdir import (
     Plan,
@@ -120,13 +127,16 @@ def _plan_anew(
         changes = find_changes(outline, old, cache)
         if _is_settled(outline, options, digests, changes, watcher):
             return
-        with open_task(outline) as task:
+        with observe_planning(outline) as observer, open_task(outline) as task:
+            observer.end_loading()
             if old is not None and is_current(layout, old):
                 restore_journals(task, old)
             draft = draft_plan(task, digests, old, options, changes)
+            inputs = inputs_of_space(outline, observer, cache)
             if old is not None and not (outline.overwrite_dirty or options.force or options.adopt):
                 _refuse_dirty(outline, old, draft, changes)
             plan = _write(draft, outline, watcher)
+            plan = replace(plan, inputs=inputs if draft.evaluated or old is None else old.inputs)
         if _content(layout.plan) == before:
             write_plan(layout, plan)
             return

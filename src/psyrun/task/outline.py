@@ -52,8 +52,8 @@ class Outline:
         Extension of the store.
     overwrite_dirty
         Whether finished rows may be evaluated again after an edit without a question.
-    stateless
-        Whether `execute` keeps nothing of what a row reads.
+    stateless, untracked
+        Whether `execute` keeps nothing of what a row reads, and patterns of paths that are no inputs.
     """
 
     name: str
@@ -66,6 +66,7 @@ class Outline:
     ext: str
     overwrite_dirty: bool
     stateless: bool = False
+    untracked: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -150,6 +151,7 @@ def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
         ext=ext,
         overwrite_dirty=bool(values.get("overwrite_dirty", True)),
         stateless=bool(values.get("stateless", False)),
+        untracked=tuple(values.get("untracked") or ()),
     )
 
 
