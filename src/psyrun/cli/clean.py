@@ -78,7 +78,7 @@ def _find_stale(layout: Layout, plan: Plan, files: Iterable[Path]) -> Iterator[P
             case "in":
                 stale = path.name.partition(".")[0] not in numbers and _is_old(path)
             case "out":
-                stale = path not in kept
+                stale = path not in kept and path.stem not in runs
             case "log":
                 names = {path.stem, path.stem.partition("-")[0]}
                 stale = names.isdisjoint(runs | tokens | numbers) and not _names_run(path, runs)

@@ -102,8 +102,7 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
     cache
         Digests of files read before.
     """
-    runs = {named[1] for path in outline.layout.out.glob("*-*") if (named := parse_name(path.name))}
-    reads = {run: read_reads(outline.layout.out / f"{run}.reads") or [] for run in sorted(runs)}
+    reads = {path.stem: read_reads(path) or [] for path in sorted(outline.layout.out.glob("*.reads"))}
     products = {each.path for inputs in reads.values() for each in inputs if each.kind == "product"}
     states = InputStates(outline, cache, products)
     accepted = plan.accepted if plan is not None else {}

@@ -1,0 +1,261 @@
+"""Inputs that rows and spaces read: what changed is said, and just what was made of it is evaluated again."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+
+HEAD = "from counting import seen\nfrom psyrun import Param\nimport json, os\nfrom pathlib import Path\n"
+BY_ROW = HEAD + (
+    "stateless = True\npspace = Param(x=range(6))\nmax_jobs = 2\npool_size = 2\n"
+    "def execute(x):\n    seen(x)\n    return {'y': Path(f'../data/{x}.txt').read_text()}\n"
+)
+ONE_FILE = HEAD + (
+    "pspace = Param(x=range(6))\nmax_jobs = 3\npool_size = 2\n"
+    "def execute(x):\n    seen(x)\n    return {'y': x * json.loads(open('../data/rates.json').read())}\n"
+)
+
+
+@pytest.fixture
+def data(project):
+    for x in range(8):
+        project.write(f"data/{x}.txt", f"text {x}")
+    project.write("data/rates.json", "10")
+    return project
+
+
+def change(project, path, text):
+    (project.root / path).write_text(text)
+
+
+def test_only_rows_that_read_a_changed_file_are_evaluated_again_and_that_is_said(data):
+    data.task("t", BY_ROW)
+    assert data.count("run") == 6
+    assert data.count("run") == 0
+    change(data, "data/3.txt", "new")
+    assert "data/3.txt changed; 1 row read it" in data.psy("plan", "t").stdout
+    before = len(data.rows_seen())
+    said = data.psy("run").stdout
+    assert "t: data/3.txt changed; 1 row read it. 1 row" in said
+    assert "to keep them: psy run --continue t" in said
+    assert data.rows_seen()[before:] == ["3"]
+    assert data.result("t")["y"] == [f"text {x}" if x != 3 else "new" for x in range(6)]
+    assert data.count("run") == 0
+    assert data.status("t")["uptodate"]
+
+
+def test_rows_evaluated_after_the_one_that_read_a_file_count_too(data):
+    text = BY_ROW.replace("stateless = True\n", "").replace("max_jobs = 2\npool_size = 2", "pool_size = 1")
+    data.task("t", text)
+    data.psy("run")
+    change(data, "data/3.txt", "new")
+    assert data.count("run") == 3
+    assert data.result("t")["y"] == [f"text {x}" if x != 3 else "new" for x in range(6)]
+
+
+def test_file_that_all_rows_read(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    assert "data/rates.json changed; 6 rows read it" in data.psy("plan").stdout
+    assert data.count("run") == 6
+    assert data.result("t")["y"] == [20 * x for x in range(6)]
+    # Touched, or written anew with equal content: nothing.
+    change(data, "data/rates.json", "20")
+    os.utime(data.root / "data/rates.json", (1, 1))
+    assert data.count("run") == 0
+
+
+def test_file_that_is_changed_back_costs_nothing(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    change(data, "data/rates.json", "10")
+    assert data.count("run") == 0
+
+
+def test_continue_keeps_rows_of_a_changed_file_until_it_changes_again(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    assert data.count("run", "--continue") == 0
+    assert data.count("run") == 0
+    data.edit("psy-tasks/task_t.py", "range(6)", "range(7)")
+    assert data.count("run") == 1
+    assert data.result("t")["y"] == [*(10 * x for x in range(6)), 120]
+    change(data, "data/rates.json", "30")
+    assert data.count("run") == 7
+
+
+def test_overwrite_dirty_false_refuses(data):
+    data.task("t", ONE_FILE + "overwrite_dirty = False\n")
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    said = data.psy("run", code=2).stderr
+    assert "rates.json changed" in said
+    assert data.count("run", "--force") == 6
+
+
+def test_file_that_appears_or_goes_is_a_change(data):
+    body = "    seen(x)\n    p = Path(f'../data/extra{x}.txt')\n    return {'y': p.read_text() if p.exists() else 0}\n"
+    data.task("t", HEAD + f"stateless = True\npspace = Param(x=range(4))\ndef execute(x):\n{body}")
+    data.psy("run")
+    data.write("data/extra2.txt", "here")
+    assert data.count("run") == 1
+    assert data.result("t")["y"] == [0, 0, "here", 0]
+    (data.root / "data/extra2.txt").unlink()
+    assert data.count("run") == 1
+    assert data.result("t")["y"] == [0, 0, 0, 0]
+
+
+def test_listing_is_an_input(data):
+    body = "    seen(x)\n    return {'y': len(os.listdir('../data'))}\n"
+    data.task("t", HEAD + f"pspace = Param(x=range(2))\ndef execute(x):\n{body}")
+    data.psy("run")
+    data.write("data/more.txt", "")
+    assert data.count("run") == 2
+    assert data.result("t")["y"] == [10, 10]
+
+
+def test_module_that_only_a_row_imports_is_an_input(data):
+    body = "    import importlib\n    seen(x)\n    name = 'late' + str(1)\n"
+    body += "    return {'y': importlib.import_module(name).K}\n"
+    data.write("psy-tasks/late1.py", "K = 1\n")
+    data.task("t", HEAD + f"pspace = Param(x=range(2))\ndef execute(x):\n{body}")
+    data.psy("run")
+    change(data, "psy-tasks/late1.py", "K = 2\n")
+    assert data.count("run") == 2
+    assert data.result("t")["y"] == [2, 2]
+
+
+def test_rows_that_write_and_read_back_are_not_stale_by_it(data):
+    body = "    seen(x)\n    p = Path(f'../data/made{x % 2}.txt')\n    p.write_text(str(x))\n"
+    data.task(
+        "t",
+        HEAD
+        + f"pspace = Param(x=range(6))\npool_size = 2\ndef execute(x):\n{body}    return {{'y': p.read_text() and x}}\n",
+    )
+    data.psy("run")
+    assert data.count("run") == 0
+    change(data, "data/made0.txt", "other")
+    assert data.count("run") == 0
+
+
+def test_untracked_paths_are_no_inputs(data):
+    data.task("t", ONE_FILE + "untracked = ['../data/*']\n")
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    assert data.count("run") == 0
+
+
+def test_inputs_are_not_watched_where_the_task_says_so(data):
+    data.task("t", ONE_FILE + "track_inputs = False\n")
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    assert data.count("run") == 0
+
+
+# ---------------------------------------------------------------------- the space
+
+
+GRID = HEAD + (
+    "grid = json.load(open('../data/grid.json'))\npspace = Param(x=grid)\nmax_jobs = 2\n"
+    "def execute(x):\n    seen(x)\n    return {'y': 2 * x}\n"
+)
+
+
+def test_grid_in_a_file_leads_to_new_rows_only(data):
+    data.write("data/grid.json", "[1, 2, 3]")
+    data.task("t", GRID)
+    assert data.count("run") == 3
+    change(data, "data/grid.json", "[1, 2, 3, 4]")
+    assert data.count("run") == 1
+    assert data.result("t") == {"x": [1, 2, 3, 4], "y": [2, 4, 6, 8]}
+    assert data.count("run") == 0
+    change(data, "data/grid.json", "[4, 1]")
+    assert data.count("run") == 0
+    assert data.result("t") == {"x": [4, 1], "y": [8, 2]}
+
+
+def test_glob_in_the_space_leads_to_new_rows_only(data):
+    text = HEAD + "pspace = Param(name=sorted(p.name for p in Path('../data').glob('*.txt')))\n"
+    data.task("t", text + "def execute(name):\n    seen(name)\n    return {'y': len(name)}\n")
+    assert data.count("run") == 8
+    data.write("data/README", "nothing to do with it")
+    assert data.count("run") == 0
+    data.write("data/9.txt", "")
+    assert data.count("run") == 1
+    assert data.result("t")["name"][-1] == "9.txt"
+
+
+def test_row_added_to_a_task_upstream_costs_one_row_downstream(data):
+    data.task(
+        "a",
+        HEAD + "pspace = Param(x=range(4))\ndef execute(x):\n    seen('a', x)\n    return {'y': x * 10}\n",
+    )
+    data.task(
+        "b",
+        HEAD
+        + "import pickle\nfile_dep = ['../psy-work/a/result.pkl']\n"
+        + "table = pickle.load(open('../psy-work/a/result.pkl', 'rb'))\n"
+        + "pspace = Param(v=table['y'])\n"
+        + "def execute(v):\n    seen('b', v)\n    return {'w': v + 1}\n",
+    )
+    assert data.count("run") == 8
+    data.edit("psy-tasks/task_a.py", "range(4)", "range(5)")
+    before = len(data.rows_seen())
+    data.psy("run")
+    assert sorted(data.rows_seen()[before:]) == ["a 4", "b 40"]
+    assert data.result("b")["w"] == [1, 11, 21, 31, 41]
+    assert data.count("run") == 0
+
+
+# ---------------------------------------------------------------------- elsewhere
+
+
+def test_moved_project_evaluates_nothing(data, tmp_path):
+    data.task("t", BY_ROW)
+    data.psy("run")
+    elsewhere = tmp_path / "moved here"
+    shutil.copytree(data.root, elsewhere, symlinks=True)
+    shutil.rmtree(data.root)
+    shutil.move(elsewhere, data.root)
+    assert data.count("run") == 0
+
+
+def test_inputs_outside_that_are_all_gone_make_nothing_stale(data, tmp_path):
+    outside = tmp_path / "outside.json"
+    outside.write_text("10")
+    body = f"    seen(x)\n    return {{'y': x * json.load(open({str(outside)!r}))}}\n"
+    data.task("t", HEAD + f"untracked = []\npspace = Param(x=range(2))\ndef execute(x):\n{body}")
+    data.psy("run")
+    outside.unlink()
+    assert data.count("run") == 0
+
+
+def test_nothing_to_do_reads_no_input_again(data, monkeypatch):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    data.psy("run")
+    path = data.root / "data/rates.json"
+    path.chmod(0)
+    try:
+        assert data.count("run") == 0
+    finally:
+        path.chmod(0o644)
+
+
+def test_plain_doit_notices_a_changed_input(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    before = len(data.rows_seen())
+    data.psy("doit")
+    assert len(data.rows_seen()) - before == 6
+    with (data.root / "psy-work/t/result.pkl").open("rb") as file:
+        assert pickle.load(file)["y"] == [20 * x for x in range(6)]
+    assert json.loads((data.root / "data/rates.json").read_text()) == 20
