@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import io
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from psyrun.source import inert
 from psyrun.source.archive import read_zip, write_zip
 from psyrun.source.capture import read_source
 from psyrun.source.digests import Analysis, digest_sources
-from psyrun.source.inert import PURE, Kind
+from psyrun.source.pure import DECORATORS, METHODS, METHODS_OF_FILES, PURE, READS_FIRST, Kind
 
 HEAD = "from psyrun import Param\npspace = Param(x=[1, 2])\nimport helper\n"
 EXECUTE = "def execute(x):\n    return {'y': repr(K)}\n"
@@ -228,6 +229,79 @@ def test_edit_of_the_space_alone_leaves_the_code_as_it_is(old, new):
     assert digests(BASE)["code"] == digests(BASE.replace(old, new))["code"]
 
 
+READERS = """\
+import csv, glob, json, os, tomllib
+import numpy as np
+import pandas as pd
+import yaml
+from pathlib import Path
+from psyrun import Param
+HERE = Path(__file__).parent
+TABLE = np.loadtxt(HERE / "table.txt")
+with open("settings.toml", "rb") as f:
+    GAIN = tomllib.load(f)["gain"]
+xs = [1, 2]
+pspace = Param(x=xs)
+def execute(x):
+    return {"y": x * GAIN * TABLE}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'xs = json.load(open("grid.json"))',
+        'with open("grid.json") as f:\n    xs = json.load(f)["xs"]',
+        'with open(HERE / "grid.json", encoding="utf8") as f, open("b") as g:\n    a = json.load(f)\n    xs = g.read().split()',
+        'xs = sorted(Path("data").glob("*.csv"))',
+        'xs = [path.stem for path in sorted((HERE / "data").glob("*.csv"))]',
+        'xs = sorted(glob.glob("*.csv"))',
+        "xs = [name for name in sorted(os.listdir('data'))]",
+        'xs = np.loadtxt("grid.txt", delimiter=",", skiprows=1)[:, 0]',
+        'xs = np.genfromtxt("grid.txt")',
+        'xs = np.load("grid.npy")',
+        'with np.load("grid.npz") as z:\n    xs = z["xs"]',
+        'xs = Path("subjects.txt").read_text().splitlines()',
+        'xs = [line.strip() for line in open(os.path.join("data", "subjects.txt"))]',
+        'with open("grid.csv", newline="") as f:\n    xs = [int(row["x"]) for row in csv.DictReader(f)]',
+        'with open("grid.csv") as f:\n    rows = csv.reader(f)\n    head = next(rows)\n    xs = [float(r[0]) for r in rows]',
+        'xs = pd.read_csv("grid.csv")["x"].tolist()',
+        'with open("grid.yaml") as f:\n    xs = yaml.safe_load(f)["xs"]',
+        'with open("grid.toml", "rb") as f:\n    xs = tomllib.load(f)["xs"]',
+        'xs = []\nfor path in sorted(glob.glob("*.json")):\n    with open(path) as f:\n        xs.append(json.load(f)["x"])',
+        'data = {path: json.load(open(path)) for path in sorted(glob.glob("*.json"))}\nxs = [d["x"] for d in data.values()]',
+    ],
+)
+def test_grid_that_the_space_reads_from_a_file_is_no_code(text):
+    after = READERS.replace("xs = [1, 2]", text)
+    assert digests(after)["code"] == digests(READERS)["code"]
+    assert digests(after)["space"] != digests(READERS)["space"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'open("a", "w")', 'open("a", "r+")', 'open("a", MODE)', 'open("a", **{"mode": "w"})', 'open(*["a", "w"])',
+        'Path("a").open("w")', "open(3)", "open(XS[0])", 'open("a", opener=os.open)', 'np.load("a", mmap_mode="r+")',
+        'np.load("a", "r+")', 'np.load("a", allow_pickle=True)', 'pd.read_csv("a", chunksize=2)',
+        'json.load(open("a"), object_hook=print)', 'Path("a").write_text("b")', 'Path("a").unlink()',
+        "[open(n) for n in XS]", 'list([open("a")])', 'csv.reader(open("a"))', 'open("a")',
+    ],
+)  # fmt: skip
+def test_reader_that_may_do_more_than_return_plain_values_is_code(text):
+    before = READERS.replace("xs = [1, 2]", "MODE = 'r'\nXS = [0]\nxs = [1, 2]")
+    after = before.replace("pspace", f"q = {text}\npspace")
+    assert digests(after)["code"] != digests(before)["code"]
+
+
+def test_yaml_that_may_make_objects_of_the_program_is_code():
+    before = READERS.replace(
+        "xs = [1, 2]", "def make(*a): ...\nyaml.SafeLoader.add_constructor('!x', make)\nxs = [1, 2]"
+    )
+    after = before.replace("xs = [1, 2]", "xs = yaml.safe_load(Path('a').read_text())")
+    assert digests(after)["code"] != digests(before)["code"]
+
+
 def test_definitions_that_parameters_are_made_of_are_code():
     text = (
         HEAD
@@ -280,31 +354,138 @@ ARGUMENTS = {
     "itertools.combinations": ([1, 2], 1), "itertools.repeat": (1, 2), "numpy.full": (2, 1.0), "math.pow": (2, 3),
     **dict.fromkeys(("abs", "round", "bool", "complex", "float", "int", "range", "str"), (2,)),
     "dict": ([(1, 2)],), "os.environ.get": ("HOME",), "os.path.join": ("a", "b"),
+    **{f"os.path.{name}": ("a.txt",) for name in ("abspath", "basename", "dirname", "exists", "isdir", "isfile")},
+    **{f"numpy.{name}": ("a.txt",) for name in ("genfromtxt", "loadtxt")},
+    "numpy.load": ("a.npy",), "glob.glob": ("*",), "glob.iglob": ("*",), "os.listdir": (".",), "pathlib.Path": ("a.txt",),
+    "csv.reader": (["a,b"],), "csv.DictReader": (["a,b", "1,2"],), "open": ("a.txt",), "io.open": ("a.txt",),
+    "json.loads": ("[1]",), "tomllib.loads": ("a = 1",), "pandas.read_csv": ("a.txt",), "yaml.safe_load": ("[1]",),
+}  # fmt: skip
+# What gets an iterator of its own for each call.
+ITERATORS = {
+    "next": lambda: (iter([1]),), "json.load": lambda: (io.StringIO("[1]"),),
+    "tomllib.load": lambda: (io.BytesIO(b"a = 1"),),
+}  # fmt: skip
+RECEIVERS = {
+    **dict.fromkeys(("glob", "rglob"), (Path(), "*")),
+    **dict.fromkeys(("iterdir", "exists", "is_dir", "is_file", "resolve", "absolute"), (Path(),)),
+    **dict.fromkeys(("open", "read_text", "read_bytes"), (Path("a.txt"),)),
+    **dict.fromkeys(("items", "keys", "values"), ({1: 2},)),
+    **dict.fromkeys(("split", "splitlines", "lower", "upper", "strip", "lstrip", "rstrip"), (" a b ",)),
+    "tolist": (np.ones(2),), "joinpath": (Path("a"), "b"), "with_name": (Path("a"), "b"), "with_suffix": (Path("a"), ".b"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(PURE))
-def test_callable_of_the_white_list_changes_nothing_and_gives_what_is_said(name):
-    namespace = {"numpy": np, "math": __import__("math"), "os": os, "itertools": __import__("itertools")}
-    function = eval(name, namespace)
-    arguments = ARGUMENTS[name]
-    kept = copy.deepcopy(arguments)
-    one, other = function(*arguments), function(*arguments)
-    assert arguments == kept
-    assert (PURE[name] is Kind.ONCE) == hasattr(one, "__next__")
-    if PURE[name] is Kind.ONCE:
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_text("1\n2\n")
+    np.save("a.npy", np.ones(2))
+    return tmp_path
+
+
+def content(folder):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+
+
+def check_entry(function, make_arguments, kind, folder):
+    """Hold a callable against what the list says of it: it changes nothing, and gives the same again."""
+    arguments = make_arguments()
+    kept, before = ascii(arguments), content(folder)
+    one, other = function(*arguments), function(*make_arguments())
+    assert "<" in kept or ascii(arguments) == kept
+    assert content(folder) == before
+    if kind is Kind.ONCE:
+        assert not hasattr(one, "append")
         one, other = list(one), list(other)
+    assert not hasattr(one, "__next__")
     assert np.array_equal(one, other)
-    if PURE[name] is Kind.FROZEN and name != "range":
+    if kind is Kind.FROZEN and not isinstance(one, range):
         assert not hasattr(one, "__setitem__")
         assert not isinstance(one, np.ndarray)
+        hash(one)
     if isinstance(one, (list, dict, set, np.ndarray)):
         assert one is not other
         assert all(one is not each for each in arguments)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_callable_of_the_white_list_changes_nothing_and_gives_what_is_said(name, files):
+    module, _, attribute = name.rpartition(".")
+    owner = pytest.importorskip(module.removesuffix(".environ") or "builtins")
+    function = getattr(owner.environ if module == "os.environ" else owner, attribute)
+    make = ITERATORS.get(name) or (lambda: copy.deepcopy(ARGUMENTS[name]))
+    check_entry(function, make, PURE[name], files)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - METHODS_OF_FILES))
+def test_method_of_the_white_list_changes_nothing_and_gives_what_is_said(name, files):
+    receiver, *arguments = RECEIVERS[name]
+    check_entry(getattr(receiver, name), lambda: arguments, METHODS[name], files)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS_OF_FILES))
+def test_method_of_files_gives_plain_values(name, files):
+    for mode in ("r", "rb"):
+        with Path("a.txt").open(mode) as file:
+            value = getattr(file, name)()
+        assert isinstance(value, str | bytes) or {type(each) for each in value} <= {str, bytes}
+
+
+@pytest.mark.parametrize("name", sorted(READS_FIRST - {"numpy.load", "next"}))
+def test_reader_of_an_iterator_has_read_it_or_gives_an_iterator(name, files):
+    module, _, attribute = name.rpartition(".")
+    function = getattr(pytest.importorskip(module or "builtins"), attribute)
+    texts = {
+        "json.load": "1",
+        "pandas.read_csv": "a",
+        "tomllib.load": b"a = 1",
+        "yaml.safe_load": "1",
+        "dict": ["ab"],
+    }
+    text = texts.get(name, ["1", "2"])
+    kinds = {str: io.StringIO, bytes: io.BytesIO, list: iter}
+    given = map(float, text) if name == "sum" else kinds[type(text)](text)
+    more = [1] if name == "itertools.combinations" else []
+    value = function(given, *more)
+    if hasattr(value, "__next__"):
+        assert PURE[name] is Kind.ONCE
+        list(value)
+    assert list(given) == []
+
+
+def test_plain_values_have_no_other_methods_of_the_names_on_the_list():
+    plain = (
+        int,
+        float,
+        complex,
+        bool,
+        str,
+        bytes,
+        list,
+        tuple,
+        dict,
+        set,
+        frozenset,
+        range,
+        slice,
+        type(None),
+        np.ndarray,
+        np.float64,
+    )
+    expected = {
+        "str bytes": {"split", "splitlines", "lower", "upper", "strip", "lstrip", "rstrip"},
+        "dict": {"items", "keys", "values"}, "ndarray float64": {"tolist"},
+    }  # fmt: skip
+    found = {each.__name__: {name for name in METHODS if hasattr(each, name)} for each in plain}
+    assert {name: names for name, names in found.items() if names} == {
+        name: names for types, names in expected.items() for name in types.split()
+    }
+
+
 def test_every_entry_of_the_list_of_decorators_leaves_the_function_uncalled():
-    for name in inert.DECORATORS - {"dataclasses.dataclass"}:
+    for name in DECORATORS - {"dataclasses.dataclass"}:
         module, _, attribute = name.rpartition(".")
         decorator = getattr(__import__(module or "builtins"), attribute)
         decorator(lambda: 1 / 0)

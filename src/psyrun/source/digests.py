@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psyrun.source.archive import SCHEME
-from psyrun.source.inert import DECORATORS, Inertness, Judge, reach, words
+from psyrun.source.inert import Inertness, Judge, reach, words
 from psyrun.source.modules import with_packages
 from psyrun.source.normal import Normalizer
 from psyrun.source.program import Module, imported_names, imported_now, read_program
+from psyrun.source.pure import DECORATORS
 from psyrun.source.syntax import FUNCTIONS
 
 if TYPE_CHECKING:

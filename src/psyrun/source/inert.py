@@ -6,89 +6,42 @@ The lists are white: what is not on them may do anything. An expression has one 
 from __future__ import annotations
 
 import ast
-import builtins
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from psyrun.source.program import imported_names
-from psyrun.source.syntax import is_skipped
+from psyrun.source.pure import (
+    ATTRIBUTES_OF_PATHS,
+    BASES,
+    CONSTANTS,
+    DECORATORS,
+    EXTENDS_YAML,
+    FORBIDDEN,
+    GROWING,
+    HINTS,
+    HOOKS,
+    IN_CLASSES,
+    LOGGING,
+    MAKES_TEXT,
+    METHODS,
+    METHODS_OF_FILES,
+    OPENING,
+    PATHS,
+    PSYRUN,
+    PURE,
+    READ_WITH,
+    READERS,
+    READS_ALL,
+    READS_FIRST,
+    READS_OUTPUT,
+    Kind,
+)
+from psyrun.source.syntax import SCOPES, is_skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from psyrun.source.program import Program
     from psyrun.source.syntax import Statement
-
-
-class Kind(IntEnum):
-    """What evaluating an expression may do, and what is known of its value."""
-
-    ACTS = -1  # it may do something
-    OPAQUE = 0  # may be named, kept, handed to the space; nothing may be done with it
-    ONCE = 1  # an iterator that nothing else has
-    PLAIN = 2  # numbers, text, arrays, containers of these
-    FROZEN = 3  # plain, and it can't change
-
-
-# fmt: off
-_ONCE = {"enumerate", "reversed", "zip"} | {
-    f"itertools.{name}" for name in ("chain", "combinations", "pairwise", "permutations", "product", "repeat")
-}
-_PLAIN = {"abs", "dict", "list", "max", "min", "round", "set", "sorted", "sum"} | {
-    f"numpy.{name}" for name in (
-        "arange", "array", "eye", "full", "geomspace", "linspace", "logspace", "ones", "zeros",
-    )
-}
-_FROZEN = {"bool", "complex", "float", "int", "len", "range", "str", "os.environ.get", "os.path.join"} | {
-    f"numpy.{name}" for name in ("bool_", "float32", "float64", "int32", "int64")
-} | {
-    f"math.{name}" for name in ("ceil", "cos", "exp", "floor", "log", "log10", "log2", "pow", "sin", "sqrt")
-}
-PURE: Mapping[str, Kind] = {
-    **dict.fromkeys(_ONCE, Kind.ONCE),
-    **dict.fromkeys(_PLAIN, Kind.PLAIN),
-    **dict.fromkeys(_FROZEN, Kind.FROZEN),
-}
-_PSYRUN = frozenset({
-    "Param", "Slurm", "Local", "ImmediateRun", "GridEngine", "Sqsub", "DistributeBackend", "missing",
-    "LoadBalancingBackend", "PickleStore", "AutodetectStore", "NpzStore", "H5Store",
-})
-_CONSTANTS = frozenset({
-    *("bool", "complex", "float", "int", "str"),
-    *(f"math.{name}" for name in ("e", "inf", "nan", "pi", "tau")),
-    *(f"numpy.{name}" for name in ("e", "inf", "nan", "newaxis", "pi")),
-})
-DECORATORS = frozenset({
-    "staticmethod", "classmethod", "property", "functools.cache", "functools.cached_property",
-    "functools.lru_cache", "dataclasses.dataclass", "contextlib.contextmanager", "abc.abstractmethod",
-})
-_BASES = frozenset({
-    *("object", "dict", "list", "tuple", "int", "float", "str"),
-    *("abc.ABC", "typing.NamedTuple", "typing.Protocol"),
-    *(n for n, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)),
-})
-_IN_CLASSES = frozenset({"dataclasses.field"})
-_HOOKS = frozenset({
-    "__init_subclass__", "__set_name__", "__prepare__", "__class_getitem__", "__subclasshook__",
-    "__instancecheck__", "__subclasscheck__",
-})
-_GROWING = frozenset({"add", "append", "extend", "insert", "update"})
-_LOGGING = frozenset({"critical", "debug", "error", "exception", "info", "warning"})
-# Where one of these words stands in the program, what is printed or logged may be read.
-_READS_OUTPUT = frozenset({
-    "redirect_stdout", "redirect_stderr", "StringIO", "stdout", "stderr", "addHandler", "Handler",
-    "catch_warnings", "QueueHandler", "builtins", "isEnabledFor", "getEffectiveLevel", "setLoggerClass",
-    "__str__", "__repr__", "__format__", "addFilter", "setFormatter", "dup2", "__stdout__", "__stderr__",
-})
-# Where one of these words stands in the program, arrays may become text.
-_MAKES_TEXT = frozenset({
-    "str", "repr", "ascii", "format", "array2string", "array_str", "array_repr", "savetxt", "to_string",
-    "get_printoptions", "printoptions", "__str__", "__repr__", "__format__", "JoinedStr", "Mod", "tofile",
-})
-_HINTS = (
-    ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.Tuple, ast.List, ast.BinOp, ast.BitOr, ast.Load,
-)
-# fmt: on
 
 
 class Inertness:
@@ -108,7 +61,7 @@ class Inertness:
         self.kinds = {(m.name, name): Kind.FROZEN for m in program.modules.values() for name in m.bindings}
         self.words = {word for statement in program.home for word in words(statement)}
         self._grows: dict[Statement, set[str]] = {}
-        self.hooked = bool(self.words & _HOOKS)
+        self.hooked = bool(self.words & HOOKS)
         while self._step():
             pass
         for statement, names in self._grows.items():
@@ -206,7 +159,8 @@ class Judge:
     def __init__(self, known: Inertness, statement: Statement) -> None:
         self._known, self._program, self._statement = known, known.program, statement
         self._module = known.program.home[statement]
-        self._local: dict[str, Kind] = {}  # variables of comprehensions
+        self._local: dict[str, Kind] = {}  # variables of comprehensions, files and iterators in a `with`
+        self._paths: set[str] = set()  # variables of loops over paths
         self.bound: dict[str, Kind] = {}
         self.grows: set[str] = set()
 
@@ -237,7 +191,7 @@ class Judge:
                 known = self.bound[name] = self._kind_of(name)
                 plain = self.kind(value) >= Kind.PLAIN
                 return plain and (known == Kind.FROZEN or self._grow(target))
-            case ast.If() | ast.For():
+            case ast.If() | ast.For() | ast.With():
                 return self._is_inert_block(node)
             case ast.Expr(value=ast.Call() as call):
                 return self._is_growth(call) or self.is_message(call) or self.kind(call) >= Kind.OPAQUE
@@ -245,18 +199,57 @@ class Judge:
                 return self.kind(value) >= Kind.OPAQUE
         return isinstance(node, ast.Pass)
 
-    def _is_inert_block(self, node: ast.If | ast.For) -> bool:
-        body = node.body
+    def _is_inert_block(self, node: ast.If | ast.For | ast.With) -> bool:
+        if isinstance(node, ast.With):
+            return self._reads_only(node)
+        body, paths = node.body, self._paths
         if isinstance(node, ast.For):
             begins = self.kind(node.iter) >= Kind.ONCE and self._bind(node.target, Kind.PLAIN)
+            self._paths = paths | self._named_paths(node)
         elif is_skipped(node.test):
             begins, body = True, []
         else:
             begins = self.kind(node.test) >= Kind.PLAIN
-        return begins and all(self.is_inert(each) for each in (*body, *node.orelse))
+        inert = begins and all(self.is_inert(each) for each in (*body, *node.orelse))
+        self._paths = paths
+        return inert
+
+    def _reads_only(self, node: ast.With) -> bool:
+        """Tell whether a `with` opens files for reading, which nothing else gets, and binds what it reads."""
+        outer = self._local
+        self._local = dict(outer)
+        defines = any(isinstance(part, (ast.Import, ast.ImportFrom, *SCOPES)) for part in ast.walk(node))
+        inert = not defines and all(map(self._opens, node.items)) and all(map(self._is_step, node.body))
+        self._local = outer
+        return inert
+
+    def _opens(self, item: ast.withitem) -> bool:
+        call, target = item.context_expr, item.optional_vars
+        opens = isinstance(call, ast.Call) and (
+            self._named(call.func) in (*OPENING, "numpy.load")
+            or (isinstance(call.func, ast.Attribute) and call.func.attr == "open")
+        )
+        kind = self.kind(call)
+        named = target is None or (isinstance(target, ast.Name) and self._keep(target.id, kind))
+        return opens and named and kind >= Kind.ONCE
+
+    def _is_step(self, node: ast.stmt) -> bool:
+        """Tell whether a statement in a `with` is inert, or names an iterator for the rest of the body."""
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if self.kind(value) == Kind.ONCE:
+                return self._keep(name, Kind.ONCE)
+        return self.is_inert(node)
+
+    def _keep(self, name: str, kind: Kind) -> bool:
+        """Bind a name that is known in the body of a `with` only; tell whether it is new there."""
+        new = name not in self._local
+        self._local[name], self.bound[name] = kind, Kind.OPAQUE
+        return new
 
     def _bind(self, target: ast.expr, kind: Kind) -> bool:
         match target:
+            case ast.Name(id=name) if name in self._local:
+                return False
             case ast.Name(id=name):
                 self.bound[name] = min(kind, self.bound.get(name, kind))
                 return kind != Kind.ONCE
@@ -296,27 +289,27 @@ class Judge:
             case ast.Call(func=ast.Attribute(value=ast.Name() as owner, attr=method), args=args, keywords=[]):
                 least = Kind.ONCE if method in ("extend", "update") else Kind.PLAIN
                 plain = all(self.kind(each) >= least for each in args)
-                return method in _GROWING and plain and self._grow(owner)
+                return method in GROWING and plain and self._grow(owner)
         return False
 
     def is_message(self, call: ast.Call) -> bool:
         """Tell whether a call prints or logs plain values, or sets how arrays are shown."""
         plain = all(self.kind(each) >= Kind.PLAIN for each in (*call.args, *(k.value for k in call.keywords)))
         if self._named(call.func) == "numpy.set_printoptions":
-            return plain and not self._known.words & _MAKES_TEXT
+            return plain and not self._known.words & MAKES_TEXT
         return plain and self.is_output(call)
 
     def is_output(self, call: ast.Call) -> bool:
         """Tell whether a call prints or logs, and nothing reads that."""
-        if self._known.words & _READS_OUTPUT or any(
+        if self._known.words & READS_OUTPUT or any(
             k.arg not in ("sep", "end", "flush") for k in call.keywords
         ):
             return False
         name = self._named(call.func)
-        if name == "print" or (name.startswith("logging.") and name[len("logging.") :] in _LOGGING):
+        if name == "print" or (name.startswith("logging.") and name[len("logging.") :] in LOGGING):
             return True
         match call.func:
-            case ast.Attribute(value=owner, attr=method) if method in _LOGGING:
+            case ast.Attribute(value=owner, attr=method) if method in LOGGING:
                 bindings = self._program.bindings(self._program.meaning(self._statement, owner))
                 match [each.node for each in bindings]:
                     case [ast.Assign(value=ast.Call(func=maker))]:
@@ -354,7 +347,7 @@ class Judge:
         return self._named(node) in DECORATORS
 
     def _is_hint(self, node: ast.expr) -> bool:
-        return not self._known.hooked and all(isinstance(part, _HINTS) for part in ast.walk(node))
+        return not self._known.hooked and all(isinstance(part, HINTS) for part in ast.walk(node))
 
     def _is_plain_class(self, node: ast.ClassDef) -> bool:
         return (
@@ -365,7 +358,7 @@ class Judge:
         )
 
     def _is_base(self, node: ast.expr) -> bool:
-        if self._named(node) in _BASES:
+        if self._named(node) in BASES:
             return True
         bindings = self._program.bindings(self._program.meaning(self._statement, node))
         known = [isinstance(s.node, ast.ClassDef) and s not in self._known.acting for s in bindings]
@@ -386,7 +379,7 @@ class Judge:
         return False
 
     def _is_attribute(self, value: ast.expr) -> bool:
-        if isinstance(value, ast.Call) and self._named(value.func) in _IN_CLASSES:
+        if isinstance(value, ast.Call) and self._named(value.func) in IN_CLASSES:
             return all(self.kind(keyword.value) >= Kind.OPAQUE for keyword in value.keywords)
         return isinstance(value, ast.Lambda) or self.kind(value) >= Kind.PLAIN
 
@@ -395,8 +388,11 @@ class Judge:
     def _named(self, node: ast.AST) -> str:
         """Return the name of a builtin or of a part of an installed module; '' where it may be patched."""
         kind, *name = self._program.meaning(self._statement, node)
-        trusted = kind in ("builtin", "foreign") and name[0].partition(".")[0] not in self._program.patched
-        return name[0] if trusted else ""
+        if kind not in ("builtin", "foreign"):
+            return ""
+        home = "builtins" if kind == "builtin" else name[0].partition(".")[0]
+        used = READ_WITH | {home} if name[0] in READERS else {home}
+        return name[0] if self._program.patched.isdisjoint(used) else ""
 
     def _kind_of(self, name: str) -> Kind:
         return self._known.kinds.get((self._module.name, name), Kind.OPAQUE)
@@ -457,19 +453,22 @@ class Judge:
                     return Kind.FROZEN
                 return self._known.kinds.get((module, name), Kind.OPAQUE)
             case ("foreign" | "builtin", _):
-                return Kind.FROZEN if self._named(node) in _CONSTANTS else Kind.OPAQUE
+                return Kind.FROZEN if self._named(node) in CONSTANTS else Kind.OPAQUE
             case ("module", _):
                 return Kind.OPAQUE
+        if isinstance(node, ast.Attribute) and node.attr in ATTRIBUTES_OF_PATHS:
+            kind = self.kind(node.value)
+            return kind if kind >= Kind.PLAIN else Kind.ACTS
         return Kind.ACTS
 
     def _kind_of_comprehension(
         self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
     ) -> Kind:
-        outer = self._local
+        outer, paths = self._local, self._paths
         self._local = dict(outer)
         plain = all(self._is_plain_part(each) for each in node.generators)
         kind = self._least([node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt])
-        self._local = outer
+        self._local, self._paths = outer, paths
         if not plain or kind < Kind.PLAIN:
             return Kind.ACTS
         return Kind.ONCE if isinstance(node, ast.GeneratorExp) else Kind.PLAIN
@@ -478,17 +477,92 @@ class Judge:
         iterable = self.kind(part.iter)
         names = part.target.elts if isinstance(part.target, ast.Tuple) else [part.target]
         self._local |= {each.id: Kind.PLAIN for each in names if isinstance(each, ast.Name)}
+        self._paths = (self._paths - self._local.keys()) | self._named_paths(part)
         plain = iterable >= Kind.ONCE and all(isinstance(each, ast.Name) for each in names)
         return plain and not part.is_async and self._least(part.ifs) >= Kind.PLAIN
 
     def _kind_of_call(self, node: ast.Call) -> Kind:
-        least = self._least([*node.args, *(keyword.value for keyword in node.keywords)])
         name = self._named(node.func)
+        kinds = [self.kind(each) for each in (*node.args, *(keyword.value for keyword in node.keywords))]
+        least = min(kinds, default=Kind.FROZEN)
         if name == "logging.getLogger":
             return Kind.OPAQUE if least >= Kind.PLAIN else Kind.ACTS
-        if name.startswith("psyrun.") and name.rpartition(".")[2] in _PSYRUN:
-            return Kind.PLAIN if least >= Kind.ONCE else min(least, Kind.OPAQUE)
-        return PURE[name] if name in PURE and least >= Kind.ONCE else Kind.ACTS
+        if name.startswith("psyrun.") and name.rpartition(".")[2] in PSYRUN:
+            enough = Kind.ONCE if name.endswith(".Param") else Kind.PLAIN
+            return Kind.PLAIN if least >= enough else min(least, Kind.OPAQUE)
+        read = len(node.args) if name in READS_ALL else min(len(node.args), name in READS_FIRST)
+        if least < Kind.ONCE or min(kinds[read:], default=Kind.FROZEN) < Kind.PLAIN:
+            return Kind.ACTS
+        match node.func:
+            case ast.Attribute(value=owner, attr=method) if method in METHODS and not name:
+                own = Kind.ONCE if method in METHODS_OF_FILES else Kind.PLAIN
+                reads = self.kind(owner) >= own and (method != "open" or self._is_reading(node, 0))
+                return METHODS[method] if reads else Kind.ACTS
+        return PURE[name] if name in PURE and self._is_harmless(name, node) else Kind.ACTS
+
+    def _is_harmless(self, name: str, call: ast.Call) -> bool:
+        """Tell whether a call is without those arguments with which a function of the list does more."""
+        if name in OPENING:
+            return bool(call.args) and self._is_path(call.args[0]) and self._is_reading(call, OPENING[name])
+        if name == "yaml.safe_load":
+            return not self._known.words & EXTENDS_YAML
+        forbidden = FORBIDDEN.get(name, ())
+        unclear = len(call.args) != 1 or isinstance(call.args[0], ast.Starred)
+        return not (forbidden and unclear) and all(k.arg not in forbidden for k in call.keywords)
+
+    def _is_reading(self, call: ast.Call, place: int) -> bool:
+        """Tell whether the mode of a call of `open` stands there, and is one for reading."""
+        modes = [*call.args[place : place + 1], *(k.value for k in call.keywords if k.arg in ("mode", None))]
+        shown = not any(isinstance(each, ast.Starred) for each in call.args)
+        literals = [each.value for each in modes if isinstance(each, ast.Constant)]
+        return shown and len(literals) == len(modes) and all(each in ("r", "rb", "rt") for each in literals)
+
+    def _is_path(self, node: ast.expr) -> bool:
+        """Tell whether an expression is no number, which would be a file that something else opened."""
+        match node:
+            case ast.Constant(value=value):
+                return isinstance(value, str)
+            case ast.BinOp(left=left, right=right):
+                return self._is_path(left) or self._is_path(right)
+            case ast.Call(func=function):
+                return self._named(function) in PATHS
+            case ast.Name(id=name):
+                made = self._assigned(node)
+                return name in self._paths or (made is not None and self._is_path(made))
+        return isinstance(node, ast.JoinedStr)
+
+    def _named_paths(self, loop: ast.For | ast.comprehension) -> set[str]:
+        """Return the variable of a loop over paths."""
+        match loop.target:
+            case ast.Name(id=name) if self._are_paths(loop.iter):
+                stored = [each for each in self._statement.names if each.id == name]
+                once = sum(not isinstance(each.ctx, ast.Load) for each in stored) <= isinstance(loop, ast.For)
+                return {name} if once else set()
+        return set()
+
+    def _are_paths(self, node: ast.expr) -> bool:
+        match node:
+            case ast.List(elts=parts) | ast.Tuple(elts=parts):
+                return all(map(self._is_path, parts))
+            case ast.Call(func=ast.Name(id="sorted" | "list"), args=[inner, *_]):
+                return self._are_paths(inner)
+            case ast.Call(func=ast.Attribute(attr="glob" | "rglob" | "iterdir" | "splitlines" | "split")):
+                return True
+            case ast.Call(func=function):
+                return self._named(function) in ("glob.glob", "glob.iglob", "os.listdir")
+            case ast.Name():
+                value = self._assigned(node)
+                return value is not None and self._are_paths(value)
+        return False
+
+    def _assigned(self, node: ast.Name) -> ast.expr | None:
+        """Return what the only statement above that binds a name assigns to it."""
+        places = self._module.statements
+        bindings = self._program.bindings(self._program.meaning(self._statement, node))
+        match [each.node for each in bindings if each in places[: places.index(self._statement)]]:
+            case [ast.Assign(targets=[ast.Name()], value=value)] if len(bindings) == 1:
+                return value
+        return None
 
 
 def _assigns(statement: Statement, name: str) -> bool:

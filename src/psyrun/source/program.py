@@ -34,7 +34,7 @@ _HIDING_ATTRIBUTES = frozenset({
 })
 _HIDING_MODULES = re.compile(
     r"(importlib(?!\.(resources|metadata)\b)|runpy|pkgutil|gc|ctypes|builtins|zipimport|imp|dill|inspect|shelve"
-    r"|ply|yacc)(\.|$)|sys\.(modules|_getframe|settrace|setprofile|_current_frames|meta_path|path_hooks)"
+    r"|ply|yacc)(\.|$)|sys\.(modules|_getframe|settrace|setprofile|addaudithook|_current_frames|meta_path|path_hooks)"
     r"|(pickle|joblib|torch|cloudpickle)\.(loads?|Unpickler)\b|pandas\.read_pickle|hydra\.utils|pydoc\.locate"
 )
 # fmt: on
@@ -223,7 +223,7 @@ class Program:
             for node in () if is_import else statement.nodes:
                 if isinstance(node, ast.Attribute | ast.Subscript) and not isinstance(node.ctx, ast.Load):
                     meaning = self.meaning(statement, _root_of(node.value))
-                    found |= {meaning[1]} if meaning[0] == "foreign" else set()
+                    found |= {meaning[1]} - {"os.environ"} if meaning[0] == "foreign" else set()
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     head, dot, _ = node.value.partition(".")
                     found |= {head} if dot else set()

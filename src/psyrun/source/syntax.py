@@ -152,7 +152,21 @@ def _parts(node: ast.AST, hidden: frozenset[str], place: _Place, rebound: set[st
         return _comprehension_parts(node, hidden, place)
     if isinstance(node, ast.If) and is_skipped(node.test, rebound):
         return [(child, hidden, place) for child in (node.test, *node.orelse)]
+    if isinstance(node, ast.With) and place == "module":
+        hidden |= _own_names(node)
     return [(child, hidden, place) for child in ast.iter_child_nodes(node)]
+
+
+def _own_names(node: ast.With) -> set[str]:
+    """Return the names of files in a `with`, where its body reads no others of these names."""
+    if any(isinstance(part, (*SCOPES, ast.GeneratorExp)) for part in ast.walk(node)):
+        return set()
+    targets = [item.optional_vars for item in node.items]
+    names = {target.id for target in targets if isinstance(target, ast.Name)}
+    before = {
+        part.id for item in node.items for part in ast.walk(item.context_expr) if isinstance(part, ast.Name)
+    }
+    return names - before - bind_names(node.body)[0]
 
 
 def _inner_parts(node: _Inner, hidden: frozenset[str], place: _Place) -> list[_Part]:
