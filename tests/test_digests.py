@@ -14,9 +14,9 @@ import pytest
 import fuzz_programs
 from fuzz_programs import run_plainly
 from psyrun.source import inert
-from psyrun.source.archive import read_zip, write_zip
+from psyrun.source.archive import Source, read_zip, write_zip
 from psyrun.source.capture import read_source
-from psyrun.source.digests import Analysis, digest_sources
+from psyrun.source.digests import Analysis, digest_sources, find_parts
 from psyrun.source.pure import DECORATORS, METHODS, METHODS_OF_FILES, PURE, READS_FIRST, Kind
 
 HEAD = "from psyrun import Param\npspace = Param(x=[1, 2])\nimport helper\n"
@@ -300,6 +300,38 @@ def test_yaml_that_may_make_objects_of_the_program_is_code():
     )
     after = before.replace("xs = [1, 2]", "xs = yaml.safe_load(Path('a').read_text())")
     assert digests(after)["code"] != digests(before)["code"]
+
+
+def test_parts_of_statements_say_for_what_an_input_counts():
+    text = READERS.replace(
+        "xs = [1, 2]", "@staticmethod\ndef f():\n    pass\nxs = json.load(open('a')); b = open('b').read()"
+    )
+    text += "print(open('c', 'w'))\n"
+    source = Source(
+        task="psy-tasks/task_x.py", conf=None, files={"psy-tasks/task_x.py": text.encode()},
+        modules={}, code="", space="", definitions={},
+    )  # fmt: skip
+    parts = {
+        text.splitlines()[first - 1][:6]: (last - first, part)
+        for (_, first, last), part in find_parts(source).items()
+    }
+    assert parts["TABLE "] == (0, "code")
+    assert parts["with o"] == (1, "code")
+    assert parts["@stati"] == (2, "")
+    assert parts["xs = j"] == (0, "space")
+    assert parts["print("] == (0, "code and space")
+
+
+def test_parts_of_statements_include_those_of_modules():
+    files = {
+        "psy-tasks/task_x.py": b"import helper\npspace = helper.G\ndef execute(): ...",
+        "psy-tasks/helper.py": b"\nG = open('g').read()\n",
+    }
+    source = Source(
+        task="psy-tasks/task_x.py", conf=None, files=files, modules={"helper": "psy-tasks/helper.py"},
+        code="", space="", definitions={},
+    )  # fmt: skip
+    assert find_parts(source)["psy-tasks/helper.py", 2, 2] == "space"
 
 
 def test_definitions_that_parameters_are_made_of_are_code():

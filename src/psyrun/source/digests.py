@@ -7,6 +7,7 @@ import builtins
 import hashlib
 import json
 import sys
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from psyrun.source.syntax import FUNCTIONS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from psyrun.source.archive import Source
     from psyrun.source.normal import Part
     from psyrun.source.program import Meaning
     from psyrun.source.syntax import Statement
@@ -71,17 +73,49 @@ def digest_sources(
     TaskFileError
         If a file can't be parsed.
     """
+    with _deep_recursion():
+        try:
+            analysis = Analysis(task, conf, files, modules)
+            parts = analysis.space_digest(), analysis.code_digest(), analysis.definitions()
+        except RecursionError:
+            text = mix(f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in sorted(files.items()))
+            parts = text, text, {}
+    return dict(zip(("space", "code", "definitions"), parts))
+
+
+def find_parts(source: Source) -> dict[tuple[str, int, int], str]:
+    """Return what the top-level statements of captured sources count for.
+
+    What a statement reads while the task file is loaded counts for the same.
+
+    Returns
+    -------
+    dict
+        Path, first and last line -> ``code``, ``space``, ``code and space``, or empty. Statements that share
+        their lines count together. Empty where the sources are too deep to tell: then all counts for both.
+
+    Raises
+    ------
+    TaskFileError
+        If a file can't be parsed.
+    """
+    found: dict[tuple[str, int, int], set[str]] = {}
+    with _deep_recursion(), suppress(RecursionError):
+        for each in Analysis(source.task, source.conf, source.files, source.modules).explain():
+            parts = found.setdefault((each.path, each.line, each.last), set())
+            parts.update(filter(None, each.part.split(" and ")))
+    return {place: " and ".join(sorted(parts)) for place, parts in found.items()}
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Let expressions be deep."""
     limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, 50_000))  # An expression may be deep.
+    sys.setrecursionlimit(max(limit, 50_000))
     try:
-        analysis = Analysis(task, conf, files, modules)
-        parts = analysis.space_digest(), analysis.code_digest(), analysis.definitions()
-    except RecursionError:
-        text = mix(f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in sorted(files.items()))
-        parts = text, text, {}
+        yield
     finally:
         sys.setrecursionlimit(limit)
-    return dict(zip(("space", "code", "definitions"), parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +124,8 @@ class Verdict:
 
     Attributes
     ----------
-    path, line, names
-        Its file, line, and the names that it binds.
+    path, line, last, names
+        Its file, first and last line, and the names that it binds.
     part
         ``code``, ``space``, ``code and space``, or empty: nothing that counts reaches it.
     reason
@@ -100,6 +134,7 @@ class Verdict:
 
     path: str
     line: int
+    last: int
     names: Sequence[str]
     part: str
     reason: str
@@ -195,7 +230,8 @@ class Analysis:
             reason = f"{ast.unparse(Judge(self.known, each).find_act())} may do something" if acts else ""
             yield Verdict(
                 path=each.path,
-                line=each.node.lineno,
+                line=min(node.lineno for node in (each.node, *getattr(each.node, "decorator_list", []))),
+                last=each.node.end_lineno or each.node.lineno,
                 names=tuple(sorted(each.binds)),
                 part=" and ".join(parts),
                 reason=reason,
