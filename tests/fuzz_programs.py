@@ -3,7 +3,8 @@
     fuzz_programs.py [--programs 2000] [--seed 0]
 
 An edit after which plain Python gets other values for a row has to change the digest of the code, and one after
-which it gets other rows that of the space. Prints each edit that does not, and how many edits that change nothing
+which it gets other rows that of the space. Programs read files, and write some; where plain Python gets other values
+from a file of other content, a statement that counts for them has to be one of those that read it. Prints each edit that does not, and how many edits that change nothing
 change no digest.
 """
 
@@ -16,13 +17,18 @@ import random
 import re
 import signal
 import sys
+import tempfile
 import types
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from psyrun.source import digest_sources
+from psyrun.source import Source, digest_sources, find_parts
 
 HEAD = """\
-import functools, itertools, operator
+import csv, functools, glob, itertools, json, operator, os
+from pathlib import Path
 import numpy as np
 from psyrun import Param
 import helper
@@ -45,7 +51,10 @@ class Model:
 """
 HELPER = """\
 import functools
+from pathlib import Path
 K = 3
+with open('b.txt') as f:
+    LINES = [int(line) for line in f]
 TABLE = [1, 2]
 STATE = {'a': 1}
 def grow(q):
@@ -57,6 +66,10 @@ def bump(k=1):
     K += k
 def unused():
     return 7
+def save(q):
+    Path('b.txt').write_text(str(q) + '\\n')
+def load():
+    return [int(line) for line in open('b.txt')]
 class Thing:
     def fit(self, xs):
         self.v = sum(xs)
@@ -68,8 +81,27 @@ class Thing:
     def m(self):
         return self.v + STATE['a']
 """
+FILES = {
+    "a.json": "[1, 2, 3]", "b.txt": "4\n5\n", "c.csv": "x,y\n1,2\n3,4\n", "sub/b.txt": "6\n", "sub/a.json": "[7]",
+    "sub/c.csv": "x,y\n8,9\n", "grid.txt": "1\n", "other.txt": "2\n",
+}  # fmt: skip
 NEW = {
     "list": [
+        "with open('a.json') as f:\n    {n} = json.load(f)",
+        "with open('b.txt') as f:\n    {n} = [int(line) + {k} for line in f]",
+        "with open('b.txt') as f, open('a.json') as g:\n    {n} = [int(f.read().split()[0]), *json.load(g)]",
+        "with open('c.csv') as f:\n    rows = csv.reader(f)\n    head = next(rows)\n    {n} = [int(r[{k} % 2]) for r in rows]",
+        "with open('c.csv') as f:\n    {n} = [int(r['x']) for r in csv.DictReader(f)]",
+        "{n} = json.load(open('a.json'))",
+        "{n} = [int(line) for line in open('b.txt')]",
+        "{n} = [int(q) for q in Path('b.txt').read_text().split()]",
+        "{n} = [len(p.name) for p in sorted(Path().glob('*'))]",
+        "{n} = [int(v) for v in np.loadtxt('b.txt', ndmin=1)]",
+        "{n} = []\nfor p in sorted(glob.glob('*.txt')):\n    with open(p) as f:\n        {n}.append(len(f.read()))",
+        "{n} = [len(open(p).read()) for p in sorted(glob.glob('*.json'))]",
+        "with open('b.txt') as f:\n    q = zip(f, {list})\n    {n} = [int(x) for x, _ in q]",
+        "{n} = helper.LINES",
+        "{n} = helper.load()",
         "{n} = [{k}, {k}]",
         "{n} = list(range({k}))",
         "{n} = [i * {k} for i in range(3)]",
@@ -101,6 +133,10 @@ NEW = {
     ],
     "nest": ["{n} = [{list}]", "{n} = [{list}, {list}]", "{n} = list(zip({list}, {list})) or [[{k}]]"],
     "num": [
+        "with open('b.txt') as f:\n    {n} = int(next(f)) + {k}",
+        "{n} = json.load(open('a.json'))[0]",
+        "{n} = int(os.path.exists('o{k}.txt'))",
+        "{n} = len(Path('b.txt').read_text())",
         "{n} = {k}",
         "{n} = len({list})",
         "{n} = {k} + {num}",
@@ -122,6 +158,11 @@ NEW = {
         "{n} = functools.reduce(operator.add, {list}, {k})",
     ],
     "iter": [
+        "{n} = open('b.txt')",
+        "{n} = csv.reader(open('c.csv'))",
+        "with open('b.txt') as f:\n    {n} = zip({list}, {list})",
+        "{n} = np.array(zip({list}, {list}))[()]",
+        "{n} = dict(a=zip({list}, {list}))['a']",
         "{n} = iter({list})",
         "{n} = zip({list}, {list})",
         "{n} = (x for x in {list})",
@@ -180,6 +221,10 @@ NEW = {
     ],
 }
 CHANGE = [
+    "with open('b.txt', 'w') as f:\n    f.write('{k}\\n')", "Path('b.txt').write_text('{k}\\n')", "f = {k}", "os.chdir('sub')",
+    "json.dump([{k}, {num}], open('a.json', 'w'))", "open('b.txt', 'a').write('{k}\\n')", "helper.save({num})",
+    "Path('o{k}.txt').write_text('')", "json.load = lambda f, k={k}: [k]", "Path.read_text = lambda self: '{k}'",
+    "open = lambda *a, k={k}: [str(k)]", "np.savetxt('b.txt', [{k}])", "def store{k}(q):\n    open('b.txt', 'w').write(str(len(q)))\nstore{k}({list})",
     "{list}.append({k})", "{list} += [{k}]", "{list}[:1] = [{k}]", "for i in range(2):\n    {list}.append(i * {k})",
     "{list}.extend(x for x in [{k}])", "grow({list})", "helper.grow({list})", "{list}.insert(0, {k})", "{list}.reverse()",
     "{nest}[0] = [{k}]", "for q in [{list}]:\n    q.append({k})", "(lambda q: q.append({k}))({list})",
@@ -207,7 +252,14 @@ USE = {
     "list": "list({n})", "nest": "[list(q) for q in {n}]", "num": "{n}", "iter": "next({n}, None)", "func": "{n}(x)",
     "cls": "{n}.v", "obj": "{n}.v", "arr": "{n}.tolist()",
 }  # fmt: skip
-HIDDEN = ["[f.__name__ for f in REGISTRY]", "Base.subs", "helper.K", "helper.STATE['a']", "list(TABLE)"]
+HIDDEN = [
+    "[f.__name__ for f in REGISTRY]",
+    "Base.subs",
+    "helper.K",
+    "helper.STATE['a']",
+    "list(TABLE)",
+    "getattr(f, 'name', f)",
+]
 SPACE = [
     "Param(x=[1, 2])", "Param(x=[1, {k}])", "Param(x=range({k} % 4))", "Param(x={list}[:3])", "Param(x=[{num}, 1])",
     "Param(x=[{func}(1), 2])", "Param(x=np.arange({k} % 3))", "Param(x=[1]) + Param(x=[i * {k} for i in range(2)])",
@@ -235,7 +287,7 @@ class Generator:
     def program(self) -> list[str]:
         names = {kind: [f"{kind}0"] for kind in NEW}
         blocks = [
-            "list0 = [5, 6]", "nest0 = [[1], [2]]", "num0 = 4", "iter0 = iter([7, 8, 9])", "arr0 = np.ones(3)",
+            "f = 0", "list0 = [5, 6]", "nest0 = [[1], [2]]", "num0 = 4", "iter0 = iter([7, 8, 9])", "arr0 = np.ones(3)",
             "def func0(x):\n    return x + 1", "class cls0(Model):\n    v = 2", "obj0 = Model()",
         ]  # fmt: skip
         for _ in range(self.random.randint(3, 14)):
@@ -283,39 +335,95 @@ def text_of(blocks: list[str]) -> str:
     return HEAD + "\n".join(blocks) + "\n"
 
 
-def run_plainly(task: str, helper: str) -> list[list[str]] | None:
-    """Return the rows and what `execute` returns for each, in a fresh process; None if the file raises."""
+def run_plainly(
+    task: str, helper: str, files: Mapping[str, str] = FILES, reads: list[list[Any]] | None = None
+) -> list[list[str]] | None:
+    """Return the rows and what `execute` returns for each, in a fresh process; None if the file raises.
+
+    Adds to `reads` which files were read: name of the file, path and line of the innermost statement of a
+    module that is being loaded; line 0 for those that rows read.
+    """
     read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        said = None
-        try:
-            signal.alarm(5)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            for name, text in (("helper", helper), ("task_x", task)):
-                module = sys.modules[name] = types.ModuleType(name)
-                exec(compile(text, name, "exec"), vars(module))
-            rows = [dict(row) for row in module.pspace]
-            said = [repr(rows), *(repr(module.execute(**row)) for row in rows)]
-            said = [re.sub("0x[0-9a-f]+", "", each) for each in said]
-        except BaseException:
-            said = None
-        finally:
-            os.write(write, json.dumps(said).encode()[:60_000])
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as file:
-        data = file.read()
-    os.waitpid(child, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        child = os.fork()
+        if child == 0:
+            try:
+                data = json.dumps(_run(task, helper, files, folder)).encode()
+            except BaseException:
+                data = b"null"
+            finally:
+                os.write(write, data[:60_000])
+                os._exit(0)
+        os.close(write)
+        with os.fdopen(read, "rb") as file:
+            data = file.read()
+        os.waitpid(child, 0)
     try:
-        return json.loads(data or b"null")
+        said = json.loads(data or b"null")
     except ValueError:
         return None
+    if said is not None and reads is not None:
+        reads += said["reads"]
+    return said and said["values"]
+
+
+def _run(task: str, helper: str, files: Mapping[str, str], folder: str) -> dict[str, Any]:
+    signal.alarm(5)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(1, 2)
+    os.chdir(folder)
+    for name, text in files.items():
+        path = Path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    reads: list[tuple[str, str, int]] = []
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and str(arguments[0]) in files:
+            frame = sys._getframe()
+            while frame and (frame.f_code.co_name, frame.f_code.co_filename) not in places:
+                frame = frame.f_back
+            path = os.path.relpath(arguments[0], folder)
+            place = f"psy-tasks/{frame.f_code.co_filename}.py" if frame else ""
+            reads.append((path, place, frame.f_lineno if frame else 0))
+
+    places = {("<module>", name) for name in ("helper", "task_x")}
+    sys.addaudithook(note)
+    for name, text in (("helper", helper), ("task_x", task)):
+        module = sys.modules[name] = types.ModuleType(name)
+        exec(compile(text, name, "exec"), vars(module))
+    rows = [dict(row) for row in module.pspace]
+    said = [repr(rows), *(repr(module.execute(**row)) for row in rows)]
+    return {"values": [re.sub("0x[0-9a-f]+", "", each) for each in said], "reads": reads}
 
 
 def digest(task: str, helper: str) -> dict[str, str]:
     files = {"psy-tasks/task_x.py": task.encode(), "psy-tasks/helper.py": helper.encode()}
     return digest_sources("psy-tasks/task_x.py", None, files, {"helper": "psy-tasks/helper.py"})
+
+
+def find_unattributed(
+    task: str, values: list[list[str]], reads: Sequence[Sequence[Any]], name: str, text: str
+) -> str:
+    """Return what is wrong where a file of other content gives other values: '' if nothing is."""
+    new = run_plainly(task, HELPER, {**FILES, name: text})
+    if new is None or new == values:
+        return ""
+    files = {"psy-tasks/task_x.py": task.encode(), "psy-tasks/helper.py": HELPER.encode()}
+    source = Source(
+        task="psy-tasks/task_x.py", conf=None, files=files, modules={"helper": "psy-tasks/helper.py"},
+        code="", space="", definitions={},
+    )  # fmt: skip
+    found = {
+        part
+        for file, path, line in reads
+        for (place, first, last), part in find_parts(source).items()
+        if file == name and (not line or (place == path and first <= line <= last))
+    }
+    needed = "space" if new[0] != values[0] else "code"
+    if any(file == name and not line for file, _, line in reads) or any(needed in part for part in found):
+        return ""
+    return f"{name}: {values} -> {new}, counts for {sorted(found)} of {needed}\n{task}"
 
 
 def find_misses(seed: int, programs: int, edits: int = 4) -> tuple[list[str], Counter[str]]:
@@ -324,12 +432,17 @@ def find_misses(seed: int, programs: int, edits: int = 4) -> tuple[list[str], Co
     while counts["programs"] < programs:
         blocks = generator.program()
         task = text_of(blocks)
-        values = run_plainly(task, HELPER)
+        reads: list[list[Any]] = []
+        values = run_plainly(task, HELPER, reads=reads)
         if values is None:
             counts["programs that raise"] += 1
             continue
         counts["programs"] += 1
         before = digest(task, HELPER)
+        for name, text in {"a.json": "[5, 4]", "b.txt": "8\n9\n7\n", "c.csv": "x,y\n5,6\n"}.items():
+            if any(read[0] == name for read in reads):
+                misses += filter(None, [find_unattributed(task, values, reads, name, text)])
+                counts["files of other content"] += 1
         for _ in range(edits):
             how, edited, helper = generator.edit(blocks, HELPER)
             new_task = text_of(edited)

@@ -149,6 +149,87 @@ CHANGED = {
         "from importlib import import_module as load\nK = load('helper').f(1)",
         "from importlib import import_module as load\nK = load('helper').f(2)",
     ),
+    "array that holds an iterator": (
+        "import numpy as np\nA = np.array(zip([1, 2], [3, 4]))\nL = list(A[()])\nK = list(A[()])",
+        "import numpy as np\nA = np.array(zip([1, 2], [3, 4]))\nK = list(A[()])",
+    ),
+    "dict that holds an iterator": (
+        "A = dict(a=zip([1, 2], [3, 4]))\nL = list(A['a'])\nK = list(A['a'])",
+        "A = dict(a=zip([1, 2], [3, 4]))\nK = list(A['a'])",
+    ),
+    "default that is an iterator": (
+        "A = min([], default=zip([1, 2], [3, 4]))\nL = list(A)\nK = list(A)",
+        "A = min([], default=zip([1, 2], [3, 4]))\nK = list(A)",
+    ),
+    "start that is an iterator": (
+        "A = sum([], zip([1, 2], [3, 4]))\nL = list(A)\nK = list(A)",
+        "A = sum([], zip([1, 2], [3, 4]))\nK = list(A)",
+    ),
+    "open file": (
+        "f = open('grid.txt')\nL = list(f)\nK = list(f)",
+        "f = open('grid.txt')\nK = list(f)",
+    ),
+    "number of an open file": (
+        "import os\nN = os.open('grid.txt', os.O_RDONLY)\nL = open(N, closefd=False).read(3)\nK = open(N).read()",
+        "import os\nN = os.open('grid.txt', os.O_RDONLY)\nK = open(N).read()",
+    ),
+    "written before it is read": (
+        "q = open('t.txt', 'w')\nq.write('1')\nq.close()\nwith open('t.txt') as f:\n    K = f.read()",
+        "q = open('t.txt', 'w')\nq.write('2')\nq.close()\nwith open('t.txt') as f:\n    K = f.read()",
+    ),
+    "written after it is read": (
+        "from pathlib import Path\nPath('t.txt').write_text('1')\nK = Path('t.txt').read_text()\nPath('t.txt').write_text('2')",
+        "from pathlib import Path\nPath('t.txt').write_text('1')\nPath('t.txt').write_text('2')\nK = Path('t.txt').read_text()",
+    ),
+    "other folder": (
+        "import os\nK = os.path.exists('grid.txt')\nos.chdir('/')",
+        "import os\nos.chdir('/')\nK = os.path.exists('grid.txt')",
+    ),
+    "own open": (
+        "def open(name):\n    return [1]\nK = [int(line) for line in open('grid.txt')]",
+        "def open(name):\n    return [2]\nK = [int(line) for line in open('grid.txt')]",
+    ),
+    "patched reader": (
+        "import json\njson.load = lambda f: 1\nwith open('grid.txt') as f:\n    K = json.load(f)",
+        "import json\njson.load = lambda f: 2\nwith open('grid.txt') as f:\n    K = json.load(f)",
+    ),
+    "patched method": (
+        "import pathlib\npathlib.Path.read_text = lambda self: 1\nK = pathlib.Path('grid.txt').read_text()",
+        "import pathlib\npathlib.Path.read_text = lambda self: 2\nK = pathlib.Path('grid.txt').read_text()",
+    ),
+    "reader of the library over a patched one": (
+        "import os, pathlib\nK = []\nos.listdir = lambda *a: K.append(1) or []\nL = list(pathlib.Path('.').iterdir())",
+        "import os, pathlib\nK = []\nos.listdir = lambda *a: K.append(1) or []",
+    ),
+    "patched opener below a reader": (
+        "import io, pathlib\nK = []\nold = io.open\nio.open = lambda *a: K.append(1) or old('grid.txt')\nL = pathlib.Path('q').read_text()",
+        "import io, pathlib\nK = []\nold = io.open\nio.open = lambda *a: K.append(1) or old('grid.txt')",
+    ),
+    "builtin patched by a string": (
+        "from unittest import mock\nK = []\nmock.patch('builtins.abs', lambda x: K.append(x)).start()\nL = abs(1)",
+        "from unittest import mock\nK = []\nmock.patch('builtins.abs', lambda x: K.append(x)).start()",
+    ),
+    "audit hook": (
+        "import sys\nK = []\nsys.addaudithook(lambda e, a: K.append(1) if a[:1] == ('grid.txt',) else None)\nL = open('grid.txt').read()",
+        "import sys\nK = []\nsys.addaudithook(lambda e, a: K.append(1) if a[:1] == ('grid.txt',) else None)",
+    ),
+    "environment read before it is set": (
+        "import os\nK = os.environ.get('K_', 'a')\nos.environ['K_'] = 'b'",
+        "import os\nos.environ['K_'] = 'b'\nK = os.environ.get('K_', 'a')",
+    ),
+    "other file": ("K = open('grid.txt').read()", "K = open('other.txt').read()"),
+    "file read on after a closed one": (
+        "with open('grid.txt') as f:\n    pass\nK = f.name",
+        "with open('other.txt') as f:\n    pass\nK = f.name",
+    ),
+    "two files of one name": (
+        "with open('grid.txt') as f:\n    K = [f.name]\nwith open('other.txt') as f:\n    pass\nK += [f.name]",
+        "with open('other.txt') as f:\n    pass\nwith open('grid.txt') as f:\n    K = [f.name]\nK += [f.name]",
+    ),
+    "iterator named in a with": (
+        "with open('grid.txt') as f:\n    i = zip([1, 2], [3, 4])\n    L = next(i)\nK = list(i)",
+        "with open('grid.txt') as f:\n    i = zip([1, 2], [3, 4])\nK = list(i)",
+    ),
     "star": ("from helper import *\nK = f(2)", "from helper import *\ndef f(x):\n    return 9\nK = f(2)"),
 }  # fmt: skip
 
