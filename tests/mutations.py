@@ -104,13 +104,13 @@ MUTATIONS = [
             self.sync()
         finally:
             os.close(self._fd)
-        if self._size == 0:
+        if self.size == 0:
             self.path.unlink()
         else:
             self.path.rename(self.path.with_suffix(".rows"))
 """,
         """\
-        if self._size == 0:
+        if self.size == 0:
             self.path.unlink()
         else:
             self.path.rename(self.path.with_suffix(".rows"))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
     from pathlib import Path
+    from typing import Self
 
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
@@ -147,3 +148,79 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:  # Some network file systems can't sync a folder.
             raise
+
+
+class AppendedFile:
+    """File to which this process alone appends.
+
+    Parameters
+    ----------
+    path
+        The file; `open` creates it.
+
+    Attributes
+    ----------
+    size, synced
+        Its size in bytes, and how many of them are synced.
+
+    Notes
+    -----
+    One thread appends and another syncs; after an error the file ends where it was last synced, since the
+    system may show bytes that are not on disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._fd = -1
+        self.synced = 0
+        self._error: OSError | None = None
+
+    def open(self) -> Self:
+        """Create the file; it must not exist yet."""
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        return self
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there are bytes that are not synced."""
+        return self.size > self.synced
+
+    def write(self, data: bytes) -> None:
+        """Append bytes, or raise OSError."""
+        if self._error is not None:
+            raise self._error
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            self._fail(error)
+            raise
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Sync what was appended, so that it survives the loss of the machine."""
+        if self._error is not None:  # A second fsync would succeed, although data is lost.
+            raise self._error
+        size = self.size
+        if size > self.synced:
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                self._fail(error)
+                raise
+            self.synced = size
+
+    def _fail(self, error: OSError) -> None:
+        error.filename = error.filename or str(self.path)
+        self._error = error
+        with suppress(OSError):
+            os.ftruncate(self._fd, self.synced)
+
+    def close(self) -> None:
+        """Sync and close the file."""
+        try:
+            self.sync()
+        finally:
+            os.close(self._fd)

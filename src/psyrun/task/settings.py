@@ -53,6 +53,10 @@ def _is_seconds(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -84,6 +88,7 @@ def _is_a(protocol: type) -> Callable[[Any], bool]:
     return lambda value: all(hasattr(value, name) for name in members)
 
 
+_SWITCH = "True or False"
 _OPTIONS = "a dict of options with names (strings)"
 
 SETTINGS: Mapping[str, Setting] = {
@@ -113,10 +118,16 @@ SETTINGS: Mapping[str, Setting] = {
         "the Python that jobs run, relative to where psy runs", "a path", _is_path, sys.executable
     ),
     "overwrite_dirty": Setting(
-        "whether an edit may evaluate finished rows again unasked",
-        "True or False",
-        lambda value: isinstance(value, bool),
-        True,
+        "whether an edit may evaluate finished rows again unasked", _SWITCH, _is_switch, True
+    ),
+    "untracked": Setting(
+        "files that rows may read without depending on them", "a list of paths", _list_of(_is_path), ()
+    ),
+    "stateless": Setting(
+        "whether execute keeps nothing of what it read for later rows", _SWITCH, _is_switch, False
+    ),
+    "track_inputs": Setting(
+        "whether rows depend on the files that they were seen to read", _SWITCH, _is_switch, True
     ),
 }
 
@@ -150,7 +161,8 @@ def check_settings(source: Source, names: Mapping[str, Any]) -> dict[str, Any]:
         if name in names and not setting.accepts(value):
             raise _refusal(_file_of(source, name), name, value)
         values[name] = os.fspath(value) if isinstance(value, os.PathLike) else value
-    values["file_dep"] = [os.fspath(path) for path in values["file_dep"]]
+    for name in ("file_dep", "untracked"):
+        values[name] = [os.fspath(path) for path in values[name]]
     return values
 
 

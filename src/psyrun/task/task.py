@@ -14,7 +14,7 @@ from psyrun.task.settings import check_settings
 from psyrun.task.signatures import check_execute, check_setup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from psyrun.backend import Backend
@@ -45,6 +45,9 @@ class Task:
         Shell script for jobs to source, relative to the task folder, or None.
     python
         The Python that jobs run.
+    untracked, stateless, track_inputs
+        Patterns of paths that are no inputs; whether rows keep nothing of what they read; whether inputs are
+        observed at all.
     """
 
     outline: Outline
@@ -62,6 +65,9 @@ class Task:
     merge_args: Mapping[str, Any]
     prologue: str | None
     python: str
+    untracked: Sequence[str]
+    stateless: bool
+    track_inputs: bool
 
     @property
     def name(self) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.workdir.frame import RECEIPTS, WHERE, Counts, first_where
+    from psyrun.workdir.frame import INPUTS, RECEIPTS, WHERE, Counts, first_sections
     from psyrun.workdir.inputs import Inputs, create_inputs, is_input, pack_inputs, read_inputs
     from psyrun.workdir.journal import (
         BatchKey,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         read_progress,
         verify_progress,
     )
-    from psyrun.workdir.reads import Input, encode_reads, read_reads
+    from psyrun.workdir.reads import Input, ReadsWriter, encode_reads, read_reads
     from psyrun.workdir.receipts import (
         file_digest,
         is_current,
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        frame="RECEIPTS WHERE Counts first_where",
+        frame="INPUTS RECEIPTS WHERE Counts first_sections",
         inputs="Inputs create_inputs is_input pack_inputs read_inputs",
         journal="BatchKey Failure JournalWriter encode_block new_run parse_name write_journal",
         layout="Layout create_root",
@@ -86,7 +86,7 @@ else:
         plan="Batch Plan is_plan_damaged pack_order read_plan require_plan write_plan",
         progress="BatchProgress PlanProgress find_damaged_inputs find_needed_journals "
         "is_receipt_true read_progress verify_progress",
-        reads="Input encode_reads read_reads",
+        reads="Input ReadsWriter encode_reads read_reads",
         receipts="file_digest is_current make_receipt "
         "read_journal_ends read_receipt refresh_receipt write_receipt",
         records="JournalFile RowCounter list_journals read_first_records "

@@ -221,7 +221,7 @@ def reframe(data: bytes | bytearray, *, tie: bytes, offset: int, where: bytes | 
     tie, offset
         The tie, and where the first frame will begin.
     where
-        Content of WHERE, or None; frames lose the WHERE that they have.
+        Content of WHERE, or None; frames lose the WHERE and INPUTS that they have.
     """
     view, place, result = memoryview(data), 0, []
     while place < len(view):
@@ -230,7 +230,8 @@ def reframe(data: bytes | bytearray, *, tie: bytes, offset: int, where: bytes | 
         if header is None:
             raise ValueError("not a whole frame")
         sections = _cut(view[header.body : header.end], header.sections)
-        sections.pop(WHERE, None)
+        for kind in (WHERE, INPUTS):
+            sections.pop(kind, None)
         if where is not None:
             sections = {WHERE: where, **sections}
             where = None
@@ -240,13 +241,16 @@ def reframe(data: bytes | bytearray, *, tie: bytes, offset: int, where: bytes | 
     return b"".join(result)
 
 
-def first_where(data: bytes | bytearray) -> bytes | None:
-    """Return the section WHERE of the first of some frames that are not sealed; None where it has none."""
+def first_sections(data: bytes | bytearray, *kinds: int) -> dict[int, bytes]:
+    """Return the sections of some kinds in the first of some frames that are not sealed."""
     _, length, _, _ = _PREFIX.unpack_from(data)
     header = _parse(bytes(data[: length - _CHECKSUM.size]), 0, NO_TIE, len(data))
-    found = {} if header is None else dict(header.sections)
-    # WHERE is the first section.
-    return bytes(data[length : length + found[WHERE]]) if header is not None and WHERE in found else None
+    found, place = {}, length
+    for kind, size in () if header is None else header.sections:
+        if kind in kinds:
+            found[kind] = bytes(data[place : place + size])
+        place += size
+    return found
 
 
 def file_size(file: BinaryIO) -> int:

@@ -25,11 +25,10 @@ import re
 import secrets
 import struct
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psyrun.disk import open_file, write_atomic
+from psyrun.disk import AppendedFile, open_file, write_atomic
 from psyrun.values import PICKLE_PROTOCOL, dumps
 from psyrun.workdir.frame import (
     FAILURES,
@@ -275,7 +274,7 @@ def _make_block(header: Header, sections: Mapping[int, bytes], limit: int | None
 # ---------------------------------------------------------------------- writing
 
 
-class JournalWriter:
+class JournalWriter(AppendedFile):
     """Writer of a journal that no other process writes.
 
     Parameters
@@ -284,66 +283,18 @@ class JournalWriter:
         The folder of journals.
     batch, run
         The batch, and the worker. `open` creates the file.
-
-    Notes
-    -----
-    One thread appends and another syncs; after an error the file ends where it was last synced, since the
-    system may show rows that are not on disk.
     """
 
     def __init__(self, folder: Path, batch: BatchKey, run: str) -> None:
-        self.path = journal_path(folder, batch, run)
+        super().__init__(journal_path(folder, batch, run))
         self._tie = bytes.fromhex(batch.tie)
-        self._fd = -1
-        self._size = self._synced = 0
         self._where: bytes | None = None
-        self._error: OSError | None = None
-
-    def open(self) -> JournalWriter:
-        """Create the file; it must not exist yet."""
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
-        return self
-
-    @property
-    def dirty(self) -> bool:
-        """Whether there are rows that are not synced."""
-        return self._size > self._synced
 
     def append(self, blocks: bytes | bytearray, where: bytes) -> None:
         """Append whole blocks, evaluated at `where`, or raise OSError."""
-        if self._error is not None:
-            raise self._error
-        data = reframe(
-            blocks, tie=self._tie, offset=self._size, where=None if where == self._where else where
-        )
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError as error:
-            self._fail(error)
-            raise
-        self._size += len(data)
+        changed = None if where == self._where else where
+        self.write(reframe(blocks, tie=self._tie, offset=self.size, where=changed))
         self._where = where
-
-    def sync(self) -> None:
-        """Sync the appended blocks, so that they survive the loss of the machine."""
-        if self._error is not None:  # A second fsync would succeed, although data is lost.
-            raise self._error
-        size = self._size
-        if size > self._synced:
-            try:
-                os.fsync(self._fd)
-            except OSError as error:
-                self._fail(error)
-                raise
-            self._synced = size
-
-    def _fail(self, error: OSError) -> None:
-        error.filename = error.filename or str(self.path)
-        self._error = error
-        with suppress(OSError):
-            os.ftruncate(self._fd, self._synced)
 
     def close(self) -> None:
         """Sync, and rename to ``.rows``, which says that the journal is complete. An empty one is removed.
@@ -354,7 +305,7 @@ class JournalWriter:
             self.sync()
         finally:
             os.close(self._fd)
-        if self._size == 0:
+        if self.size == 0:
             self.path.unlink()
         else:
             self.path.rename(self.path.with_suffix(".rows"))

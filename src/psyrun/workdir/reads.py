@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from psyrun.disk import open_file
+from psyrun.disk import AppendedFile, open_file
 from psyrun.workdir.frame import INPUTS, Counts, encode_frame, file_size, read_header, read_sections
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ class Input:
         The child of the worker, and the number of the input among those of the child, from 1.
     kind
         ``file`` (its content), ``folder`` (the names in it), ``glob`` (the paths that match), ``exists``
-        (whether it is there, and what it is: file, folder or nothing).
+        (whether it is there, and what it is: file, folder or nothing). Two kinds are no inputs: ``product``,
+        a path that the process wrote, made or removed, which is no input of any row of the task and left out
+        of listings; ``program``, an audit event of a process that a row started, such as ``os.fork``.
     path
         Relative to the project root with ``/``, or absolute outside the project; of a glob its pattern.
     size, mtime
@@ -83,3 +85,22 @@ def read_reads(path: Path) -> list[Input] | None:
             found += [Input(**each) for each in json.loads(sections[INPUTS])]
             start = header.end
     return found
+
+
+class ReadsWriter(AppendedFile):
+    """Writer of the inputs of a worker's children.
+
+    Parameters
+    ----------
+    folder
+        The folder of journals.
+    run
+        The worker.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        super().__init__(folder / f"{run}.reads")
+
+    def append(self, inputs: Iterable[Input]) -> None:
+        """Append inputs, or raise OSError."""
+        self.write(encode_reads(inputs, self.size))

@@ -21,9 +21,10 @@ _SHAPE = {
     **dict.fromkeys(("token", "task", "code", "scheduler"), str),
     **dict.fromkeys(("job", "merge", "commit"), (str, None)),
     **dict.fromkeys(("processes", "cores"), (COUNT, None)),
-    **dict.fromkeys(("retry", "closed"), bool),
+    **dict.fromkeys(("retry", "closed", "stateless", "track_inputs"), bool),
     "core_variables": [str],
     "exclude": [str],
+    "untracked": [str],
     "clean": (bool, None),
     "timeout": (float, int, None),
     "batches": [[int, str, ([[COUNT, COUNT]], None)]],
@@ -77,6 +78,8 @@ class Submission:
         Seconds per assignment, or None.
     exclude
         Names that are not recorded.
+    untracked, stateless, track_inputs
+        Settings of the task: what is no input, whether rows keep nothing, whether inputs are observed.
     commit, clean
         Commit of the work tree, and whether it was clean; None where that is not known.
     job
@@ -102,6 +105,9 @@ class Submission:
     core_variables: tuple[str, ...] = ()
     timeout: float | None = None
     exclude: tuple[str, ...] = ()
+    untracked: tuple[str, ...] = ()
+    stateless: bool = False
+    track_inputs: bool = True
     commit: str | None = None
     clean: bool | None = None
     job: str | None = None
@@ -186,7 +192,8 @@ def _decode(token: str, content: dict[str, Any]) -> Submission:
         for number, tie, rows in content["batches"]
     )
     content["ends"] = {int(element): End(**end) for element, end in content["ends"].items()}
-    content |= {name: tuple(content[name]) for name in ("exclude", "core_variables")}
+    lists = ("exclude", "core_variables", "untracked")
+    content |= {name: tuple(content.get(name, ())) for name in lists}
     extra = {name: content.pop(name) for name in content.keys() - set(Submission.__slots__)}
     found = Submission(**content, extra=extra)
     known = found.ends.keys() <= set(range(len(found.batches)))

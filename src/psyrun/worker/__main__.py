@@ -193,6 +193,8 @@ def _configure_pool(folder: Path, submission: Submission, rows: int, run: str) -
         inputs=folder / "in",
         exclude=submission.exclude,
         known=_known_place(submission),
+        untracked=submission.untracked if submission.track_inputs else None,
+        stateless=submission.stateless,
     )
     threads = {name: str(max(1, cores // size)) for name in _THREADS}
     return PoolConfig(

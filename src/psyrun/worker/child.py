@@ -14,6 +14,7 @@ import pickle
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,14 @@ from psyrun.worker.place import Place
 from psyrun.worker.protocol import ERROR, connect, flush_output, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from psyrun.workdir import BatchKey, Counts, Failure
+    from psyrun.source import Observer, Source
+    from psyrun.workdir import BatchKey, Counts, Failure, RowReceipt
     from psyrun.worker.meter import Run
     from psyrun.worker.protocol import ParentConnection, Request
+
+    RunOfRows = tuple[int, RowReceipt]  # number of rows, their receipt
 
 
 _REASON_LENGTH = 500  # characters
@@ -44,6 +48,8 @@ def command(
     inputs: Path,
     exclude: Iterable[str] = (),
     known: Mapping[str, Any] | None = None,
+    untracked: Iterable[str] | None = (),
+    stateless: bool = False,
 ) -> list[str]:
     """Return the command of a child, for `PoolConfig`.
 
@@ -59,10 +65,15 @@ def command(
         Names that are not recorded.
     known
         What is known of the place where rows are evaluated: commit, and whether the work tree was clean.
+    untracked
+        Patterns of paths that are no inputs; None: what rows read is not observed.
+    stateless
+        Whether what a row read counts for that row alone.
     """
     paths = {"root": root, "code": code, "inputs": inputs}
     spec: dict[str, Any] = {name: str(path.absolute()) for name, path in paths.items()}
-    spec |= {"exclude": sorted(exclude), "known": known or {}}
+    spec |= {"exclude": sorted(exclude), "known": known or {}, "stateless": stateless}
+    spec["untracked"] = None if untracked is None else list(untracked)
     return [sys.executable, "-P", "-m", "psyrun.worker.child", json.dumps(spec)]
 
 
@@ -135,7 +146,9 @@ class _BlockBuilder:
         trace = sys.intern(_trace(error))  # equal texts are one object, which the block holds once
         self._failures.append(Failure(row, _reason(error), trace, seconds, os.uname().nodename))
 
-    def encode(self, rows: Sequence[int], runs: Sequence[Run], counts: Counts, where: bytes | None) -> bytes:
+    def encode(
+        self, rows: Sequence[int], runs: Sequence[RunOfRows], counts: Counts, sections: Mapping[int, bytes]
+    ) -> bytes:
         """Return a block for each set of names; the failures are in the first.
 
         Parameters
@@ -143,36 +156,59 @@ class _BlockBuilder:
         rows
             The rows, in the order of evaluation.
         runs
-            Their measures.
+            Their receipts.
         counts
             Numbers for the header; seconds of all of them.
-        where
-            The place, or None where it is as before.
+        sections
+            Further sections of the first block.
         """
-        from psyrun.workdir import RECEIPTS, WHERE, Counts, encode_block
+        from psyrun.workdir import RECEIPTS, encode_block, pack_receipts
 
         groups = [_columns(group) for group in self._groups.values()] or [([], {})]
-        more = {} if where is None else {WHERE: where}
         blocks, failures = [], self._failures
         for numbers, columns in groups:
             order = [*numbers, *(failure.row for failure in failures)]
-            sections = {RECEIPTS: _pack_runs(runs if order == list(rows) else _reorder(rows, runs, order))}
-            blocks.append(encode_block(numbers, columns, failures, counts=counts, sections=sections | more))
-            failures, more, counts = [], {}, Counts(child=counts.child, slot=counts.slot)
+            receipts = pack_receipts(runs if order == list(rows) else _reorder(rows, runs, order))
+            more = {**sections, RECEIPTS: receipts}
+            blocks.append(encode_block(numbers, columns, failures, counts=counts, sections=more))
+            failures, sections, counts = [], {}, replace(counts, seconds=0.0)
         return b"".join(blocks)
 
 
-def _pack_runs(runs: Iterable[Run]) -> bytes:
-    from psyrun.workdir import RowReceipt, pack_receipts
+def _make_receipts(
+    runs: Iterable[Run], marks: Iterable[tuple[int, int, int]], inputs: int
+) -> Iterator[RunOfRows]:
+    """Yield the receipts of rows, some rows at a time.
 
-    return pack_receipts(
-        (n, RowReceipt(seconds, memory, log, log_end)) for n, seconds, memory, log, log_end in runs
-    )
+    Parameters
+    ----------
+    runs
+        The measures of rows.
+    marks
+        Of each row that read something: its place, how many inputs count for it, the first of its own.
+    inputs
+        How many counted before.
+    """
+    from psyrun.workdir import RowReceipt
+
+    end, left = 0, iter(marks)
+    mark = next(left, None)
+    for n, *measures in runs:
+        place, end, each = end, end + n, RowReceipt._make((*measures, 0, 0, 0))
+        while place < end:
+            at = end if mark is None else min(mark[0], end)
+            if at > place:
+                yield at - place, each._replace(inputs=inputs, reads=inputs + 1)
+            if mark is not None and at < end:
+                inputs = mark[1]
+                yield 1, each._replace(inputs=inputs, reads=mark[2])
+                at, mark = at + 1, next(left, None)
+            place = at
 
 
-def _reorder(rows: Sequence[int], runs: Iterable[Run], order: Iterable[int]) -> list[Run]:
-    """Return the measures of rows in another order."""
-    each = dict(zip(rows, ((1, *run[1:]) for run in runs for _ in range(run[0]))))
+def _reorder(rows: Sequence[int], runs: Iterable[RunOfRows], order: Iterable[int]) -> list[RunOfRows]:
+    """Return the receipts of rows in another order."""
+    each = dict(zip(rows, ((1, receipt) for n, receipt in runs for _ in range(n))))
     return [each[row] for row in order]
 
 
@@ -191,9 +227,11 @@ class _Evaluator:
         setup: dict[str, Any],
         snapshots: _Snapshots,
         connection: ParentConnection,
+        observer: Observer,
     ) -> None:
         self._inputs, self._exclude = Path(spec["inputs"]), frozenset(spec["exclude"])
         self._execute, self._setup, self._snapshots, self._connection = execute, setup, snapshots, connection
+        self._observer = observer
         self._batches: dict[BatchKey, tuple[dict[str, list[Any]], list[str]]] = {}
         self._code, self._place = Path(spec["code"]).stem, Place(spec["known"])
 
@@ -202,6 +240,8 @@ class _Evaluator:
         from psyrun.workdir import Counts
 
         columns, mutable = self._batch(request.batch)
+        observer, marks = self._observer, list[tuple[int, int, int]]()
+        inputs = observer.count
         started = time.monotonic()
         block = _BlockBuilder()
         done = self._snapshots.bytes = 0
@@ -214,11 +254,30 @@ class _Evaluator:
                 block.add(row, self._evaluate(assignment))
             except BaseException as error:
                 block.add_failure(row, error, self._connection.elapsed())
+            if observer.lowest:
+                marks.append((done - 1, *observer.end_row()))
             if self._snapshots.bytes > _FLUSH_BYTES:
                 break
         connection = self._connection
-        counts = Counts(seconds=time.monotonic() - started, child=connection.number, slot=connection.slot)
-        return done, _encode(block, request.rows[:done], connection.meter.runs, counts, self._place.look())
+        counts = Counts(
+            seconds=time.monotonic() - started,
+            child=connection.number,
+            slot=connection.slot,
+            inputs=marks[-1][1] if marks else inputs,
+        )
+        receipts = list(_make_receipts(connection.meter.runs, marks, inputs))
+        return done, _encode(block, request.rows[:done], receipts, counts, self._sections())
+
+    def _sections(self) -> dict[int, bytes]:
+        """Return the sections for what is new since the last block: the place, inputs."""
+        from psyrun.workdir import INPUTS, WHERE
+
+        where, readings = self._place.look(), self._observer.take()
+        found = {} if where is None else {WHERE: where}
+        if readings:
+            inputs = [{"child": self._connection.number, **each.fields()} for each in readings]
+            found[INPUTS] = json.dumps(inputs).encode()
+        return found
 
     def _evaluate(self, assignment: dict[str, Any]) -> dict[str, Any]:
         result = self._execute(**assignment, **self._setup)
@@ -331,11 +390,30 @@ def main(arguments: Sequence[str]) -> None:
 def _run(spec: Mapping[str, Any], connection: ParentConnection) -> None:
     from psyrun.source import loaded, read_zip
 
-    source = read_zip(Path(spec["code"]))
-    with loaded(source, Path(spec["root"])) as module:
+    root, source = Path(spec["root"]), read_zip(Path(spec["code"]))
+    observer = _make_observer(spec, source)
+    with (
+        observer if spec["untracked"] is not None else contextlib.nullcontext(),
+        loaded(source, root) as module,
+    ):
+        observer.end_loading()
         setup = _call_setup(getattr(module, "setup", None), connection.slot)
+        observer.begin_rows()
         snapshots = _Snapshots([module.__name__, *source.modules])
-        serve(connection, _Evaluator(spec, module.execute, setup, snapshots, connection).evaluate)
+        serve(connection, _Evaluator(spec, module.execute, setup, snapshots, connection, observer).evaluate)
+
+
+def _make_observer(spec: Mapping[str, Any], source: Source) -> Observer:
+    from psyrun.source import Observer, TrackedPaths
+
+    paths = TrackedPaths(
+        root=spec["root"],
+        folder=os.path.dirname(os.path.join(spec["root"], source.task)),  # noqa: PTH120 - a string
+        work=os.path.dirname(spec["inputs"]),  # noqa: PTH120 - a string
+        untracked=spec["untracked"] or (),
+    )
+    sources = {os.path.join(spec["root"], name): name for name in source.paths}
+    return Observer(paths, sources, by_row=spec["stateless"])
 
 
 def _call_setup(setup: Any, slot: int) -> dict[str, Any]:

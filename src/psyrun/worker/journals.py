@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import sync_folder
 from psyrun.errors import ExecuteError
 from psyrun.workdir import (
+    INPUTS,
     RECEIPTS,
+    WHERE,
     Counts,
     Failure,
+    Input,
     JournalWriter,
     RowReceipt,
     encode_block,
-    first_where,
+    first_sections,
     pack_receipts,
 )
 from psyrun.worker.place import encode_place
+from psyrun.worker.reads import Reads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
     from psyrun.workdir import BatchKey
     from psyrun.worker.chunks import Work
@@ -55,11 +61,12 @@ class Journals:
         self._folder = submission.parent.parent / "out"
         self._left = {each.batch: len(each.rows) for each in work}
         self._place = encode_place(known, {})
+        self._reads = Reads(Path.cwd(), self._folder, run)
         self._lock = threading.Lock()  # of the collections below, never held while a disk is waited for
         self._open: dict[BatchKey, JournalWriter] = {}
         self._ended: list[JournalWriter] = []
         self._names_changed = False
-        self._error: OSError | None = None
+        self._failed: OSError | None = None
 
     @property
     def left(self) -> int:
@@ -69,12 +76,27 @@ class Journals:
     def block(
         self, child: ChildProcess, batch: BatchKey, rows: Sequence[int], data: bytes | bytearray
     ) -> None:
-        """Append the block of some rows."""
-        child.where = first_where(data) or child.where or self._place
-        if self._error is not None:
-            raise self._error
+        """Append the block of some rows, or let it wait until the inputs that it counts are written."""
+        found = first_sections(data, WHERE, INPUTS)
+        child.where = found.get(WHERE) or child.where or self._place
+        self._raise_error()
+        inputs = [Input(**each) for each in json.loads(found.get(INPUTS, b"[]"))]
+        append = partial(self._append, child.where, batch, rows, data)
+        if inputs:
+            child.inputs = inputs[-1].number
+        if inputs or self._reads.busy:
+            self._reads.put(inputs, append)
+        else:
+            append()
+
+    def _raise_error(self) -> None:
+        error = self._failed or self._reads.error
+        if error is not None:
+            raise error
+
+    def _append(self, where: bytes, batch: BatchKey, rows: Sequence[int], data: bytes | bytearray) -> None:
         journal = self._open.get(batch) or self._create(batch)
-        journal.append(data, child.where)
+        journal.append(data, where)
         self._left[batch] -= len(rows)
         if self._left[batch] == 0:
             with self._lock:
@@ -93,8 +115,9 @@ class Journals:
         """Append the failure of a row whose child died."""
         failure = Failure(row, reason, "", seconds, os.uname().nodename)
         begin = child.marker.logs[0]
-        receipt = RowReceipt(seconds, log=begin, log_end=max(begin, child.log_size()))
-        counts = Counts(seconds=seconds, child=child.number, slot=child.slot)
+        end = max(begin, child.log_size())
+        receipt = RowReceipt(seconds, log=begin, log_end=end, inputs=child.inputs, reads=1)
+        counts = Counts(seconds=seconds, child=child.number, slot=child.slot, inputs=child.inputs)
         sections = {RECEIPTS: pack_receipts([(1, receipt)])}
         self.block(child, batch, [row], encode_block([], {}, [failure], counts=counts, sections=sections))
 
@@ -106,35 +129,40 @@ class Journals:
             try:
                 self._sync()
             except OSError as error:
-                self._error = error
+                self._failed = error
                 return
             pause = max(_PAUSE_SECONDS, _LONGEST_SHARE * (time.monotonic() - began))
 
     def _sync(self) -> None:
-        """Sync the journals that have new rows, close those that ended, then sync their folder."""
-        with self._lock:
-            dirty = [journal for journal in self._open.values() if journal.dirty]
-            ended, self._ended = self._ended, []
-            changed, self._names_changed = self._names_changed or bool(ended), False
-        jobs = [*(journal.sync for journal in dirty), *(journal.close for journal in ended)]
-        if len(jobs) > 1:
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(_THREADS) as pool:
-                done = [pool.submit(job) for job in jobs]
-            for each in done:
-                each.result()
-        else:
-            for job in jobs:
-                job()
-        if changed:
-            sync_folder(self._folder)
+        """Sync inputs, then journals with new rows, close those that ended, then sync their folder."""
+        with self._reads.syncing():
+            with self._lock:
+                dirty = [journal for journal in self._open.values() if journal.dirty]
+                ended, self._ended = self._ended, []
+                changed, self._names_changed = self._names_changed or bool(ended), False
+            _run_all([*(journal.sync for journal in dirty), *(journal.close for journal in ended)])
+            if changed:
+                sync_folder(self._folder)
 
     def close(self) -> None:
-        """Sync and close all journals; raise the error that syncing met since the last append."""
+        """Sync and close all journals; raise the error that was met since the last append."""
+        self._reads.drain()
         with self._lock:
             self._ended += self._open.values()
             self._open = {}
-        if self._error is not None:  # No append came after it to raise it.
-            raise self._error
+        self._raise_error()  # No append came after it to raise it.
         self._sync()
+        self._reads.close()
+
+
+def _run_all(jobs: Sequence[Callable[[], None]]) -> None:
+    if len(jobs) > 1:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            done = [pool.submit(job) for job in jobs]
+        for each in done:
+            each.result()
+    else:
+        for job in jobs:
+            job()

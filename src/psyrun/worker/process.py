@@ -78,6 +78,7 @@ class ChildProcess:
         self.slot, self.number, self.process, self.marker = slot, number, process, marker
         self.log: str | None = None
         self.where: bytes | None = None  # what its blocks said last of the place where it runs
+        self.inputs = 0  # how many its blocks named
         self.requests, self.messages, self._life = fds
         self.pending: deque[PendingChunk] = deque()
         self.ready = False

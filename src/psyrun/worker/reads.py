@@ -1,0 +1,131 @@
+"""The inputs that a worker's children read: digested, then written before the blocks that count them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from psyrun.disk import open_file, sync_folder
+from psyrun.workdir import ReadsWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from psyrun.workdir import Input
+
+
+_LARGEST = 1 << 25  # bytes of a file that is digested; larger ones count by size and mtime
+_MOST_WAITING = 64  # blocks that may wait for digests before their children have to
+
+
+class Reads:
+    """Inputs of the children of a worker, and the blocks that wait until these are written.
+
+    A block that brings inputs, and all blocks that come while one waits, go into a queue; a thread that is
+    started for the first takes them out in turn: it digests the inputs, writes them, then appends the block.
+    So a task without inputs has no queue, and its blocks are appended as they come; and a block is never in a
+    journal before its inputs are in the file. `syncing` keeps that order on the disk.
+
+    Parameters
+    ----------
+    root
+        The project root.
+    folder
+        The folder of journals.
+    run
+        The worker.
+    """
+
+    def __init__(self, root: Path, folder: Path, run: str) -> None:
+        self._root = root
+        self._writer = ReadsWriter(folder, run)
+        self._waiting: queue.Queue[tuple[Sequence[Input], Callable[[], None]] | None] = queue.Queue(
+            _MOST_WAITING
+        )
+        self._lock = threading.Lock()  # of the file and of what is appended after it
+        self._digests: dict[tuple[str, int | None, int | None], str | None] = {}
+        self._thread: threading.Thread | None = None
+        self._opened = False
+        self.error: Exception | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a block waits; only the caller of `put` may rely on False."""
+        return self._waiting.unfinished_tasks > 0
+
+    def put(self, inputs: Sequence[Input], append: Callable[[], None]) -> None:
+        """Write inputs, then call `append`, later and in the order of calls."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True)
+            self._thread.start()
+        self._waiting.put((inputs, append))
+
+    def _work(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            try:
+                if self.error is None:
+                    self._write(*item)
+            except Exception as error:
+                self.error = error
+            finally:
+                self._waiting.task_done()
+
+    def _write(self, inputs: Sequence[Input], append: Callable[[], None]) -> None:
+        digested = [self._digest(each) if each.kind == "file" else each for each in inputs]
+        with self._lock:
+            if digested and not self._opened:
+                self._writer.open()
+                self._opened = True
+            if digested:
+                self._writer.append(digested)
+            append()
+
+    def _digest(self, found: Input) -> Input:
+        key = found.path, found.size, found.mtime
+        if key not in self._digests:
+            self._digests[key] = digest_file(self._root / found.path, found.size, found.mtime)
+        return replace(found, digest=self._digests[key])
+
+    @contextmanager
+    def syncing(self) -> Iterator[None]:
+        """Sync the file, then keep blocks that bring inputs away from journals while these are synced."""
+        with self._lock:
+            if self._opened and self._writer.dirty:
+                named = self._writer.synced
+                self._writer.sync()
+                if not named:
+                    sync_folder(self._writer.path.parent)
+            yield
+
+    def drain(self) -> None:
+        """Wait until no block waits any more."""
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def close(self) -> None:
+        """Close the file; it was synced."""
+        if self._opened:
+            self._writer.close()
+
+
+def digest_file(path: Path, size: int | None, mtime: int | None) -> str | None:
+    """Return the SHA-256 of a file; None where it is too large, or not what it was when it was read."""
+    if size is None or size > _LARGEST:
+        return None
+    try:
+        with open_file(path) as file:
+            before = os.fstat(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            after = os.fstat(file.fileno())
+    except OSError:
+        return None
+    same = all((each.st_size, each.st_mtime_ns) == (size, mtime) for each in (before, after))
+    return digest if same else None
