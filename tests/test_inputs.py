@@ -42,7 +42,7 @@ def test_only_rows_that_read_a_changed_file_are_evaluated_again_and_that_is_said
     said = data.psy("run").stdout
     assert "t: data/3.txt changed; 1 row read it. 1 row" in said
     assert "to keep them: psy run --continue t" in said
-    assert data.rows_seen()[before:] == ["3"]
+    assert data.rows_seen()[before:] == ["(3,)"]
     assert data.result("t")["y"] == [f"text {x}" if x != 3 else "new" for x in range(6)]
     assert data.count("run") == 0
     assert data.status("t")["uptodate"]
@@ -101,14 +101,17 @@ def test_overwrite_dirty_false_refuses(data):
 
 
 def test_file_that_appears_or_goes_is_a_change(data):
-    body = "    seen(x)\n    p = Path(f'../data/extra{x}.txt')\n    return {'y': p.read_text() if p.exists() else 0}\n"
-    data.task("t", HEAD + f"stateless = True\npspace = Param(x=range(4))\ndef execute(x):\n{body}")
+    body = "    seen(x)\n    p = Path(f'../data/extra{x}.txt')\n"
+    body += "    return {'y': p.read_text() if p.exists() else 0}\n"
+    data.task(
+        "t", HEAD + f"stateless = True\npool_size = 1\npspace = Param(x=range(4))\ndef execute(x):\n{body}"
+    )
     data.psy("run")
     data.write("data/extra2.txt", "here")
     assert data.count("run") == 1
     assert data.result("t")["y"] == [0, 0, "here", 0]
     (data.root / "data/extra2.txt").unlink()
-    assert data.count("run") == 1
+    assert data.count("run") == 0  # The row from before is there yet.
     assert data.result("t")["y"] == [0, 0, 0, 0]
 
 
@@ -134,11 +137,8 @@ def test_module_that_only_a_row_imports_is_an_input(data):
 
 def test_rows_that_write_and_read_back_are_not_stale_by_it(data):
     body = "    seen(x)\n    p = Path(f'../data/made{x % 2}.txt')\n    p.write_text(str(x))\n"
-    data.task(
-        "t",
-        HEAD
-        + f"pspace = Param(x=range(6))\npool_size = 2\ndef execute(x):\n{body}    return {{'y': p.read_text() and x}}\n",
-    )
+    body += "    return {'y': p.read_text() and x}\n"
+    data.task("t", HEAD + f"pspace = Param(x=range(6))\npool_size = 2\ndef execute(x):\n{body}")
     data.psy("run")
     assert data.count("run") == 0
     change(data, "data/made0.txt", "other")
@@ -193,24 +193,50 @@ def test_glob_in_the_space_leads_to_new_rows_only(data):
 
 
 def test_row_added_to_a_task_upstream_costs_one_row_downstream(data):
+    head = HEAD + "import numpy as np\n"
     data.task(
         "a",
-        HEAD + "pspace = Param(x=range(4))\ndef execute(x):\n    seen('a', x)\n    return {'y': x * 10}\n",
+        head
+        + "pspace = Param(x=range(4))\nresultfile = 'psy-work/a/result.npz'\n"
+        "def execute(x):\n    seen('a', x)\n    return {'y': x * FACTOR}\n".replace("FACTOR", "10"),
     )
     data.task(
         "b",
-        HEAD
-        + "import pickle\nfile_dep = ['../psy-work/a/result.pkl']\n"
-        + "table = pickle.load(open('../psy-work/a/result.pkl', 'rb'))\n"
-        + "pspace = Param(v=table['y'])\n"
-        + "def execute(v):\n    seen('b', v)\n    return {'w': v + 1}\n",
+        head + "file_dep = ['../psy-work/a/result.npz']\n"
+        "table = np.load('../psy-work/a/result.npz')['y']\npspace = Param(v=table.tolist())\n"
+        "def execute(v):\n    seen('b', v)\n    return {'w': v + 1}\n",
     )
     assert data.count("run") == 8
     data.edit("psy-tasks/task_a.py", "range(4)", "range(5)")
     before = len(data.rows_seen())
     data.psy("run")
-    assert sorted(data.rows_seen()[before:]) == ["a 4", "b 40"]
+    assert sorted(data.rows_seen()[before:]) == ["('a', 4)", "('b', 40)"]
     assert data.result("b")["w"] == [1, 11, 21, 31, 41]
+    assert data.count("run") == 0
+
+
+def test_declared_file_that_is_not_seen_to_be_read_counts_for_everything(data):
+    body = "    seen(x)\n    return {'y': os.popen('cat ../data/rates.json').read()}\n"
+    data.task(
+        "t", HEAD + f"file_dep = ['../data/rates.json']\npspace = Param(x=range(3))\ndef execute(x):\n{body}"
+    )
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    assert not data.status("t")["uptodate"]
+    assert "data/rates.json changed; 3 rows read it" in data.psy("plan").stdout
+    assert data.count("run") == 3
+    assert data.result("t")["y"] == ["20"] * 3
+    assert data.count("run") == 0
+    change(data, "data/rates.json", "30")
+    assert data.count("run", "--continue") == 0
+    assert data.count("run") == 0
+
+
+def test_declared_file_that_rows_read_counts_for_these_rows(data):
+    data.task("t", BY_ROW + "file_dep = ['../data/3.txt']\n")
+    data.psy("run")
+    change(data, "data/3.txt", "new")
+    assert data.count("run") == 1
     assert data.count("run") == 0
 
 

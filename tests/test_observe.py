@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 
 import pytest
 
+from psyrun.workdir.frame import RECEIPTS
 from psyrun.workdir.journal import parse_name, read_blocks
 from psyrun.workdir.reads import read_reads
 from psyrun.workdir.row_receipts import unpack_receipts
-from psyrun.workdir.frame import RECEIPTS
 
 HEAD = """\
 import glob, json, os, subprocess

@@ -114,6 +114,7 @@ class Submitter:
             core_variables=tuple(self.task.scheduler.core_variables),
             timeout=self.task.timeout,
             exclude=self.task.outline.exclude,
+            declared=self.task.outline.file_dep,
             untracked=tuple(self.task.untracked),
             stateless=self.task.stateless,
             track_inputs=self.task.track_inputs,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import hashlib
-import json
 import sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -401,17 +400,6 @@ def _is_lenient(statement: Statement) -> bool:
             case ast.Name(id=name) | ast.Attribute(attr=name) if name in _LENIENT:
                 return True
     return False
-
-
-def digest_with_data(digest: str, data: Mapping[str, str]) -> str:
-    """Mix digests of data files into a digest of sources.
-
-    Examples
-    --------
-    >>> digest_with_data("0" * 32, {}) == "0" * 32
-    True
-    """
-    return mix([digest, json.dumps(sorted(data.items()))]) if data else digest
 
 
 def mix(parts: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from psyrun.source.callers import find_caller
 from psyrun.source.tracked import describe_existence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from psyrun.source.tracked import TrackedPaths
 
@@ -146,6 +146,11 @@ class Observer:
             _HOOK.observers.remove(self)
         for name, real in self._real.items():
             setattr(os, name, real)
+
+    def declare(self, names: Iterable[str]) -> None:
+        """Note data files that the task file names, which count as long as no read of them is seen."""
+        for name in names:
+            self._note("declared", name, stamp=_stamp(self._paths.locate(name)))
 
     def end_loading(self) -> None:
         """Say that the task file is loaded; what is read until the first row counts for all rows."""
@@ -374,7 +379,7 @@ class Observer:
             old.stamp = stamp
             return self._touch(old)
         self.count += 1
-        size, mtime = stamp if stamp and kind == "file" else (None, None)
+        size, mtime = stamp if stamp and kind in ("file", "declared") else (None, None)
         reading = Reading(self.count, kind, name, size, mtime, digest, self._loading, place, stamp)
         self._seen[kind, name, place] = reading
         self._readings.append(reading)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import FormatError, IdentityError, TaskFileError
-from psyrun.source import SCHEME, digest_data, digest_with_data
+from psyrun.source import SCHEME, digest_data
 from psyrun.split.adoption import adopt
 from psyrun.split.matching import Space, make_plan
 from psyrun.split.staleness import NO_CHANGES, accept
@@ -30,19 +30,23 @@ class Digests:
     Parameters
     ----------
     code, space
-        The digests of `execute` and of the space, data files included.
+        The digests of `execute` and of the space.
+    data
+        Declared data file -> digest of its content.
     """
 
     code: str
     space: str
+    data: Mapping[str, str]
 
     def match(self, plan: Plan) -> bool:
         """Whether a plan was made for them."""
-        return (SCHEME, self.code, self.space) == (plan.scheme, plan.code, plan.space)
+        same = (SCHEME, self.code, self.space) == (plan.scheme, plan.code, plan.space)
+        return same and self.data == plan.data
 
 
 def compute_digests(outline: Outline, cache: SourceCache) -> Digests:
-    """Compute both digests of a task.
+    """Compute the digests of a task and of its data files.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def compute_digests(outline: Outline, cache: SourceCache) -> Digests:
         data = digest_data(outline.root, outline.file_dep, cache)
     except TaskFileError as error:
         raise TaskFileError(f"{outline.path}: {error}") from error
-    return Digests(digest_with_data(source.code, data), digest_with_data(source.space, data))
+    return Digests(source.code, source.space, data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,7 @@ def draft_plan(
         scheme=SCHEME,
         code=digests.code,
         space=digests.space,
+        data=digests.data,
         definitions=dict(outline.source.definitions),
         settings=outline.settings,
         names=tuple(space.columns),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from psyrun.source import Observer, TrackedPaths, describe_existence, find_parts
 from psyrun.workdir import (
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from psyrun.workdir.journal import Block
 
 
-KINDS = ("file", "folder", "glob", "exists")
+_FILES = ("file", "declared")
+KINDS = ("file", "declared", "folder", "glob", "exists")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,26 +50,34 @@ class Changes:
         Whether an input of the space changed.
     stateless
         Whether an input counts only for the row that read it, and those read while loading.
+    unseen
+        A declared file that changed and that nothing was seen to read: it counts for rows of whose inputs
+        nothing is known, too.
+    runs
+        The workers whose inputs are known.
     """
 
     inputs: Mapping[tuple[str, int], Sequence[Input]]
     states: Mapping[str, str | None]
     space: bool
     stateless: bool
+    unseen: str | None
+    runs: Collection[str]
 
     def stale_rows(self, journals: Iterable[JournalFile], size: int) -> dict[int, str]:
         """Return the rows of a batch that are stale -> the path of an input that changed."""
         found: dict[int, str] = {}
-        for journal, block, fresh in read_first_records(journals, rows=size) if self.inputs else ():
+        if not self.inputs and self.unseen is None:
+            return found
+        for journal, block, fresh in read_first_records(journals, rows=size):
             named = parse_name(journal.path.name)
-            changed = self.inputs.get((named[1] if named else "", block.header.counts.child), ())
-            if not changed or changed[0].number > block.header.counts.inputs:
-                continue
-            chosen = {block.rows[place] for place in fresh}
-            for row, receipt in _each_row(block):
-                path = self._find(changed, receipt)
-                if row in chosen and path is not None:
-                    found[row] = path
+            run, chosen = named[1] if named else "", {block.rows[place] for place in fresh}
+            if run not in self.runs and self.unseen is not None:
+                found |= dict.fromkeys(chosen, self.unseen)
+            changed = self.inputs.get((run, block.header.counts.child), ())
+            if changed and changed[0].number <= block.header.counts.inputs:
+                paths = ((row, self._find(changed, receipt)) for row, receipt in _each_row(block))
+                found |= {row: path for row, path in paths if path is not None and row in chosen}
         return found
 
     def _find(self, changed: Sequence[Input], receipt: RowReceipt) -> str | None:
@@ -80,7 +89,7 @@ class Changes:
         return None
 
 
-NO_CHANGES = Changes(inputs={}, states={}, space=False, stateless=False)
+NO_CHANGES = Changes(inputs={}, states={}, space=False, stateless=False, unseen=None, runs=())
 
 
 def _each_row(block: Block) -> Iterator[tuple[int, RowReceipt]]:
@@ -116,9 +125,11 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
     }
     if _outside_is_gone(changed.values(), reads):
         changed = {key: each for key, each in changed.items() if not Path(each.path).is_absolute()}
-    of_space = {} if plan is None else plan.inputs
-    space = any(states.of_key(key) != was for key, was in of_space.items())
-    return _attribute(outline, changed, states, space=space) if changed or space else NO_CHANGES
+    before: dict[str, str | None] = {}
+    if plan is not None:
+        before = {**{f"declared {path}": state for path, state in plan.data.items()}, **plan.inputs}
+    moved = {key for key, state in before.items() if states.of_key(key) not in (state, accepted.get(key, ()))}
+    return _attribute(outline, plan, reads, changed, moved, states) if changed or moved else NO_CHANGES
 
 
 class InputStates:
@@ -141,7 +152,7 @@ class InputStates:
 
     def of(self, each: Input) -> str | None:
         """Return the state of an input as it would be recorded now; None where there is no such file."""
-        return self.of_key(f"{each.kind} {each.path}", by_stat=each.kind == "file" and each.digest is None)
+        return self.of_key(f"{each.kind} {each.path}", by_stat=each.kind in _FILES and each.digest is None)
 
     def of_key(self, key: str, *, by_stat: bool = False) -> str | None:
         """Return the state of ``<kind> <path>``; size and mtime instead of the content where `by_stat`."""
@@ -178,7 +189,7 @@ def tracked_paths(outline: Outline) -> TrackedPaths:
 
 
 def _recorded(each: Input) -> str | None:
-    if each.kind == "file" and each.digest is None:
+    if each.kind in _FILES and each.digest is None:
         return f"{each.size} {each.mtime}"
     return each.digest
 
@@ -192,24 +203,50 @@ def _outside_is_gone(changed: Iterable[Input], reads: Mapping[str, Sequence[Inpu
 
 def _attribute(
     outline: Outline,
+    plan: Plan | None,
+    reads: Mapping[str, Sequence[Input]],
     changed: Mapping[tuple[str, int, int], Input],
+    moved: Collection[str],
     states: InputStates,
-    *,
-    space: bool,
 ) -> Changes:
-    """Tell inputs of rows from those that only the space reaches."""
-    loading = [each for each in changed.values() if each.loading]
-    only_space = _find_space_only(outline.source, {each.place for each in loading})
+    """Tell which changes count for rows, and which for the space.
+
+    Parameters
+    ----------
+    outline, plan
+        The task, and its plan.
+    reads
+        Worker -> what its children read.
+    changed
+        The inputs of rows that changed.
+    moved
+        ``<kind> <path>`` of the inputs of the space, and of declared files, that changed.
+    states
+        States of now.
+    """
+    everything = [each for inputs in reads.values() for each in inputs]
+    only_space = _find_space_only(outline.source, {each.place for each in everything if each.loading})
+
+    def counts_for_rows(each: Input) -> bool:
+        return not (each.loading and each.place in only_space)
+
+    by_rows = {each.path for each in everything if each.kind == "file" and counts_for_rows(each)}
+    by_space = {key.partition(" ")[2] for key in (plan.inputs if plan else ()) if key.startswith("file ")}
     inputs: dict[tuple[str, int], list[Input]] = {}
     for (run, child, _), each in sorted(changed.items(), key=lambda item: item[0]):
-        if not (each.loading and each.place in only_space):
+        seen = each.kind == "declared" and each.path in by_rows | by_space
+        if counts_for_rows(each) and not seen:
             inputs.setdefault((run, child), []).append(each)
-    keys = {f"{each.kind} {each.path}" for each in changed.values()}
+    declared = {key.partition(" ")[2] for key in moved if key.startswith("declared ")}
+    unseen = sorted(declared - by_rows - by_space)
+    keys = {f"{each.kind} {each.path}" for each in changed.values()} | set(moved)
     return Changes(
         inputs=inputs,
         states={key: states.of_key(key) for key in sorted(keys)},
-        space=space,
+        space=bool(unseen) or any(not key.startswith("declared ") for key in moved),
         stateless=outline.stateless,
+        unseen=unseen[0] if unseen else None,
+        runs=reads.keys(),
     )
 
 
@@ -232,9 +269,10 @@ def _lies_in(place: str, path: str, first: int, last: int) -> bool:
 def count_stale_rows(outline: Outline, plan: Plan, changes: Changes) -> dict[str, int]:
     """Return path of an input -> wanted rows of the plan that are stale because of it."""
     counts: dict[str, int] = {}
-    journals: Mapping[Any, Any] = list_journals(outline.layout.out) if changes.inputs else {}
-    wanted = plan.wanted_rows()
-    for batch in plan.batches if changes.inputs else ():
+    if not changes.inputs and changes.unseen is None:
+        return counts
+    journals, wanted = list_journals(outline.layout.out), plan.wanted_rows()
+    for batch in plan.batches:
         for row, path in changes.stale_rows(journals.get(batch.key, ()), batch.size).items():
             if batch.number not in wanted or row in wanted[batch.number]:
                 counts[path] = counts.get(path, 0) + 1
@@ -254,7 +292,9 @@ def accept(old: Plan | None, changes: Changes) -> dict[str, str | None]:
 def observe_planning(outline: Outline) -> Observer:
     """Return an observer of what loading a task file and evaluating its space read; see `inputs_of_space`."""
     sources = {str(outline.root / name): name for name in outline.source.files}
-    return Observer(tracked_paths(outline), sources)
+    observer = Observer(tracked_paths(outline), sources)
+    observer.declare(outline.file_dep)
+    return observer
 
 
 def inputs_of_space(outline: Outline, observer: Observer, cache: SourceCache) -> dict[str, str | None]:
@@ -268,7 +308,7 @@ def inputs_of_space(outline: Outline, observer: Observer, cache: SourceCache) ->
         if any(_lies_in(each.place, *statement) for statement in code):
             continue
         state = states.of_key(f"{each.kind} {each.path}")
-        changed = each.kind == "file" and states.of_key(f"file {each.path}", by_stat=True) != (
+        changed = each.kind in _FILES and states.of_key(f"file {each.path}", by_stat=True) != (
             f"{each.size} {each.mtime}"
         )
         found[f"{each.kind} {each.path}"] = "changed meanwhile" if changed else state

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.errors import StoreError, TaskFileError
 from psyrun.source import Source, SourceCache, loaded, read_source
 from psyrun.store import AutodetectStore, PickleStore
-from psyrun.task.settings import check_settings, check_text, literal_settings
+from psyrun.task.settings import OUTLINE_NAMES, check_settings, check_text, literal_settings
 from psyrun.workdir import Layout
 
 if TYPE_CHECKING:
@@ -127,8 +127,7 @@ def outline_without_file(root: Path, taskdir: str, name: str) -> Outline:
 def _run_for_settings(source: Source, root: Path) -> dict[str, Any]:
     with loaded(source, root) as module:
         values = check_settings(source, vars(module))
-    names = ("name", "workdir", "resultfile", "file_dep", "exclude_from_result", "overwrite_dirty")
-    return {name: values[name] for name in names} | {"store": values["store"] and values["store"].ext}
+    return {name: values[name] for name in OUTLINE_NAMES} | {"store": values["store"] and values["store"].ext}
 
 
 def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:

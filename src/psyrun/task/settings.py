@@ -256,7 +256,11 @@ def _check_literal(path: str, name: str, node: ast.expr) -> None:
         raise _refusal(path, name, value)
 
 
-_OUTLINE = {"name", "workdir", "resultfile", "file_dep", "store", "exclude_from_result", "overwrite_dirty"}
+OUTLINE_NAMES = (
+    *("name", "workdir", "resultfile", "file_dep", "exclude_from_result", "overwrite_dirty", "store"),
+    *("stateless", "untracked"),
+)
+_OUTLINE = frozenset(OUTLINE_NAMES)
 _ANY_NAME = {"exec", "eval", "globals", "vars", "locals", "*"}
 
 

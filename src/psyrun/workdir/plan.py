@@ -32,6 +32,7 @@ _SHAPE = {
     "settings": {str: (dict, list, str, bool, int, float, None)},
     "names": [str],
     "adopted": [str],
+    "data": {str: str},
     "inputs": {str: (str, None)},
     "accepted": {str: (str, None)},
     "batches": [[int, COUNT, COUNT, str]],
@@ -93,6 +94,8 @@ class Plan:
         Digests of older code whose rows count as current.
     since
         The lowest number that counts: ``--force`` gave up the batches before.
+    data
+        Declared data file -> digest of its content.
     inputs
         ``<kind> <path>`` of an input of the space -> its state when the space was evaluated.
     accepted
@@ -113,6 +116,7 @@ class Plan:
     next_batch: int
     adopted: tuple[str, ...] = ()
     since: int = 0
+    data: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, str | None] = field(default_factory=dict)
     accepted: Mapping[str, str | None] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -29,7 +29,8 @@ class Input:
         The child of the worker, and the number of the input among those of the child, from 1.
     kind
         ``file`` (its content), ``folder`` (the names in it), ``glob`` (the paths that match), ``exists``
-        (whether it is there, and what it is: file, folder or nothing). Two kinds are no inputs: ``product``,
+        (whether it is there, and what it is: file, folder or nothing), ``declared`` (a file that the task
+        file names, whether or not it was read). Two kinds are no inputs: ``product``,
         a path that the process wrote, made or removed, which is no input of any row of the task and left out
         of listings; ``program``, an audit event of a process that a row started, such as ``os.fork``.
     path

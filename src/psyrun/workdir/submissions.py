@@ -24,6 +24,7 @@ _SHAPE = {
     **dict.fromkeys(("retry", "closed", "stateless", "track_inputs"), bool),
     "core_variables": [str],
     "exclude": [str],
+    "declared": [str],
     "untracked": [str],
     "clean": (bool, None),
     "timeout": (float, int, None),
@@ -78,6 +79,8 @@ class Submission:
         Seconds per assignment, or None.
     exclude
         Names that are not recorded.
+    declared
+        Data files that the task file names, relative to the project root.
     untracked, stateless, track_inputs
         Settings of the task: what is no input, whether rows keep nothing, whether inputs are observed.
     commit, clean
@@ -105,6 +108,7 @@ class Submission:
     core_variables: tuple[str, ...] = ()
     timeout: float | None = None
     exclude: tuple[str, ...] = ()
+    declared: tuple[str, ...] = ()
     untracked: tuple[str, ...] = ()
     stateless: bool = False
     track_inputs: bool = True
@@ -192,7 +196,7 @@ def _decode(token: str, content: dict[str, Any]) -> Submission:
         for number, tie, rows in content["batches"]
     )
     content["ends"] = {int(element): End(**end) for element, end in content["ends"].items()}
-    lists = ("exclude", "core_variables", "untracked")
+    lists = ("exclude", "core_variables", "declared", "untracked")
     content |= {name: tuple(content.get(name, ())) for name in lists}
     extra = {name: content.pop(name) for name in content.keys() - set(Submission.__slots__)}
     found = Submission(**content, extra=extra)

@@ -195,6 +195,7 @@ def _configure_pool(folder: Path, submission: Submission, rows: int, run: str) -
         known=_known_place(submission),
         untracked=submission.untracked if submission.track_inputs else None,
         stateless=submission.stateless,
+        declared=submission.declared,
     )
     threads = {name: str(max(1, cores // size)) for name in _THREADS}
     return PoolConfig(

@@ -50,6 +50,7 @@ def command(
     known: Mapping[str, Any] | None = None,
     untracked: Iterable[str] | None = (),
     stateless: bool = False,
+    declared: Iterable[str] = (),
 ) -> list[str]:
     """Return the command of a child, for `PoolConfig`.
 
@@ -69,10 +70,13 @@ def command(
         Patterns of paths that are no inputs; None: what rows read is not observed.
     stateless
         Whether what a row read counts for that row alone.
+    declared
+        Data files that the task file names, relative to the root.
     """
     paths = {"root": root, "code": code, "inputs": inputs}
     spec: dict[str, Any] = {name: str(path.absolute()) for name, path in paths.items()}
     spec |= {"exclude": sorted(exclude), "known": known or {}, "stateless": stateless}
+    spec["declared"] = list(declared)
     spec["untracked"] = None if untracked is None else list(untracked)
     return [sys.executable, "-P", "-m", "psyrun.worker.child", json.dumps(spec)]
 
@@ -392,6 +396,7 @@ def _run(spec: Mapping[str, Any], connection: ParentConnection) -> None:
 
     root, source = Path(spec["root"]), read_zip(Path(spec["code"]))
     observer = _make_observer(spec, source)
+    observer.declare(spec["declared"])
     with (
         observer if spec["untracked"] is not None else contextlib.nullcontext(),
         loaded(source, root) as module,

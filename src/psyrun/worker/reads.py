@@ -77,7 +77,7 @@ class Reads:
                 self._waiting.task_done()
 
     def _write(self, inputs: Sequence[Input], append: Callable[[], None]) -> None:
-        digested = [self._digest(each) if each.kind == "file" else each for each in inputs]
+        digested = [self._digest(each) if each.kind in ("file", "declared") else each for each in inputs]
         with self._lock:
             if digested and not self._opened:
                 self._writer.open()
