@@ -248,6 +248,23 @@ CHANGE = [
     "from helper import STATE as st\nst['a'] = {k}", "np.sum = lambda x, k={k}: k", "len = lambda q, k={k}: k" , "del {num}\n{num} = {k}",
     "s{k} = 'a string with {num}'", "CONST{k} = {k}", "if {num} > {k}:\n    {list}.clear()\nelse:\n    {num} = {k}",
 ]  # fmt: skip
+# Changes that the white lists are about: in half of the programs there are no others.
+QUIET = [
+    "{list}.append({k})",
+    "{list} += [{k}]",
+    "{num} += {k}",
+    "list(zip([1, 2], {iter}))",
+    "next({iter}, None)",
+    "part{k} = list(zip([1, 2], {iter}))",
+    "head{k} = next({iter}, {k})",
+    "with open('b.txt', 'w') as f:\n    pass",
+    "open('a.txt', 'w')",
+    "open('b.txt', 'a')",
+    "[x for x in zip([1], {iter})]",
+    "pair{k} = list(zip({iter}, {list}))",
+    "f = {k}",
+    "with open('b.txt') as f:\n    part{k} = list(zip([1, 2], {iter}))",
+]
 USE = {
     "list": "list({n})", "nest": "[list(q) for q in {n}]", "num": "{n}", "iter": "next({n}, None)", "func": "{n}(x)",
     "cls": "{n}.v", "obj": "{n}.v", "arr": "{n}.tolist()",
@@ -271,9 +288,10 @@ class Generator:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.quiet = False
 
     def block(self, names: dict[str, list[str]], kind: str | None) -> str:
-        template = self.random.choice(CHANGE if kind is None else NEW[kind])
+        template = self.random.choice((QUIET if self.quiet else CHANGE) if kind is None else NEW[kind])
         name = "_"
         if kind is not None:
             known = names[kind]
@@ -285,13 +303,15 @@ class Generator:
         return text
 
     def program(self) -> list[str]:
+        self.quiet = self.random.random() < 0.5
         names = {kind: [f"{kind}0"] for kind in NEW}
         blocks = [
             "f = 0", "list0 = [5, 6]", "nest0 = [[1], [2]]", "num0 = 4", "iter0 = iter([7, 8, 9])", "arr0 = np.ones(3)",
             "def func0(x):\n    return x + 1", "class cls0(Model):\n    v = 2", "obj0 = Model()",
         ]  # fmt: skip
         for _ in range(self.random.randint(3, 14)):
-            kind = self.random.choice([None, *NEW, *NEW]) if self.random.random() < 0.7 else None
+            kinds = ["list", "num", "iter"] if self.quiet else [None, *NEW, *NEW]
+            kind = self.random.choice(kinds) if self.random.random() < 0.7 else None
             blocks.append(self.block(names, kind))
         given = {each: self.random.choice(known) for each, known in names.items()}
         space = self.random.choice(SPACE).format(k=self.random.randint(2, 9), **given)
