@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ def create_root(folder: Path) -> None:
     """Create the folder of all work folders, so that version control ignores its content."""
     if not folder.is_dir():
         make_folders(folder)
-        write_atomic(folder / ".gitignore", b"*\n")
+        with suppress(OSError):  # Nothing rests on it.
+            write_atomic(folder / ".gitignore", b"*\n")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
