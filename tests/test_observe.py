@@ -31,10 +31,9 @@ class Reads:
 
     def __init__(self, folder):
         self.inputs = [each for path in folder.glob("out/*.reads") for each in read_reads(path)]
-        self.rows = {}  # of batch 0, ... in their order: (run, child, receipt)
-        self.children = {}
+        self.rows = {}  # (batch, row) -> (child, receipt)
         for path in sorted(folder.glob("out/*.rows")):
-            key, run = parse_name(path.name)
+            key = parse_name(path.name)[0]
             for block in read_blocks(path, bytes.fromhex(key.tie)):
                 order = [*block.rows, *(each.row for each in block.failures)]
                 receipts = [r for n, r in unpack_receipts(block.sections[RECEIPTS]) for _ in range(n)]
@@ -101,8 +100,8 @@ WAYS = {
     "json": "json.load(open('data.json'))",
     "csv": "import csv; list(csv.reader(open('data.txt')))",
     "sqlite3": "import sqlite3; sqlite3.connect('data.db').execute('select * from t').fetchall()",
-    "sqlite3 uri": "import sqlite3; sqlite3.connect('file:data.db?mode=ro', uri=True).execute('select * from t')",
-    "importlib.resources": "import importlib.resources as r; r.files('pack').joinpath('data.txt').read_text()",
+    "sqlite3 uri": "import sqlite3; sqlite3.connect('file:data.db?mode=ro', uri=True)",
+    "importlib.resources": "import importlib.resources as r; (r.files('pack') / 'data.txt').read_text()",
     "pkgutil": "import pkgutil; pkgutil.get_data('pack', 'data.txt')",
     "argument of a program": "subprocess.run(['cat', 'data.txt'], check=True)",
     "word of a shell": "subprocess.run('cat < data.txt', shell=True, check=True)",
@@ -243,6 +242,12 @@ def test_listing_is_the_same_whatever_rows_write_into_the_folder(project, run):
     assert [each.path for each in reads.inputs if each.kind == "folder"] == ["psy-tasks/data"]
 
 
+def test_folder_that_makedirs_finds_is_no_product(project, run):
+    project.write("psy-tasks/data/a.txt", "1")
+    reads = run("os.makedirs('data', exist_ok=True)\nos.listdir('data')")
+    assert (reads.named("folder"), reads.named("product")) == ({"psy-tasks/data"}, set())
+
+
 def test_file_opened_for_both_is_an_input_unless_the_row_changed_it(project, run):
     for name in ("read", "changed"):
         project.write(f"psy-tasks/{name}.txt", "1")
@@ -351,12 +356,21 @@ def test_own_inputs_of_a_row_are_all_that_it_read(project, run, stateless):
 
 def test_each_version_of_a_file_that_rows_read_is_an_input(project, run):
     project.write(DATA, "0")
-    body = "y = open('data.txt').read()\nif x == 5: os.system('echo 22 > data.txt')\nreturn {'y': y}"
-    reads = run(
-        body.replace("os.system", "__import__('_posixsubprocess'); Path('/proc/self'); os.system"), rows=9
-    )
-    assert project.result("t")["y"] == ["0"] * 6 + ["22\n"] * 3
-    assert DATA in reads.named("product")  # a word of the command, which changed
+    # A program that another process starts is what changes it: no row of this process wrote it.
+    body = """\
+y = open('data.txt').read()
+if x == 5:
+    run = "open('dat' + 'a.txt', 'w').write('22')"
+    subprocess.run([sys.executable, '-c', run], check=True)
+return {'y': y}"""
+    reads = run(body, rows=9, above="import sys\n")
+    assert project.result("t")["y"] == ["0"] * 6 + ["22"] * 3
+    found = [(each.size, each.digest) for each in reads.inputs if each.path == DATA]
+    assert [size for size, _ in found] == [1, 2]
+    assert found[1][1] == sha256(b"22")
+    for x, key in enumerate(places(reads)):
+        numbers = [each.number for each in reads.inputs if each.path == DATA]
+        assert sum(number <= reads.rows[key][1].inputs for number in numbers) == (1 if x < 6 else 2)
 
 
 def test_failed_row_counts_what_it_read(project, run):
@@ -391,6 +405,23 @@ def test_ten_thousand_rows_with_a_file_each(project, run):
     assert all(
         reads.own(*key) == {f"psy-tasks/data/{x}.txt"} for x, key in list(enumerate(places(reads)))[::500]
     )
+
+
+def test_empty_file_is_an_input(project, run):
+    project.write(DATA, "")
+    found = run("open('data.txt').read()").one(DATA)
+    assert (found.size, found.digest) == (0, sha256(b""))
+
+
+def test_file_removed_below_a_folder_is_not_taken_for_one_in_the_working_directory(project, run):
+    project.write(DATA, "1")
+    body = "import shutil; os.mkdir('a'); open('a/data.txt', 'w').close(); shutil.rmtree('a')"
+    assert run(f"open('data.txt').read()\n{body}").named() == {DATA}
+
+
+def test_looking_for_installed_packages_is_no_listing_of_the_task_folder(run):
+    above = "from importlib.metadata import entry_points, version\nentry_points(), version('numpy')\n"
+    assert run("version('doit')", above=above).named("folder", "file", "glob") == set()
 
 
 def test_started_processes_are_noted_once(run):

@@ -669,6 +669,9 @@ WRONG = [
     ("prologue", "prologue = 3"),
     ("python", "python = None"),
     ("overwrite_dirty", 'overwrite_dirty = "no"'),
+    ("untracked", 'untracked = "scratch/*"'),
+    ("stateless", "stateless = 1"),
+    ("track_inputs", 'track_inputs = "no"'),
 ]
 
 

@@ -304,6 +304,9 @@ def test_empty_name_is_the_one_of_the_file(project):
         ("scheduler_arg", "scheduler_args", "{'a': 1}"),
         ("overwrite_dirt", "overwrite_dirty", "True"),
         ("file_deps", "file_dep", "['a']"),
+        ("untrackd", "untracked", "['a']"),
+        ("state_less", "stateless", "True"),
+        ("track_input", "track_inputs", "False"),
         ("setup_", "setup", "None"),
     ],
 )
@@ -350,6 +353,9 @@ def test_other_names_are_the_users_own(project, line):
         ("store = 'npz'", "store has to be a store, such as NpzStore(), not 'npz' (str)"),
         ("scheduler_args = {1: 2}", "scheduler_args has to be a dict of options with names (strings)"),
         ("overwrite_dirty = 0", "overwrite_dirty has to be True or False, not 0 (int)"),
+        ("untracked = '*'", "untracked has to be a list of paths, not '*' (str)"),
+        ("stateless = 1", "stateless has to be True or False, not 1 (int)"),
+        ("track_inputs = None", "track_inputs has to be True or False, not None"),
     ],
 )
 def test_literal_of_a_wrong_type_is_found_without_running_the_file(project, line, words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import genericpath
 import glob
+import importlib
 import inspect
 import linecache
 import os
@@ -23,8 +24,8 @@ _GLOB = glob.glob.__code__.co_filename
 _SOURCES = frozenset({linecache.getline.__code__.co_filename, inspect.getsource.__code__.co_filename})
 _HOME = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - strings
 _OWN = {os.path.join(_HOME, name) for name in ("callers.py", "observe.py")}
-_WORKER = os.path.join(os.path.dirname(_HOME), "worker")  # noqa: PTH120 - a string
 _IMPORT = "<frozen importlib"
+_METADATA = f"{importlib.__file__.removesuffix('__init__.py')}metadata"
 
 
 def find_caller() -> tuple[str, str]:
@@ -33,8 +34,8 @@ def find_caller() -> tuple[str, str]:
     Returns
     -------
     str
-        ``code``: the user's, or a package's; ``python``: an import, or what prints lines of sources;
-        ``glob``: the search for what matches a pattern; ``own``: the worker, or what makes a path absolute.
+        ``code``: the user's, or a package's; ``python``: an import, metadata, lines of sources;
+        ``glob``: the search for what matches a pattern; ``path``: what resolves links in a path.
     str
         Such as ``exists``.
     """
@@ -47,7 +48,7 @@ def find_caller() -> tuple[str, str]:
         ):
             return "glob", ""
         if name in ("realpath", "_joinrealpath") and file in _PATHS:
-            return "own", ""
+            return "path", ""
         if file in _PATHS or file == _OS or file.startswith(_PATHLIB):
             function = name
         elif name == "get_data" and file.startswith((_IMPORT, _HOME)):
@@ -55,6 +56,8 @@ def find_caller() -> tuple[str, str]:
         elif file not in _OWN:
             break
         frame = frame.f_back
-    if frame is None or file.startswith(_WORKER):
-        return "own", ""
-    return ("python" if file in _SOURCES or file.startswith((_IMPORT, _HOME)) else "code"), function
+    if frame is None:
+        return "code", function
+    return (
+        "python" if file in _SOURCES or file.startswith((_IMPORT, _METADATA, _HOME)) else "code"
+    ), function

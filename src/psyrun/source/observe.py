@@ -61,30 +61,51 @@ class Reading:
     def fields(self) -> dict[str, Any]:
         """Return the fields of an `Input` that are not its defaults."""
         found: dict[str, Any] = {"number": self.number, "kind": self.kind, "path": self.path}
-        more = ("size", "mtime", "digest", "loading", "place")
-        return found | {
-            name: value for name in more if (value := getattr(self, name)) not in (None, "", False)
-        }
+        more = {name: getattr(self, name) for name in ("size", "mtime", "digest", "loading", "place")}
+        return found | {name: value for name, value in more.items() if value or type(value) is int}
 
 
 class _Hook:
     """The audit hook of the process, which can't be removed again, and the observers at work."""
 
     def __init__(self) -> None:
-        self.observers: list[Observer] = []
+        self._observers: list[Observer] = []
+        self._handlers: dict[str, object] = {}  # those of the last observer
         self._added = False
+
+    @property
+    def observer(self) -> Observer | None:
+        """The observer that sees what happens."""
+        return self._observers[-1] if self._observers else None
 
     def add(self, observer: Observer) -> None:
         """Let an observer see what happens, until it is removed or another one is added."""
         if not self._added:
             self._added = True
-            sys.addaudithook(self)
-            os.register_at_fork(after_in_child=self.observers.clear)
-        self.observers.append(observer)
+            sys.addaudithook(self._make_hook())
+            os.register_at_fork(after_in_child=self._clear)
+        self._observers.append(observer)
+        self._handlers.update(observer.handlers)
 
-    def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if self.observers and event in self.observers[-1].handlers:
-            self.observers[-1].notice(event, args)
+    def remove(self, observer: Observer) -> None:
+        """Let an observer see nothing more."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+        if not self._observers:
+            self._handlers.clear()
+
+    def _clear(self) -> None:
+        self._observers.clear()
+        self._handlers.clear()
+
+    def _make_hook(self) -> Callable[[str, tuple[Any, ...]], None]:
+        observers, handlers = self._observers, self._handlers
+
+        def hook(event: str, args: tuple[Any, ...]) -> None:  # Python calls a function fastest.
+            if event in handlers:
+                observers[-1].notice(event, args)
+
+        return hook
 
 
 _HOOK = _Hook()
@@ -129,7 +150,7 @@ class Observer:
 
     def _forget_paths(self) -> None:
         self._opened: dict[str, tuple[str, Reading]] = {}  # by the path as it was given
-        self._asked: dict[str, tuple[str, Reading]] = {}
+        self._asked: dict[str, tuple[str, Reading, str]] = {}
         self._written: set[str] = set()
         self._folder: str | None = None
 
@@ -142,8 +163,7 @@ class Observer:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self in _HOOK.observers:
-            _HOOK.observers.remove(self)
+        _HOOK.remove(self)
         for name, real in self._real.items():
             setattr(os, name, real)
 
@@ -193,8 +213,11 @@ class Observer:
             "pathlib.Path.rglob": lambda folder, pattern: self._match(f"**/{pattern}", True, folder),
             "sqlite3.connect": self._connect,
             "import": self._load,
-            **dict.fromkeys(("os.mkdir", "os.remove", "os.rmdir"), self._write),
+            "os.mkdir": self._make,
+            **dict.fromkeys(("os.remove", "os.rmdir"), self._write),
             "os.rename": self._rename,
+            "os.link": lambda source, target, *folders: self._write(target, *folders),
+            "os.symlink": lambda source, target, *folders: self._write(target, *folders),
             "os.chdir": lambda path: self._forget_paths(),
             "os.fork": lambda: self._start("os.fork"),
             "os.system": lambda command: self._start("os.system", command),
@@ -223,7 +246,7 @@ class Observer:
 
         @functools.wraps(real)
         def call(path: Any, *args: Any, **options: Any) -> Any:
-            if type(path) is not int and options.get("dir_fd") is None and _HOOK.observers[-1:] == [self]:
+            if type(path) is not int and options.get("dir_fd") is None and _HOOK.observer is self:
                 self.notice(name, (path,))
             return real(path, *args, **options)
 
@@ -247,7 +270,7 @@ class Observer:
         if name is None:
             return
         reader = find_caller()[0]
-        if reader == "own" or (reader == "python" and absolute in self._sources):
+        if reader == "python" and absolute in self._sources:
             return
         reading = self._note_file(name, absolute)
         if reading is None:
@@ -257,15 +280,21 @@ class Observer:
         elif type(path) is str and not self._places:
             self._opened[path] = absolute, reading
 
-    def _write(self, path: Any, *more: Any) -> None:
-        name = self._name(self._absolute(path))
+    def _write(self, path: Any, *more: int) -> None:
+        if more[-1:] not in ((), (-1,)):  # relative to a folder of which only a descriptor is known
+            return
+        name = self._paths.name(self._absolute(path))
         if name is not None:
             self._add_product(name)
-        self._written.add(path)
+            self._written.add(path)
 
-    def _rename(self, source: Any, target: Any, *folders: Any) -> None:
-        self._write(source)
-        self._write(target)
+    def _make(self, path: Any, mode: int, folder: int) -> None:
+        if describe_existence(self._absolute(path)) == "absent":  # else it fails, as makedirs lets it
+            self._write(path, folder)
+
+    def _rename(self, source: Any, target: Any, *folders: int) -> None:
+        self._write(source, folders[0])
+        self._write(target, folders[1])
 
     def _list(self, path: Any = None) -> None:
         if type(path) is int or find_caller()[0] != "code":
@@ -283,7 +312,7 @@ class Observer:
         pattern = os.path.join(os.fsdecode(folder or ""), os.fsdecode(pattern))
         absolute = self._absolute(pattern if recursive else pattern.replace("**", "*"))
         name = self._name(absolute)
-        if name is None or find_caller()[0] in ("own", "python"):
+        if name is None or find_caller()[0] == "python":
             return
         if not glob.has_magic(pattern):
             self._note("exists", name, digest=describe_existence(absolute))
@@ -324,20 +353,22 @@ class Observer:
             return
         absolute = self._absolute(path)
         name = self._name(absolute)
-        reader, used = find_caller() if name is not None else ("own", "")
-        if name is None or reader != "code":
+        if name is None:
             return
-        if (function or used) in _LOOKS:
+        reader, used = find_caller()
+        if reader != "code":
+            return
+        state = describe_existence(absolute)
+        if (function or used) in _LOOKS and state == "file":
             self._note_file(name, absolute)
             return
-        reading = self._seen.get(("file", name, self._place()))
-        state = describe_existence(absolute)
-        if reading is not None and reading.number >= self._first and state == "file":
+        reading = self._seen.get(("file", name, self._place())) if state == "file" else None
+        if reading is not None and reading.number >= self._first:
             self._touch(reading)
-            return
-        reading = self._note("exists", name, digest=state)
+        else:
+            reading = self._note("exists", name, digest=state)
         if type(path) is str and not self._places:
-            self._asked[path] = absolute, reading
+            self._asked[path] = absolute, reading, state
 
     # -- notes
 
@@ -361,8 +392,6 @@ class Observer:
             found = _stat(absolute)
         except OSError:
             return self._note("exists", name, digest="absent")
-        if stat.S_ISDIR(found.st_mode):
-            return self._note("exists", name, digest="folder")
         if not stat.S_ISREG(found.st_mode):
             return None
         return self._note("file", name, stamp=(found.st_size, found.st_mtime_ns))
@@ -400,8 +429,8 @@ class Observer:
         same = reading.number >= self._first and _stamp(absolute) == reading.stamp
         return same and bool(self._touch(reading))
 
-    def _is_there_still(self, absolute: str, reading: Reading) -> bool:
-        same = reading.number >= self._first and describe_existence(absolute) == reading.digest
+    def _is_there_still(self, absolute: str, reading: Reading, state: str) -> bool:
+        same = reading.number >= self._first and describe_existence(absolute) == state
         return same and bool(self._touch(reading))
 
     def _place(self) -> str:

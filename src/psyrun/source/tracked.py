@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/proc", "/dev", "/sys", "/tmp")  # noqa: S108 - not to be used, to be left out
 _SCHEMES = ("stdlib", "platstdlib", "purelib", "platlib")
-_PACKAGES = ("/__pycache__/", "/site-packages/", "/dist-packages/")
+_PACKAGES = frozenset({"__pycache__", "site-packages", "dist-packages"})
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
 _PSYRUN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - strings
 # Taken before an `Observer` wraps it.
@@ -29,8 +29,8 @@ class TrackedPaths:
     """The paths that count as inputs of a task.
 
     These are the paths below the project root and those elsewhere, but for folders of the system and of
-    Python, temporary folders, caches, virtual environments and the work folder. Results of other tasks in the
-    work folder count.
+    Python, temporary folders, the user's cache, virtual environments and the work folder. Results of other
+    tasks in the work folder count.
 
     Parameters
     ----------
@@ -48,32 +48,32 @@ class TrackedPaths:
         self._root = root.rstrip("/") + "/"
         self._own = work + "/"
         self._work = os.path.dirname(work) + "/"  # noqa: PTH120 - a string
-        left_out = {f"{os.path.normpath(each)}/" for each in _left_out()}
-        self._inner = tuple(each for each in left_out if each.startswith(self._root))
-        self._outer = tuple(left_out - {*self._inner})
+        self._left_out = {f"{os.path.normpath(each)}/" for each in _left_out()} | {self._work}
+        self._inner = tuple(each for each in self._left_out if each.startswith(self._root))
+        self._outer = tuple(self._left_out - {*self._inner})
         patterns = [os.path.normpath(os.path.join(folder, each)) for each in untracked]
         texts = [fnmatch.translate(text) for each in patterns for text in (each, f"{each}/*")]
         self._untracked = re.compile("|".join(texts)) if texts else None
-        self._environments: dict[str, bool] = {}
+        self._counted: dict[str, bool] = {}  # folder -> whether what is in it counts
 
     def name(self, path: str) -> str | None:
         """Return the name of an absolute path as an input; None where it does not count.
 
         It is relative to the project root where the path is below it, else the path.
         """
-        probe = path + "/"
-        inside = probe.startswith(self._root)
-        if probe.startswith(self._inner if inside else self._outer) or any(
-            map(probe.__contains__, _PACKAGES)
-        ):
+        folder, _, last = path.rpartition("/")
+        counts = self._counted.get(folder)
+        if counts is None:
+            counts = self._counted[folder] = self._is_counted(folder)
+        if not counts and not self._is_result(folder, last):
             return None
-        if probe.startswith(self._work) and not self._is_result(path):
-            return None
-        if self._is_environment(os.path.dirname(path)):  # noqa: PTH120 - a string
+        if last in _PACKAGES or f"{path}/" in self._left_out:
             return None
         if self._untracked is not None and self._untracked.match(path):
             return None
-        return (path[len(self._root) :] or ".") if inside else path
+        if path.startswith(self._root):
+            return path[len(self._root) :]
+        return "." if f"{path}/" == self._root else path
 
     def locate(self, name: str) -> str:
         """Return the absolute path of an input; of a pattern, one that `glob` takes."""
@@ -96,19 +96,22 @@ class TrackedPaths:
         names = {name for name in map(self.name, paths) if name is not None and name not in products}
         return hashlib.sha256("\0".join(sorted(names)).encode(errors="surrogateescape")).hexdigest()
 
-    def _is_result(self, path: str) -> bool:
-        folder, name = os.path.split(path)
-        is_task = os.path.dirname(folder) + "/" == self._work and not path.startswith(self._own)  # noqa: PTH120
-        return is_task and name.startswith("result.") and not name.endswith(".receipt")
+    def _is_counted(self, folder: str) -> bool:
+        """Return whether what is in a folder counts."""
+        probe = f"{folder}/"
+        if probe.startswith(self._inner if probe.startswith(self._root) else self._outer):
+            return False
+        if _PACKAGES.intersection(folder.split("/")):
+            return False
+        while folder and f"{folder}/" != self._root:
+            if any(describe_existence(f"{folder}/{mark}") != "absent" for mark in _ENVIRONMENT_MARKS):
+                return False
+            folder = folder.rpartition("/")[0]
+        return True
 
-    def _is_environment(self, folder: str) -> bool:
-        if folder not in self._environments:
-            above = os.path.dirname(folder)  # noqa: PTH120 - a string
-            self._environments[folder] = f"{folder}/" != self._root and (
-                any(describe_existence(f"{folder}/{mark}") != "absent" for mark in _ENVIRONMENT_MARKS)
-                or (above != folder and self._is_environment(above))
-            )
-        return self._environments[folder]
+    def _is_result(self, folder: str, name: str) -> bool:
+        is_task = f"{folder.rpartition('/')[0]}/" == self._work and f"{folder}/" != self._own
+        return is_task and name.startswith("result.") and not name.endswith(".receipt")
 
 
 def describe_existence(path: str) -> str:
@@ -121,4 +124,6 @@ def describe_existence(path: str) -> str:
 
 def _left_out() -> list[str]:
     pythons = [sys.prefix, sys.base_prefix, *map(sysconfig.get_path, _SCHEMES)]
-    return [*_SYSTEM, *pythons, _PSYRUN, os.environ.get("TMPDIR") or _SYSTEM[-1]]
+    temporary = os.environ.get("TMPDIR") or _SYSTEM[-1]
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - a string
+    return [*_SYSTEM, *pythons, _PSYRUN, temporary, caches]

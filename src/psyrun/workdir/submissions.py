@@ -196,8 +196,10 @@ def _decode(token: str, content: dict[str, Any]) -> Submission:
         for number, tie, rows in content["batches"]
     )
     content["ends"] = {int(element): End(**end) for element, end in content["ends"].items()}
+    for name in ("declared", "untracked"):
+        content.setdefault(name, [])
     lists = ("exclude", "core_variables", "declared", "untracked")
-    content |= {name: tuple(content.get(name, ())) for name in lists}
+    content |= {name: tuple(content[name]) for name in lists}
     extra = {name: content.pop(name) for name in content.keys() - set(Submission.__slots__)}
     found = Submission(**content, extra=extra)
     known = found.ends.keys() <= set(range(len(found.batches)))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from psyrun.disk import open_file, sync_folder
+from psyrun.disk import sync_folder
 from psyrun.workdir import ReadsWriter
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _LARGEST = 1 << 25  # bytes of a file that is digested; larger ones count by size and mtime
+_PART = 1 << 20  # bytes read at a time
 _MOST_WAITING = 64  # blocks that may wait for digests before their children have to
 
 
@@ -89,7 +90,8 @@ class Reads:
     def _digest(self, found: Input) -> Input:
         key = found.path, found.size, found.mtime
         if key not in self._digests:
-            self._digests[key] = digest_file(self._root / found.path, found.size, found.mtime)
+            path = os.path.join(self._root, found.path)
+            self._digests[key] = digest_file(path, found.size, found.mtime)
         return replace(found, digest=self._digests[key])
 
     @contextmanager
@@ -116,16 +118,27 @@ class Reads:
             self._writer.close()
 
 
-def digest_file(path: Path, size: int | None, mtime: int | None) -> str | None:
+def digest_file(path: str, size: int | None, mtime: int | None) -> str | None:
     """Return the SHA-256 of a file; None where it is too large, or not what it was when it was read."""
     if size is None or size > _LARGEST:
         return None
     try:
-        with open_file(path) as file:
-            before = os.fstat(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            after = os.fstat(file.fileno())
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # A pipe in its place is not waited for.
     except OSError:
         return None
-    same = all((each.st_size, each.st_mtime_ns) == (size, mtime) for each in (before, after))
-    return digest if same else None
+    try:
+        if (size, mtime) != _size_and_time(fd):
+            return None
+        digest = hashlib.sha256()
+        while data := os.read(fd, _PART):
+            digest.update(data)
+        return digest.hexdigest() if (size, mtime) == _size_and_time(fd) else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _size_and_time(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_size, found.st_mtime_ns
