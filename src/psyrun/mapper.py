@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import warnings
 from contextlib import closing
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.pspace import Table, check_space
+from psyrun.errors import ExecuteError
+from psyrun.pspace import RNG, Table, check_space, make_rng, number_equals, row_keys, takes_rng
 from psyrun.resultfile import open_file, read_names, tabulate
 from psyrun.values import check_returned, show_value
 
@@ -34,7 +35,8 @@ def map_pspace(fn: Function, pspace: ParameterSpace, exclude: Iterable[str] | No
     Parameters
     ----------
     fn
-        Called with the parameters by name. Returns a dict: name -> value.
+        Called with the parameters by name. Returns a dict: name -> value. A parameter `rng` that the space
+        does not have gets a `numpy.random.Generator`, seeded by the row; each of equal rows has its own.
     pspace
         What to try.
     exclude
@@ -60,7 +62,8 @@ def map_pspace(fn: Function, pspace: ParameterSpace, exclude: Iterable[str] | No
     {'a': [1, 1, 2, 2], 'b': [10, 20, 10, 20], 'sum': [11, 21, 12, 22]}
     """
     check_space(pspace)
-    results = [_evaluate(fn, assignment) for assignment in pspace.iterate()]
+    replicates = _find_replicates(fn, pspace)
+    results = [_evaluate(fn, *row) for row in zip(pspace.iterate(), replicates or repeat(None))]
     return tabulate(pspace.build(), results, read_names(exclude))
 
 
@@ -79,7 +82,7 @@ def map_pspace_parallel(
     Parameters
     ----------
     fn
-        Called with the parameters by name. Returns a dict: name -> value.
+        Called as by `map_pspace`.
     pspace
         What to try.
     n_jobs
@@ -116,7 +119,7 @@ def map_pspace_parallel(
     size = min(max(pspace.size // _BATCHES, 1), _LARGEST_BATCH)
     call = joblib.delayed(_evaluate_batch)
     portable = _make_portable(fn, backend)
-    batches = _take_batches(pspace, range(pspace.size), size)
+    batches = _take_batches(pspace, range(pspace.size), size, _find_replicates(fn, pspace))
     parallel = joblib.Parallel(n_jobs=_choose_jobs(n_jobs), backend=backend)
     results = chain.from_iterable(parallel(call(portable, *batch) for batch in batches))
     return tabulate(pspace.build(), [values for _, values in results], read_names(exclude))
@@ -141,7 +144,7 @@ def map_pspace_hdd_backed(
     Parameters
     ----------
     fn
-        Called with the parameters by name. Returns a dict: name -> value.
+        Called as by `map_pspace`; with a generator only where no two rows are equal.
     pspace
         What to try. Of k equal assignments, as many are evaluated as the file lacks.
     filename
@@ -165,7 +168,8 @@ def map_pspace_hdd_backed(
     ------
     ExecuteError
         If `fn` does not return a dict, or one with names that are no strings; or if the file is to be
-        continued and `fn` returns another value for a parameter, so that its rows can't be found again.
+        continued and `fn` returns another value for a parameter, so that its rows can't be found again; or if
+        `fn` takes a generator and rows are equal, since the file does not say which of them it has.
     StoreError
         If the store can't hold a value, or the rows of the file can't be compared with the space: a parameter
         is not in it, or the store gives back other values than it was given, as most do with arrays that
@@ -196,9 +200,15 @@ def map_pspace_hdd_backed(
     {'a': [1, 2, 3], 'square': [1, 4, 9]}
     """
     check_space(pspace)
+    replicates = _find_replicates(fn, pspace)
+    if replicates is not None and any(replicates):
+        raise ExecuteError(
+            "the file does not say which of equal rows it has, so they can't have generators of their own;"
+            " tell them apart with a parameter, such as Param(replicate=range(3))"
+        )
     file = open_file(Path(filename), store, pspace, read_names(exclude))
     todo = sorted(set(range(pspace.size)).difference(file.rows))
-    with closing(_evaluate_rows(fn, pspace, todo, pool_size)) as results:
+    with closing(_evaluate_rows(fn, pspace, todo, pool_size, replicates)) as results:
         try:
             for row, values in results:
                 file.add(row, values)
@@ -211,10 +221,19 @@ def map_pspace_hdd_backed(
 # ---------------------------------------------------------------------- evaluating
 
 
-def _evaluate(fn: Function, assignment: Mapping[str, Any]) -> dict[str, Any]:
+def _find_replicates(fn: Function, pspace: ParameterSpace) -> Sequence[int] | None:
+    """Return which of equal rows each row is; None where the function gets no generator."""
+    if not takes_rng(fn, pspace.keys()):
+        return None
+    table = pspace.build()
+    return number_equals(row_keys(table)) if table else range(pspace.size)
+
+
+def _evaluate(fn: Function, assignment: Mapping[str, Any], replicate: int | None) -> dict[str, Any]:
     name = str(getattr(fn, "__name__", type(fn).__name__))
+    rng = {} if replicate is None else {RNG: make_rng(assignment, replicate)}
     try:
-        values = fn(**assignment)
+        values = fn(**assignment, **rng)
         check_returned(name, values)
     except Exception as error:
         shown = ", ".join(f"{key}={show_value(value, 200)}" for key, value in assignment.items())
@@ -230,17 +249,27 @@ def _copy_mutable(value: Any) -> Any:
 
 
 def _evaluate_batch(
-    fn: Function, rows: Sequence[int], assignments: Iterable[Mapping[str, Any]]
+    fn: Function,
+    rows: Sequence[int],
+    assignments: Iterable[Mapping[str, Any]],
+    replicates: Sequence[int] | None,
 ) -> list[tuple[int, dict[str, Any]]]:
-    return [(row, _evaluate(fn, assignment)) for row, assignment in zip(rows, assignments)]
+    return [
+        (row, _evaluate(fn, assignment, replicate))
+        for row, assignment, replicate in zip(rows, assignments, replicates or repeat(None))
+    ]
 
 
 def _evaluate_rows(
-    fn: Function, pspace: ParameterSpace, rows: Sequence[int], pool_size: int
+    fn: Function,
+    pspace: ParameterSpace,
+    rows: Sequence[int],
+    pool_size: int,
+    replicates: Sequence[int] | None,
 ) -> Generator[tuple[int, dict[str, Any]]]:
     """Yield positions in the space and what `fn` returned, as they come."""
     # A row at a time: joblib forms batches of seconds, whatever a row takes.
-    batches = _take_batches(pspace, rows, 1)
+    batches = _take_batches(pspace, rows, 1, replicates)
     if pool_size == 1 or not rows:
         for batch in batches:
             yield from _evaluate_batch(fn, *batch)
@@ -259,16 +288,18 @@ def _evaluate_rows(
 
 
 def _take_batches(
-    pspace: ParameterSpace, rows: Sequence[int], size: int
-) -> Iterator[tuple[Sequence[int], list[dict[str, Any]]]]:
-    """Yield positions and assignments, `size` at a time; they are made in larger blocks, which is faster."""
+    pspace: ParameterSpace, rows: Sequence[int], size: int, replicates: Sequence[int] | None
+) -> Iterator[tuple[Sequence[int], list[dict[str, Any]], list[int] | None]]:
+    """Yield positions, assignments and replicates, `size` at a time; larger blocks are faster to make."""
     names = pspace.keys()
     block = max(1, _BATCHES // size) * size
     for start in range(0, len(rows), block):
         numbers = rows[start : start + block]
         assignments = [dict(zip(names, values)) for values in zip(*pspace.take(numbers).values())]
         for first in range(0, len(numbers), size):
-            yield numbers[first : first + size], assignments[first : first + size]
+            part = numbers[first : first + size]
+            own = None if replicates is None else [replicates[row] for row in part]
+            yield part, assignments[first : first + size], own
 
 
 def _choose_jobs(n_jobs: int) -> int | None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from psyrun.pspace.keys import row_keys as row_keys
     from psyrun.pspace.keys import unbox as unbox
     from psyrun.pspace.keys import value_key as value_key
+    from psyrun.pspace.replicates import RNG as RNG
+    from psyrun.pspace.replicates import make_rng as make_rng
+    from psyrun.pspace.replicates import number_equals as number_equals
+    from psyrun.pspace.replicates import takes_rng as takes_rng
     from psyrun.pspace.table import ABSENT as ABSENT
     from psyrun.pspace.table import Table as Table
     from psyrun.pspace.table import stack as stack
@@ -24,5 +28,6 @@ else:
         __name__,
         algebra="AmbiguousOperationError Param ParameterSpace check_space missing",
         keys="identity row_keys unbox value_key",
+        replicates="RNG make_rng number_equals takes_rng",
         table="ABSENT Table stack",
     )

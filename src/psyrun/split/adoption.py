@@ -62,6 +62,8 @@ class Existing:
         Digest of the result file that its rows were adopted from, or None.
     stale
         Rows whose inputs changed: they get new numbers.
+    replicates
+        Which of equal rows its rows are, or None where nothing says so.
     """
 
     number: int
@@ -72,6 +74,7 @@ class Existing:
     done: Collection[int]
     origin: str | None = None
     stale: Collection[int] = ()
+    replicates: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +293,7 @@ def _read_batches(
                 done=read_records(ours, rows=inputs.size).done - stale,
                 origin=inputs.origin,
                 stale=stale,
+                replicates=inputs.replicates(),
             )
         )
     return batches, damaged

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import FormatError, IdentityError, TaskFileError
+from psyrun.pspace import takes_rng
 from psyrun.source import SCHEME, digest_data
 from psyrun.split.adoption import adopt
 from psyrun.split.matching import Space, make_plan
@@ -107,6 +108,7 @@ def draft_plan(
     changes = changes or NO_CHANGES
     before = None if changes.space else _old_space(outline.layout, old, digests)
     space = before or _evaluate_space(task)
+    space = replace(space, numbered=takes_rng(task.execute, space.columns))
     adoption = adopt(task, digests.code, old, options, list(space.columns), changes)
     blank = Plan(
         scheme=SCHEME,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from psyrun.pspace import row_keys
+from psyrun.pspace import number_equals, row_keys
 from psyrun.workdir import Batch, Plan, pack_order
 
 if TYPE_CHECKING:
@@ -25,10 +26,13 @@ class Space:
         Parameter -> values (n,).
     rows
         n, which can't be told from no columns.
+    numbered
+        Whether equal rows differ by a number, since each gets a generator of its own.
     """
 
     columns: Mapping[str, Sequence[Any]]
     rows: int
+    numbered: bool = False
 
     def part(self, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
         """Return the values of ascending rows."""
@@ -36,6 +40,10 @@ class Space:
         if end - first == len(rows):
             return {name: values[first:end] for name, values in self.columns.items()}
         return {name: [values[row] for row in rows] for name, values in self.columns.items()}
+
+    def replicates(self) -> list[int]:
+        """Return which of equal rows each row is, from 0."""
+        return number_equals(keys_of(self.columns, self.rows))
 
 
 def make_plan(
@@ -66,7 +74,11 @@ def make_plan(
     """
     existing = adoption.batches
     wanted = keys_of(space.columns, space.rows) if existing else ()
-    keys = {batch.number: keys_of(batch.columns, batch.size) for batch in existing}
+    keys: Mapping[int, Sequence[Any]] = {
+        batch.number: keys_of(batch.columns, batch.size) for batch in existing
+    }
+    if space.numbered:
+        wanted, keys = list(zip(wanted, number_equals(wanted))), _number_keys(existing, keys)
     cells = _match(wanted, existing, keys, blank.code)
     fresh = [i for i, cell in enumerate(cells) if cell is None] if existing else range(space.rows)
     new = _number_batches(fresh, partition, blank.next_batch)
@@ -89,6 +101,21 @@ def make_plan(
 def keys_of(columns: Mapping[str, Sequence[Any]], rows: int) -> Sequence[Any]:
     """Return a key per row, by which equal rows are found."""
     return row_keys(columns) if columns else [()] * rows
+
+
+def _number_keys(
+    existing: Sequence[Existing], keys: Mapping[int, Sequence[Any]]
+) -> Mapping[int, Sequence[Any]]:
+    """Add to each key which of equal rows its row is: the lowest free number where its batch does not say."""
+    said = [batch for batch in existing if batch.replicates is not None]
+    numbered = {batch.number: list(zip(keys[batch.number], batch.replicates or ())) for batch in said}
+    taken = {key for part in numbered.values() for key in part}
+    counters: defaultdict[Any, count[int]] = defaultdict(count)
+    for batch in reversed([batch for batch in existing if batch.replicates is None]):
+        numbered[batch.number] = [
+            next((key, n) for n in counters[key] if (key, n) not in taken) for key in keys[batch.number]
+        ]
+    return numbered
 
 
 def _number_batches(

@@ -30,6 +30,7 @@ from psyrun.workdir import (
     is_plan_damaged,
     list_journals,
     pack_inputs,
+    pack_replicates,
     read_plan,
     read_progress,
     read_receipt,
@@ -201,23 +202,29 @@ def hold_task(outline: Outline, watcher: Watcher) -> AbstractContextManager[None
 def _write(draft: Draft, outline: Outline, watcher: Watcher) -> Plan:
     """Write everything that a plan refers to; return the plan, with the numbers and ties of new batches."""
     layout, plan = outline.layout, draft.plan
-    files = [(batch.origin, batch.columns) for batch in (each.batch for each in draft.results)]
-    files += [(None, draft.space.part(rows)) for rows in draft.new.values()]
+    replicates = draft.space.replicates() if draft.space.numbered and draft.new else []
+    equals = {
+        n: pack_replicates([replicates[row] for row in rows]) for n, rows in draft.new.items() if replicates
+    }
+    files = {each.batch.number: (each.batch.origin, each.batch.columns) for each in draft.results}
+    files |= {number: (None, draft.space.part(rows)) for number, rows in draft.new.items()}
     packed = [
-        (_describe(outline, plan, origin, columns), pack_assignments(outline, columns))
-        for origin, columns in files
+        (
+            _describe(outline, plan, columns, origin=origin, equals=equals.get(number)),
+            pack_assignments(outline, columns),
+        )
+        for number, (origin, columns) in files.items()
     ]
     ensure_work_folder(outline, plan)
     _move_aside(draft, outline, watcher)
     keys = create_inputs(layout.inputs, plan.next_batch - len(packed), packed)
     for key, result in zip(keys, draft.results):
         write_journal(layout.out, key, range(result.batch.size), result.values)
-    numbers = [*(each.batch.number for each in draft.results), *draft.new]
-    return plan.with_keys(dict(zip(numbers, keys)))
+    return plan.with_keys(dict(zip(files, keys)))
 
 
 def _describe(
-    outline: Outline, plan: Plan, origin: str | None, columns: Mapping[str, Sequence[Any]]
+    outline: Outline, plan: Plan, columns: Mapping[str, Sequence[Any]], **more: str | None
 ) -> dict[str, Any]:
     size = max((len(values) for values in columns.values()), default=0)
     about = {
@@ -227,7 +234,7 @@ def _describe(
         "space": plan.space,
         "size": size,
     }
-    return about if origin is None else {**about, "origin": origin}
+    return about | {name: value for name, value in more.items() if value is not None}
 
 
 def _move_aside(draft: Draft, outline: Outline, watcher: Watcher) -> None:

@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import TaskFileError
+from psyrun.pspace import RNG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ def check_execute(path: str, execute: Callable[..., Any], names: Sequence[str], 
         raise TaskFileError(
             f"{does_not_take} {unnamed} by name, as it is called; remove the / from its parameters"
         )
-    if not more and (needed := sorted(required - set(names))):
+    if not more and (needed := sorted(required - {*names, RNG})):
         raise TaskFileError(
             f"{path}: execute needs {needed}, which pspace does not have;"
             " add them to pspace, give them defaults, or let setup return them"

@@ -8,7 +8,14 @@ from psyrun._door import open_door
 
 if TYPE_CHECKING:
     from psyrun.workdir.frame import INPUTS, RECEIPTS, WHERE, Counts, first_sections
-    from psyrun.workdir.inputs import Inputs, create_inputs, is_input, pack_inputs, read_inputs
+    from psyrun.workdir.inputs import (
+        Inputs,
+        create_inputs,
+        is_input,
+        pack_inputs,
+        pack_replicates,
+        read_inputs,
+    )
     from psyrun.workdir.journal import (
         BatchKey,
         Failure,
@@ -79,7 +86,7 @@ else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         frame="INPUTS RECEIPTS WHERE Counts first_sections",
-        inputs="Inputs create_inputs is_input pack_inputs read_inputs",
+        inputs="Inputs create_inputs is_input pack_inputs pack_replicates read_inputs",
         journal="BatchKey Failure JournalWriter encode_block new_run parse_name write_journal",
         layout="Layout create_root",
         lock="find_stale_claims task_lock",

@@ -7,12 +7,15 @@ Its tie, the first 8 bytes of the SHA-256 of its content, names it in plans, sub
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
 import os
 import pickle
 import secrets
+import struct
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,6 +50,8 @@ class Inputs:
         Its tie, as hexadecimal digits.
     origin
         Digest of the result file that its rows were adopted from, or None.
+    equals
+        Which of equal rows its rows are, packed; None where nothing depends on it.
     """
 
     task: str
@@ -57,6 +62,7 @@ class Inputs:
     size: int
     tie: str
     origin: str | None
+    equals: str | None
     _packed: bytes
 
     @property
@@ -67,6 +73,17 @@ class Inputs:
     def columns(self) -> dict[str, list[Any]]:
         """Return name -> values (n,); raises what unpickling the user's values raises."""
         return {name: unpack_column(*column) for name, column in pickle.loads(self._packed).items()}
+
+    def replicates(self) -> Sequence[int] | None:
+        """Return which of equal rows its rows (n,) are, from 0; None where the file does not say."""
+        if self.equals is None:
+            return None
+        return struct.unpack(f"<{self.size}I", zlib.decompress(base64.b64decode(self.equals)))
+
+
+def pack_replicates(numbers: Sequence[int]) -> str:
+    """Pack which of equal rows the rows of a batch are, to be said about it as `equals`."""
+    return base64.b64encode(zlib.compress(struct.pack(f"<{len(numbers)}I", *numbers))).decode()
 
 
 def pack_inputs(columns: Mapping[str, Sequence[Any]]) -> bytes:
@@ -157,6 +174,7 @@ def read_inputs(path: Path, tie: str | None = None) -> Inputs:
             space=about["space"],
             size=about["size"],
             origin=about.get("origin"),
+            equals=about.get("equals"),
             tie=_tie_of(data),
             _packed=(sections or {})[VALUES],
         )

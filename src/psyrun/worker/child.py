@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError, PsyrunError
+from psyrun.pspace import RNG, make_rng, takes_rng
 from psyrun.values import check_returned, describe_value, dumps, reference_to
 from psyrun.worker.place import Place
 from psyrun.worker.protocol import ERROR, connect, flush_output, serve
@@ -79,6 +80,10 @@ def command(
     spec["declared"] = list(declared)
     spec["untracked"] = None if untracked is None else list(untracked)
     return [sys.executable, "-P", "-m", "psyrun.worker.child", json.dumps(spec)]
+
+
+# Columns, names of those that `execute` might change, which of equal rows the rows are (None: not asked for).
+_Batch = tuple[dict[str, list[Any]], list[str], "Sequence[int] | None"]
 
 
 class _PickledValue:
@@ -236,14 +241,15 @@ class _Evaluator:
         self._inputs, self._exclude = Path(spec["inputs"]), frozenset(spec["exclude"])
         self._execute, self._setup, self._snapshots, self._connection = execute, setup, snapshots, connection
         self._observer = observer
-        self._batches: dict[BatchKey, tuple[dict[str, list[Any]], list[str]]] = {}
+        self._batches: dict[BatchKey, _Batch] = {}
+        self._draws = takes_rng(execute, setup)
         self._code, self._place = Path(spec["code"]).stem, Place(spec["known"])
 
     def evaluate(self, request: Request) -> tuple[int, bytes]:
         """Evaluate rows of a request; return their number, and their blocks."""
         from psyrun.workdir import Counts
 
-        columns, mutable = self._batch(request.batch)
+        columns, mutable, replicates = self._batch(request.batch)
         observer, marks = self._observer, list[tuple[int, int, int]]()
         inputs = observer.count
         started = time.monotonic()
@@ -253,9 +259,10 @@ class _Evaluator:
             done += 1
             try:
                 assignment = {name: column[row] for name, column in columns.items()}
+                rng = {} if replicates is None else {RNG: make_rng(assignment, replicates[row])}
                 for name in mutable:
                     assignment[name] = copy.deepcopy(assignment[name])
-                block.add(row, self._evaluate(assignment))
+                block.add(row, self._evaluate(assignment | rng))
             except BaseException as error:
                 block.add_failure(row, error, self._connection.elapsed())
             if observer.lowest:
@@ -297,15 +304,14 @@ class _Evaluator:
             if name not in exclude
         }
 
-    def _batch(self, batch: BatchKey) -> tuple[dict[str, list[Any]], list[str]]:
-        """Return the columns of a batch, and the names of those that `execute` might change."""
+    def _batch(self, batch: BatchKey) -> _Batch:
         if batch not in self._batches:
             while len(self._batches) > 1:
                 del self._batches[next(iter(self._batches))]
             self._batches[batch] = self._load(batch)
         return self._batches[batch]
 
-    def _load(self, batch: BatchKey) -> tuple[dict[str, list[Any]], list[str]]:
+    def _load(self, batch: BatchKey) -> _Batch:
         from psyrun.workdir import read_inputs
 
         inputs = read_inputs(self._inputs / f"{batch.number}.pkl", batch.tie)
@@ -316,7 +322,9 @@ class _Evaluator:
             raise ExecuteError(
                 f"setup returns {', '.join(map(repr, clash))}, which is a parameter too; rename one of them"
             )
-        return columns, [name for name, column in columns.items() if _is_mutable(column)]
+        mutable = [name for name, column in columns.items() if _is_mutable(column)]
+        draws = self._draws and RNG not in columns
+        return columns, mutable, (inputs.replicates() or [0] * inputs.size) if draws else None
 
 
 def _encode(block: _BlockBuilder, *measures: Any) -> bytes:
