@@ -108,7 +108,7 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
                     outcome = collect(plan, layout)
             finally:
                 watcher.end(outline.name)
-        messages = tuple(step.tracker.messages)
+        messages = (*step.tracker.messages, *outcome.messages)
         return replace(outcome, in_flight=frozenset(step.active), messages=messages)
 
 
@@ -133,7 +133,21 @@ def collect(plan: Plan, layout: Layout) -> Outcome:
         if not layout.process.exists() or read_file(layout.process) != receipt:
             write_atomic(layout.process, receipt)
         forget_submissions(layout.jobs, {batch.number for batch in plan.batches})
-    return Outcome(progress=progress)
+    generators = {name for each in records.values() for name in each.generators}
+    return Outcome(progress=progress, messages=_warn_of_generators(sorted(generators)))
+
+
+def _warn_of_generators(names: Sequence[str]) -> tuple[str, ...]:
+    """Return a warning of generators that outlive a row, if there are any."""
+    if not names:
+        return ()
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    outlive = "which outlives a row" if len(names) == 1 else "which outlive a row"
+    text = (
+        f"execute draws from {', '.join(names[:3])}{more}, {outlive}: values depend on which rows a process"
+        " evaluated before; let execute take a parameter rng, a generator seeded by the row, or seed in it"
+    )
+    return (text,)
 
 
 @dataclass(slots=True)

@@ -137,6 +137,11 @@ class Block:
         """Return where this block and those after it were evaluated; None where that is as before."""
         return json.loads(self.sections[WHERE]) if WHERE in self.sections else None
 
+    def generators(self) -> Sequence[str]:
+        """Return the generators that outlive a row, and that rows drew from, where this block names any."""
+        where = self.where() if b'"generators"' in self.sections.get(WHERE, b"") else None
+        return where.get("generators", ()) if where else ()
+
     def origins(self) -> list[dict[str, Any]]:
         """Return the places that receipts of rows from elsewhere refer to."""
         return json.loads(self.sections[ORIGINS]) if ORIGINS in self.sections else []

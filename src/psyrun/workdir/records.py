@@ -63,12 +63,15 @@ class Records:
     ends
         (journal without its suffix, end of its last good block in bytes, checksum of that block), in the
         order in which their records count. A journal that went on stands there repeatedly.
+    generators
+        Random generators that outlive a row, and that rows drew from.
     """
 
     done: frozenset[int] = frozenset()
     failures: Mapping[int, Failure] = field(default_factory=dict)
     seconds: float = 0.0
     ends: tuple[tuple[str, int, int], ...] = ()
+    generators: frozenset[str] = frozenset()
 
     def count(self, wanted: frozenset[int] | None) -> RowCounts:
         """Count the rows, or the wanted ones of them."""
@@ -156,6 +159,7 @@ def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) ->
     seconds = 0.0
     ends = []
     read: dict[str, int] = {}
+    generators: set[str] = set()
     for journal in journals:
         name, last = journal.path.stem, None
         for block in read_journal(journal, rows):
@@ -163,12 +167,13 @@ def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) ->
                 done.update(block.rows)
                 failures.update((failure.row, failure) for failure in block.failures)
                 seconds += block.header.counts.seconds
+                generators.update(block.generators())
                 last = block.header
         if last is not None:
             ends.append((name, last.end, last.checksum))
             read[name] = last.end
     left = {row: failure for row, failure in failures.items() if row not in done}
-    return Records(frozenset(done), left, seconds, tuple(ends))
+    return Records(frozenset(done), left, seconds, tuple(ends), frozenset(generators))
 
 
 def read_values(

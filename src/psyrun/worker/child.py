@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.errors import ExecuteError, PsyrunError
 from psyrun.pspace import RNG, make_rng, takes_rng
 from psyrun.values import check_returned, describe_value, dumps, reference_to
+from psyrun.worker.generators import GeneratorWatch
 from psyrun.worker.place import Place
 from psyrun.worker.protocol import ERROR, connect, flush_output, serve
 
@@ -39,7 +40,9 @@ _REASON_LENGTH = 500  # characters
 _TRACEBACK_LENGTH = 20_000  # characters
 _FLUSH_BYTES = 1 << 24  # of values after which a child sends its finished rows
 _NUMBERS = frozenset({bool, int, float, complex, type(None)})
-_OWN_FILES = frozenset({__file__, check_returned.__code__.co_filename})
+_OWN_FILES = frozenset(
+    {__file__, GeneratorWatch.__call__.__code__.co_filename, check_returned.__code__.co_filename}
+)
 
 
 def command(
@@ -237,10 +240,12 @@ class _Evaluator:
         snapshots: _Snapshots,
         connection: ParentConnection,
         observer: Observer,
+        source: Source,
     ) -> None:
         self._inputs, self._exclude = Path(spec["inputs"]), frozenset(spec["exclude"])
-        self._execute, self._setup, self._snapshots, self._connection = execute, setup, snapshots, connection
-        self._observer = observer
+        self._setup, self._snapshots, self._connection = setup, snapshots, connection
+        self._observer, self._watch = observer, GeneratorWatch(execute, setup, source)
+        self._execute: Any = self._watch
         self._batches: dict[BatchKey, _Batch] = {}
         self._draws = takes_rng(execute, setup)
         self._code, self._place = Path(spec["code"]).stem, Place(spec["known"])
@@ -283,7 +288,9 @@ class _Evaluator:
         """Return the sections for what is new since the last block: the place, inputs."""
         from psyrun.workdir import INPUTS, WHERE
 
-        where, readings = self._place.look(), self._observer.take()
+        where, readings = self._place.look(self._watch.describe()), self._observer.take()
+        if self._watch.is_over:
+            self._execute = self._watch.execute
         found = {} if where is None else {WHERE: where}
         if readings:
             inputs = [{"child": self._connection.number, **each.fields()} for each in readings]
@@ -413,7 +420,8 @@ def _run(spec: Mapping[str, Any], connection: ParentConnection) -> None:
         setup = _call_setup(getattr(module, "setup", None), connection.slot)
         observer.begin_rows()
         snapshots = _Snapshots([module.__name__, *source.modules])
-        serve(connection, _Evaluator(spec, module.execute, setup, snapshots, connection, observer).evaluate)
+        evaluator = _Evaluator(spec, module.execute, setup, snapshots, connection, observer, source)
+        serve(connection, evaluator.evaluate)
 
 
 def _make_observer(spec: Mapping[str, Any], source: Source) -> Observer:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 _SITE = re.compile(r".*/(?:site|dist)-packages/")
@@ -27,19 +27,27 @@ class Place:
 
     def __init__(self, known: Mapping[str, Any]) -> None:
         self._known = dict(known)
-        self._modules = 0
+        self._modules = self._generators = 0
         self._packages: dict[str, str] = {}
 
-    def look(self) -> bytes | None:
-        """Return the place as JSON where it changed since the last look, else None."""
-        if len(sys.modules) == self._modules:
+    def look(self, generators: Sequence[str] = ()) -> bytes | None:
+        """Return the place as JSON where it changed since the last look, else None.
+
+        Parameters
+        ----------
+        generators
+            Generators that outlive a row, and that rows drew from, as far as that was noticed.
+        """
+        if (len(sys.modules), len(generators)) == (self._modules, self._generators):
             return None
-        first, self._modules = not self._modules, len(sys.modules)
+        first, more = not self._modules, len(generators) > self._generators
+        self._modules, self._generators = len(sys.modules), len(generators)
         packages = dict(_loaded_packages())
-        if packages == self._packages and not first:
+        if packages == self._packages and not first and not more:
             return None
         self._packages = packages
-        return encode_place(self._known, packages)
+        known = {**self._known, "generators": list(generators)} if generators else self._known
+        return encode_place(known, packages)
 
 
 def encode_place(known: Mapping[str, Any], packages: Mapping[str, str]) -> bytes:
