@@ -16,7 +16,8 @@ from fuzz_programs import run_plainly
 from psyrun.source import inert
 from psyrun.source.archive import Source, read_zip, write_zip
 from psyrun.source.capture import read_source
-from psyrun.source.digests import Analysis, digest_sources, find_parts
+from psyrun.source.digests import digest_sources
+from psyrun.source.explanation import find_parts
 from psyrun.source.pure import DECORATORS, METHODS, METHODS_OF_FILES, PURE, READS_FIRST, Kind
 
 HEAD = "from psyrun import Param\npspace = Param(x=[1, 2])\nimport helper\n"
@@ -442,18 +443,6 @@ def test_captured_sources_are_digested_again_from_the_archive(tmp_path):
 def test_deep_and_huge_expressions_have_a_digest():
     text = HEAD + f"K = {' + '.join(['1'] * 900)}\nL = 0x{'f' * 9000}\n" + EXECUTE
     assert digests(text)["code"] != digests(text.replace("1 + 1", "1 + 2", 1))["code"]
-
-
-def test_analysis_says_what_may_act_and_what_is_not_reached():
-    files = {
-        "psy-tasks/task_x.py": BASE.encode() + b"open('x', 'w')\n",
-        "psy-tasks/helper.py": HELPER.encode(),
-    }
-    analysis = Analysis("psy-tasks/task_x.py", None, files, {"helper": "psy-tasks/helper.py"})
-    said = {(each.path, each.line, each.part): each.reason for each in analysis.explain()}
-    assert said["psy-tasks/task_x.py", 17, "code and space"] == "open('x', 'w') may do something"
-    assert said["psy-tasks/task_x.py", 12, ""] == ""
-    assert said["psy-tasks/task_x.py", 14, "code"] == ""
 
 
 # -- the white list

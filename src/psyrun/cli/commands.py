@@ -101,22 +101,31 @@ def run(project: Project, /, tasks: Sequence[str], yes: bool, wait: bool, **give
 @_adopt
 @_force
 @_no_retry
+@click.option("-v", "--verbose", is_flag=True, help="List what tasks depend on, and why.")
+@click.option("--all", "everything", is_flag=True, help="With -v: all of it, not just the beginning.")
 @click.pass_obj
-def plan(project: Project, /, tasks: Sequence[str], **given: bool) -> int:
+def plan(project: Project, /, tasks: Sequence[str], verbose: bool, everything: bool, **given: bool) -> int:
     """Say what psy run would do, and do nothing.
 
     \b
     Examples:
       psy plan fig1
       psy plan --continue fig1   what psy run --continue fig1 would do
+      psy plan -v fig1           what the values and the space depend on, too
     """
-    from psyrun.cli.forecast import describe, forecast
+    from psyrun.cli.dependencies import describe_dependencies
+    from psyrun.cli.forecast import Forecast, describe, forecast
 
     options, selection = _read_options(tasks, **given), project.select(tasks)
     report_errors(selection.broken.values())
     forecasts = forecast(selection.chain, options, selection.cache)
-    name = attrgetter("outline.name")
-    try_each(forecasts, lambda each: print_lines(name(each), describe(each)), name=name)
+
+    def print_plan(found: Forecast) -> None:
+        print_lines(found.outline.name, describe(found))
+        for line in describe_dependencies(found.outline, everything=everything) if verbose else ():
+            click.echo(f"  {line}")
+
+    try_each(forecasts, print_plan, name=attrgetter("outline.name"))
     return OK
 
 

@@ -6,12 +6,11 @@ import ast
 import builtins
 import hashlib
 import sys
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from psyrun.source.archive import SCHEME
-from psyrun.source.inert import Inertness, Judge, reach, words
+from psyrun.source.inert import Inertness, reach, words
 from psyrun.source.modules import with_packages
 from psyrun.source.normal import Normalizer
 from psyrun.source.program import Module, imported_names, imported_now, read_program
@@ -72,71 +71,25 @@ def digest_sources(
     TaskFileError
         If a file can't be parsed.
     """
-    with _deep_recursion():
-        try:
+    try:
+        with deep_recursion():
             analysis = Analysis(task, conf, files, modules)
             parts = analysis.space_digest(), analysis.code_digest(), analysis.definitions()
-        except RecursionError:
-            text = mix(f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in sorted(files.items()))
-            parts = text, text, {}
+    except RecursionError:
+        text = mix(f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in sorted(files.items()))
+        parts = text, text, {}
     return dict(zip(("space", "code", "definitions"), parts))
 
 
-def find_parts(source: Source) -> dict[tuple[str, int, int], str]:
-    """Return what the top-level statements of captured sources count for.
-
-    What a statement reads while the task file is loaded counts for the same.
-
-    Returns
-    -------
-    dict
-        Path, first and last line -> ``code``, ``space``, ``code and space``, or empty. Statements that share
-        their lines count together. Empty where the sources are too deep to tell: then all counts for both.
-
-    Raises
-    ------
-    TaskFileError
-        If a file can't be parsed.
-    """
-    found: dict[tuple[str, int, int], set[str]] = {}
-    with _deep_recursion(), suppress(RecursionError):
-        for each in Analysis(source.task, source.conf, source.files, source.modules).explain():
-            parts = found.setdefault((each.path, each.line, each.last), set())
-            parts.update(filter(None, each.part.split(" and ")))
-    return {place: " and ".join(sorted(parts)) for place, parts in found.items()}
-
-
 @contextmanager
-def _deep_recursion() -> Iterator[None]:
-    """Let expressions be deep."""
+def deep_recursion() -> Iterator[None]:
+    """Allow for deep expressions while the context lasts."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 50_000))
     try:
         yield
     finally:
         sys.setrecursionlimit(limit)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What a statement counts for, for users to see.
-
-    Attributes
-    ----------
-    path, line, last, names
-        Its file, first and last line, and the names that it binds.
-    part
-        ``code``, ``space``, ``code and space``, or empty: nothing that counts reaches it.
-    reason
-        Why it counts without being reached; empty for an inert statement.
-    """
-
-    path: str
-    line: int
-    last: int
-    names: Sequence[str]
-    part: str
-    reason: str
 
 
 class Analysis:
@@ -146,6 +99,10 @@ class Analysis:
     ----------
     code, space
         The statements that values of `execute`, and the space, depend on.
+    acting
+        Statements that may do something when the task file is loaded.
+    made
+        Definitions in the space that parameters may be made of.
     """
 
     def __init__(
@@ -156,17 +113,20 @@ class Analysis:
         self.known = Inertness(program)
         loaded = {each for module in self._loaded() for each in module.statements}
         self.acting = [each for each in program.home if each in loaded and each in self.known.acting]
-        always = [*self.acting, *self._unnamed()]
-        self.space = self._reach([*self._bound("pspace"), *always])
+        always = [*self.acting, *self.unnamed()]
+        self.space = self._reach([*self.bound("pspace"), *always])
         values = self.known.kinds.get((program.task.name, "pspace"), -1)
-        made = [s for s in self.space if isinstance(s.node, (*FUNCTIONS, ast.ClassDef))] if values < 2 else []
-        self.code = self._reach([*self._bound("execute"), *self._bound("setup"), *always, *made])
+        self.made = (
+            [s for s in self.space if isinstance(s.node, (*FUNCTIONS, ast.ClassDef))] if values < 2 else []
+        )
+        self.code = self._reach([*self.bound("execute"), *self.bound("setup"), *always, *self.made])
         self._words = {word for each in self.code | self.space for word in words(each)}
         lenient = reach(program, self.acting, self.acting)
         self._strict = lenient is None or any(map(_is_lenient, lenient)) or self.code == set(program.home)
         self._parts: dict[Statement, list[Part]] = {}
 
-    def _bound(self, name: str) -> Sequence[Statement]:
+    def bound(self, name: str) -> Sequence[Statement]:
+        """Return the statements that bind a name of the task file."""
         return self.program.bindings(self._resolve(name))
 
     def _resolve(self, name: str) -> Meaning:
@@ -184,7 +144,7 @@ class Analysis:
         named = {name for node, module in nodes for name in imported_names(node, module.package)}
         return {above for name in named for above in with_packages(name)} | {program.task.name}
 
-    def _unnamed(self) -> list[Statement]:
+    def unnamed(self) -> list[Statement]:
         """Return the statements of modules that no import statement names."""
         named = self._named()
         return [each for each, module in self.program.home.items() if module.name not in named]
@@ -193,7 +153,7 @@ class Analysis:
         """Return the modules that loading the task file imports, as far as import statements tell."""
         program = self.program
         names = [name for each in program.task.statements for name in imported_now(each, program.task)]
-        unnamed = {program.home[each].name for each in self._unnamed()}
+        unnamed = {program.home[each].name for each in self.unnamed()}
         return [program.task, *program.loads([*names, *unnamed])]
 
     # -- digests
@@ -218,23 +178,6 @@ class Analysis:
             for name in sorted(each.binds - each.imports) or [_OTHER_STATEMENTS]:
                 parts.setdefault(f"{each.path}: {name}", []).append(text)
         return {name: mix(texts) for name, texts in parts.items()}
-
-    def explain(self) -> Iterator[Verdict]:
-        """Say of each statement what it counts for, and why."""
-        for each in self.program.home:
-            parts = [
-                name for name, members in (("code", self.code), ("space", self.space)) if each in members
-            ]
-            acts = each in self.known.acting
-            reason = f"{ast.unparse(Judge(self.known, each).find_act())} may do something" if acts else ""
-            yield Verdict(
-                path=each.path,
-                line=min(node.lineno for node in (each.node, *getattr(each.node, "decorator_list", []))),
-                last=each.node.end_lineno or each.node.lineno,
-                names=tuple(sorted(each.binds)),
-                part=" and ".join(parts),
-                reason=reason,
-            )
 
     def _digest(self, roots: Iterable[str], members: Collection[Statement]) -> str:
         """Digest statements: those that run something in order, definitions as the roots lead to them.
