@@ -198,6 +198,17 @@ def test_warning_comes_with_the_next_run_that_looks_too_and_not_where_nothing_is
     assert warnings_of(project) == []
 
 
+def test_status_warns_too_since_jobs_may_have_finished_the_task(project):
+    project.task("t", START + "\n".join(OUTLIVING["a generator"][1:]))
+    project.psy("run")
+    line = "t: execute draws from rng (psy-tasks/task_t.py:6), which outlives a row"
+    assert line in project.psy("status").stdout
+    assert project.status("t")["done"] == 8
+    project.edit("psy-tasks/task_t.py", "rng.normal()", "x")
+    project.psy("run")
+    assert line not in project.psy("status").stdout
+
+
 def test_looking_changes_no_value(project):
     code = "rng, r = np.random.default_rng(1), random.Random(5)\n"
     code += "pool_size = 1\nnp.random.seed(4); random.seed(4)\n"

@@ -188,6 +188,9 @@ def status(
         return OK
     if found:
         click.echo(show_statuses(found))
+    for each in found:
+        if each.generators:
+            click.echo(f"{each.name}: {jobs.describe_generators(each.generators)}")
     if verbose:
         names = {each.name for each in found}
         try_each([each for each in selection.outlines if each.name in names], print_details)

@@ -14,7 +14,15 @@ from psyrun.scheduler import JobState
 from psyrun.source import loaded, read_zip
 from psyrun.split import compute_digests
 from psyrun.task import open_task
-from psyrun.workdir import is_current, list_journals, read_inputs, read_plan, read_progress, read_records
+from psyrun.workdir import (
+    is_current,
+    list_journals,
+    read_inputs,
+    read_plan,
+    read_progress,
+    read_receipt,
+    read_records,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +49,8 @@ class Status:
         Whether there is a result, made from the sources as they are.
     result
         The result file, relative to the project root; None where there is none.
+    generators
+        Random generators that outlive a row, and that its rows drew from.
     """
 
     name: str
@@ -52,6 +62,7 @@ class Status:
     missing: int = 0
     uptodate: bool = False
     result: str | None = None
+    generators: tuple[str, ...] = ()
 
 
 # The interface of `psy status --json`: documented, and stable.
@@ -84,6 +95,7 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         return Status(name=outline.name, total=total, missing=total, result=result)
     current = is_current(layout, plan)
     uptodate = current and _is_planned(outline, plan, cache)
+    generators = tuple((read_receipt(layout.process) or {}).get("generators", ()))
     # The queues before the files, which hold the rows of jobs that end meanwhile.
     states = {} if current else queues.batch_states(outline)
     progress = read_progress(plan, layout)
@@ -102,6 +114,7 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         missing=missing[None],
         uptodate=uptodate and progress.complete,
         result=result,
+        generators=generators,
     )
 
 

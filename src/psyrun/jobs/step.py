@@ -133,21 +133,18 @@ def collect(plan: Plan, layout: Layout) -> Outcome:
         if not layout.process.exists() or read_file(layout.process) != receipt:
             write_atomic(layout.process, receipt)
         forget_submissions(layout.jobs, {batch.number for batch in plan.batches})
-    generators = {name for each in records.values() for name in each.generators}
-    return Outcome(progress=progress, messages=_warn_of_generators(sorted(generators)))
+    generators = sorted({name for each in records.values() for name in each.generators})
+    return Outcome(progress=progress, messages=(describe_generators(generators),) if generators else ())
 
 
-def _warn_of_generators(names: Sequence[str]) -> tuple[str, ...]:
-    """Return a warning of generators that outlive a row, if there are any."""
-    if not names:
-        return ()
+def describe_generators(names: Sequence[str]) -> str:
+    """Return a warning of random generators that outlive a row."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     outlive = "which outlives a row" if len(names) == 1 else "which outlive a row"
-    text = (
+    return (
         f"execute draws from {', '.join(names[:3])}{more}, {outlive}: values depend on which rows a process"
         " evaluated before; let execute take a parameter rng, a generator seeded by the row, or seed in it"
     )
-    return (text,)
 
 
 @dataclass(slots=True)

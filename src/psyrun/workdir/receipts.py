@@ -27,7 +27,9 @@ FORMAT = 2
 def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
     """Name the journals that hold the rows of a plan: a function of their content alone."""
     journals = [list(end) for batch in plan.batches for end in records[batch.number].ends]
-    return encode_json(FORMAT, {"table": plan.table_digest, "journals": journals})
+    generators = sorted({name for each in records.values() for name in each.generators})
+    more = {"generators": generators} if generators else {}
+    return encode_json(FORMAT, {"table": plan.table_digest, "journals": journals, **more})
 
 
 def read_receipt(path: Path) -> dict[str, Any] | None:
