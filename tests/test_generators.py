@@ -15,6 +15,16 @@ pool_size = 2
 WARNING = "outlive"
 # How the warning names the generator, and the task file from its sixth line on.
 OUTLIVING = {
+    "seeded by the first row only": [
+        "numpy.random,",
+        "seeded = False",
+        "def execute(x):",
+        "    global seeded",
+        "    if not seeded:",
+        "        np.random.seed(0)",
+        "    seeded = True",
+        "    return {'y': np.random.rand()}",
+    ],
     "a generator": [
         "{rng}:6)",
         "rng = np.random.default_rng(1)",

@@ -76,7 +76,6 @@ class GeneratorWatch:
         self._states: dict[int, tuple[Any, list[Name], State]] = {}
         self._seeded: set[str] = set()  # modules whose generator the row seeded
         self._drawn: set[int] = set()
-        self._settled: set[int] = set()
         self._found: dict[int, list[Name]] = {}
         self._words: dict[int, str] = {}
 
@@ -90,28 +89,29 @@ class GeneratorWatch:
         if self.is_over:
             return self.execute(**arguments)
         if self._left == _ROWS:
-            self._states = self._read()
+            with suppress(Exception):  # Objects of users may be anything, and no row fails by a look at them.
+                self._states = self._read()
         self._left -= 1
         began = time.monotonic()
         try:
             with self._noticing_seeds():
                 return self.execute(**arguments)
         finally:
-            self._compare(time.monotonic() - began)
+            with suppress(Exception):
+                self._compare(time.monotonic() - began)
 
     def _compare(self, seconds: float) -> None:
         """Compare the states of generators with those before a row that took so long."""
         before, self._states = self._states, self._read()
         for key, (generator, names, after) in self._states.items():
             own = not names[0].module
-            if key not in before or key in self._settled or before[key][2] == after:
+            if key not in before or key in self._found or before[key][2] == after:
                 continue
             seeded = own and names[0].name in self._seeded
             if seeded or not _is_drawn(before[key][2], after, seconds, otherwise=own):
-                self._settled.add(key)
-            elif key in self._drawn or own or not hasattr(type(generator), "seed"):
+                continue
+            if key in self._drawn or own or not hasattr(type(generator), "seed"):
                 self._found[key] = names
-                self._settled.add(key)
             self._drawn.add(key)
         if not self._left:
             self._states = {}
@@ -120,7 +120,7 @@ class GeneratorWatch:
         """Return the generators that there are, by id, with their names and states."""
         found = {id(each): (each, [Name("", name, name)]) for name, each in _own_generators()}
         kinds, modules = _kinds(), imported_modules(self._source)
-        values = [(module, *each) for module in modules for each in vars(modules[module]).items()]
+        values = [(module, *each) for module in modules for each in list(vars(modules[module]).items())]
         values.append((next(iter(modules)), "setup", self._setup))
         for module, name, value in values:
             for label, part in _parts(name, value):
@@ -147,7 +147,7 @@ class GeneratorWatch:
         wrapped = [
             (vars(module), name, wrappers[id(value)])
             for module in (*there, *imported_modules(self._source).values())
-            for name, value in vars(module).items()
+            for name, value in list(vars(module).items())
             if id(value) in wrappers
         ]
         for names, name, wrapper in wrapped:
