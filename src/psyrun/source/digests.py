@@ -20,7 +20,6 @@ from psyrun.source.syntax import FUNCTIONS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from psyrun.source.archive import Source
     from psyrun.source.normal import Part
     from psyrun.source.program import Meaning
     from psyrun.source.syntax import Statement
