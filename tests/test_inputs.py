@@ -285,3 +285,15 @@ def test_plain_doit_notices_a_changed_input(data):
     with (data.root / "psy-work/t/result.pkl").open("rb") as file:
         assert pickle.load(file)["y"] == [20 * x for x in range(6)]
     assert json.loads((data.root / "data/rates.json").read_text()) == 20
+
+
+def test_plan_v_lists_what_rows_and_the_space_read(data):
+    data.write("data/grid.json", "[0, 1, 2]")
+    text = BY_ROW.replace("Param(x=range(6))", "Param(x=json.load(open('../data/grid.json')))")
+    data.task("t", text.replace("max_jobs = 2\npool_size = 2", "max_jobs = 1\npool_size = 1"))
+    data.psy("run")
+    said = data.psy("plan", "-v", "t").stdout
+    assert "rows were seen to read\n" in said
+    assert all(f"  data/{x}.txt  1 row\n" in said for x in range(3))
+    assert "the space was seen to read\nt:   data/grid.json" in said or "  data/grid.json\n" in said
+    assert "data/3.txt" not in said

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from psyrun.cli.text import count
 from psyrun.source import explain
+from psyrun.split import count_readers, name_input
+from psyrun.workdir import read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -51,14 +53,28 @@ def describe_dependencies(outline: Outline, *, everything: bool = False) -> Iter
         yield from _wrap(
             "installed packages, whose changes are not seen: ", sorted(packages), everything=True
         )
-    yield from describe_inputs(outline)
+    yield from _describe_inputs(outline, everything=everything)
 
 
-def describe_inputs(outline: Outline) -> Iterator[str]:
-    """Yield lines about the inputs of a task."""
-    if outline.file_dep:
-        yield "data files, all of whose content counts for values and space"
-        yield from (f"  {path}  (file_dep)" for path in outline.file_dep)
+def _describe_inputs(outline: Outline, *, everything: bool) -> Iterator[str]:
+    """Yield lines about what rows and the space of the last plan were seen to read."""
+    plan = read_plan(outline.layout)
+    readers = {} if plan is None else count_readers(outline, plan)
+    if readers:
+        yield "rows were seen to read"
+        ranked = sorted(readers.items(), key=lambda item: (-item[1], item[0]))
+        shown = ranked if everything else ranked[:_MOST]
+        yield from (f"  {name}  {count(rows, 'row')}" for name, rows in shown)
+        if len(ranked) > len(shown):
+            yield f"  and {len(ranked) - len(shown):,} more{_ALL.replace(_FIXED, ' ')}"
+    of_space = [] if plan is None else [key for key in plan.inputs if not key.startswith("declared ")]
+    if of_space:
+        yield "the space was seen to read"
+        yield from (f"  {name_input(key)}" for key in sorted(of_space))
+    unseen = [path for path in outline.file_dep if path not in readers and f"file {path}" not in of_space]
+    if unseen:
+        yield "file_dep that nothing was seen to read yet, which counts for values and space"
+        yield from (f"  {path}" for path in unseen)
 
 
 def _describe_part(title: str, verdicts: Iterable[Verdict], *, everything: bool) -> Iterator[str]:

@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from psyrun.split.adoption import count_adopted, refuse_folder, refuse_unmanaged_result
     from psyrun.split.changes import changed_definitions, count_reevaluated
     from psyrun.split.draft import Digests, compute_digests, draft_plan
-    from psyrun.split.staleness import Changes, count_stale_rows, find_changes, is_stale
+    from psyrun.split.staleness import (
+        Changes,
+        count_readers,
+        count_stale_rows,
+        find_changes,
+        is_stale,
+        name_input,
+    )
     from psyrun.split.step import (
         ensure_work_folder,
         hold_task,
@@ -25,6 +32,6 @@ else:
         adoption="count_adopted refuse_folder refuse_unmanaged_result",
         changes="changed_definitions count_reevaluated",
         draft="Digests compute_digests draft_plan",
-        staleness="Changes count_stale_rows find_changes is_stale",
+        staleness="Changes count_readers count_stale_rows find_changes is_stale name_input",
         step="ensure_work_folder is_planned hold_task pack_assignments restore_journals split",
     )

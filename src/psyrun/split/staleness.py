@@ -8,6 +8,7 @@ the space is evaluated again. Where nothing is known of a row's inputs, it is no
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,6 +278,51 @@ def count_stale_rows(outline: Outline, plan: Plan, changes: Changes) -> dict[str
             if batch.number not in wanted or row in wanted[batch.number]:
                 counts[path] = counts.get(path, 0) + 1
     return counts
+
+
+_WORDS = {"folder": "names in {}", "glob": "files {}", "exists": "whether there is {}"}
+
+
+def name_input(key: str) -> str:
+    """Return words for ``<kind> <path>`` of an input.
+
+    Examples
+    --------
+    >>> name_input("file data/rates.csv"), name_input("glob data/*.csv")
+    ('data/rates.csv', 'files data/*.csv')
+    """
+    kind, _, path = key.partition(" ")
+    return _WORDS.get(kind, "{}").format(path)
+
+
+def count_readers(outline: Outline, plan: Plan) -> dict[str, int]:
+    """Return what rows were seen to read, in words -> rows of a plan that it counts for."""
+    counts: Counter[str] = Counter()
+    reads = {path.stem: read_reads(path) or [] for path in outline.layout.out.glob("*.reads")}
+    for (run, child), rows in (_count_receipts(outline, plan) if reads else {}).items():
+        first: dict[str, Input] = {}
+        for each in reads.get(run, ()):
+            if each.child == child and each.kind in KINDS and each.kind != "declared":
+                first.setdefault(name_input(f"{each.kind} {each.path}"), each)
+        for name, each in first.items():
+            whole = each.loading or not outline.stateless
+            counts[name] += sum(
+                n for (own, last), n in rows.items() if each.number <= last and (whole or each.number >= own)
+            )
+    return {name: rows for name, rows in counts.items() if rows}
+
+
+def _count_receipts(outline: Outline, plan: Plan) -> dict[tuple[str, int], Counter[tuple[int, int]]]:
+    """Return (run, child) -> first own input and inputs counted -> number of its rows."""
+    found: dict[tuple[str, int], Counter[tuple[int, int]]] = {}
+    journals = list_journals(outline.layout.out)
+    for batch in plan.batches:
+        for journal, block, fresh in read_first_records(journals.get(batch.key, ()), rows=batch.size):
+            named, chosen = parse_name(journal.path.name), {block.rows[place] for place in fresh}
+            child = named[1] if named else "", block.header.counts.child
+            receipts = (receipt for row, receipt in _each_row(block) if row in chosen)
+            found.setdefault(child, Counter()).update((each.reads, each.inputs) for each in receipts)
+    return found
 
 
 def is_stale(outline: Outline, plan: Plan, changes: Changes) -> bool:
