@@ -220,7 +220,8 @@ def test_declared_file_that_is_not_seen_to_be_read_counts_for_everything(data):
     data.task(
         "t", HEAD + f"file_dep = ['../data/rates.json']\npspace = Param(x=range(3))\ndef execute(x):\n{body}"
     )
-    data.psy("run")
+    said = data.psy("run").stdout
+    assert said.count("execute starts processes: what they read is not seen; name it in file_dep") == 1
     change(data, "data/rates.json", "20")
     assert not data.status("t")["uptodate"]
     assert "data/rates.json changed; 3 rows read it" in data.psy("plan").stdout
@@ -297,3 +298,8 @@ def test_plan_v_lists_what_rows_and_the_space_read(data):
     assert all(f"  data/{x}.txt  1 row\n" in said for x in range(3))
     assert "the space was seen to read\nt:   data/grid.json" in said or "  data/grid.json\n" in said
     assert "data/3.txt" not in said
+
+
+def test_psy_test_lists_what_its_row_read(data):
+    data.task("t", BY_ROW)
+    assert "t: read data/0.txt\n" in data.psy("test", "t").stdout

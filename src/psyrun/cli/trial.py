@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import tempfile
 import time
@@ -12,12 +13,14 @@ from psyrun.cli.text import count, duration, show_assignment
 from psyrun.disk import make_folders
 from psyrun.errors import ExecuteError, TaskFileError
 from psyrun.source import SCHEME, write_zip
-from psyrun.split import pack_assignments
+from psyrun.split import KINDS, name_input, pack_assignments
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.values import dumps
 from psyrun.workdir import (
+    INPUTS,
     JournalWriter,
     create_inputs,
+    first_sections,
     list_journals,
     new_run,
     read_records,
@@ -53,16 +56,19 @@ def try_one(outline: Outline) -> Iterator[str]:
         assignment = _first_assignment(task)
         yield f"execute({show_assignment(assignment)})"
         began = time.perf_counter()
-        values, seconds = _evaluate(task, assignment, Path(folder))
+        values, seconds, read = _evaluate(task, assignment, Path(folder))
         yield f"returned {show_assignment(values)}"
+        if read:
+            more = f" and {len(read) - _MOST_READ:,} more" if len(read) > _MOST_READ else ""
+            yield f"read {', '.join(read[:_MOST_READ])}{more}"
         overhead = max(0.0, time.perf_counter() - began - seconds)
         yield f"{seconds:.3g} s, and {overhead:.2g} s to start a process"
         row = assignment | values
         kept = {name: value for name, value in row.items() if name not in outline.exclude}
-        first, more = _store(task, kept, Path(folder))
+        first, further = _store(task, kept, Path(folder))
         yield (
             f"the whole space, {count(total, 'row')} like this: {duration(seconds * total)} of computing"
-            f" and {_show_bytes(first + more * (total - 1))} in {task.store.ext}"
+            f" and {_show_bytes(first + further * (total - 1))} in {task.store.ext}"
         )
 
 
@@ -80,11 +86,14 @@ class _Sink:
     def __init__(self, folder: Path, batch: BatchKey) -> None:
         self.journal = JournalWriter(folder, batch, new_run()).open()
         self.reason = ""
+        self.read: list[str] = []
 
     def block(
         self, child: ChildProcess, batch: BatchKey, rows: Sequence[int], data: bytes | bytearray
     ) -> None:
-        """Write a block."""
+        """Write a block, and keep what was read for it."""
+        found = json.loads(first_sections(data, INPUTS).get(INPUTS, b"[]"))
+        self.read += [name_input(f"{each['kind']} {each['path']}") for each in found if each["kind"] in KINDS]
         self.journal.append(data, b"{}")
 
     def fail(self, child: ChildProcess, batch: BatchKey, row: int, reason: str, seconds: float) -> None:
@@ -92,7 +101,10 @@ class _Sink:
         self.reason = f"{reason} after {seconds:.3g} s"
 
 
-def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dict[str, Any], float]:
+def _evaluate(
+    task: Task, assignment: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], float, list[str]]:
+    """Return the values of a row, its seconds, and what it read."""
     outline = task.outline
     code, inputs, out = folder / f"{outline.source.code}.zip", folder / "in", folder / "out"
     make_folders(inputs, out)
@@ -109,11 +121,12 @@ def _evaluate(task: Task, assignment: dict[str, Any], folder: Path) -> tuple[dic
     for failure in records.failures.values():
         raise ExecuteError(f"{outline.path}: {failure.reason}\n{failure.traceback}".rstrip())
     for _, columns in read_values(journals):
-        return {name: column[0] for name, column in columns.items()}, records.seconds
+        return {name: column[0] for name, column in columns.items()}, records.seconds, sink.read
     raise ExecuteError(f"{outline.path}: the process died: {sink.reason}")
 
 
 _MORE_ROWS = 20
+_MOST_READ = 10  # names of inputs that are shown
 
 
 def _store(task: Task, row: dict[str, Any], folder: Path) -> tuple[int, float]:

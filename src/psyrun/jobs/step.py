@@ -23,13 +23,14 @@ from psyrun.workdir import (
     make_receipt,
     read_inputs,
     read_progress,
+    read_reads,
     read_values,
     require_plan,
     verify_progress,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from psyrun.jobs.queue import QueueCache
     from psyrun.options import RunOptions, Watcher
@@ -108,7 +109,8 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
                     outcome = collect(plan, layout)
             finally:
                 watcher.end(outline.name)
-        messages = (*step.tracker.messages, *outcome.messages)
+        programs = _find_programs(outline) if step.submitted else ()
+        messages = (*step.tracker.messages, *outcome.messages, *programs)
         return replace(outcome, in_flight=frozenset(step.active), messages=messages)
 
 
@@ -147,6 +149,13 @@ def describe_generators(names: Sequence[str]) -> str:
     )
 
 
+def _find_programs(outline: Outline) -> Iterator[str]:
+    """Yield a message where rows started processes, whose inputs are not observed."""
+    reads = (read_reads(path) or [] for path in outline.layout.out.glob("*.reads"))
+    if any(each.kind == "program" for inputs in reads for each in inputs):
+        yield "execute starts processes: what they read is not seen; name it in file_dep"
+
+
 @dataclass(slots=True)
 class _Step:
     """One process step under the task's lock.
@@ -165,6 +174,8 @@ class _Step:
         Batches that jobs are at.
     complete
         Batches without rows to evaluate, by the headers of blocks.
+    submitted
+        Whether rows were submitted.
     """
 
     task: Task
@@ -174,6 +185,7 @@ class _Step:
     tracker: JobTracker
     active: set[int] = field(default_factory=set)
     complete: frozenset[int] = frozenset()
+    submitted: bool = False
     _counter: RowCounter = field(default_factory=RowCounter)
     _checked: bool = False
 
@@ -194,6 +206,7 @@ class _Step:
         self.tracker.drop_ends(complete | {each.batch.number for each in todo})
         if todo:
             ensure_work_folder(self.task.outline, self.plan)
+            self.submitted = True
             self._submit(todo, progress)
 
     def was_misled(self, verified: PlanProgress) -> bool:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from psyrun.split.changes import changed_definitions, count_reevaluated
     from psyrun.split.draft import Digests, compute_digests, draft_plan
     from psyrun.split.staleness import (
+        KINDS,
         Changes,
         count_readers,
         count_stale_rows,
@@ -32,6 +33,6 @@ else:
         adoption="count_adopted refuse_folder refuse_unmanaged_result",
         changes="changed_definitions count_reevaluated",
         draft="Digests compute_digests draft_plan",
-        staleness="Changes count_readers count_stale_rows find_changes is_stale name_input",
+        staleness="KINDS Changes count_readers count_stale_rows find_changes is_stale name_input",
         step="ensure_work_folder is_planned hold_task pack_assignments restore_journals split",
     )
