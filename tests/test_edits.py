@@ -7,6 +7,10 @@ from collections import Counter
 
 import pytest
 
+from psyrun import cli
+from psyrun.source import archive, capture, digests
+from psyrun.split import adoption, draft
+
 TASK = """\
 from counting import seen
 from helper import scale
@@ -649,3 +653,27 @@ def test_space_that_is_made_of_another_result_follows_it(project):
     project.edit(TASK_FILE, "[1, 2]", "[1, 2, 3]")
     assert project.count("run", code=0) >= 2
     assert project.result("next") == {"x": [10, 20, 30]}
+
+
+def test_rows_count_under_later_rules_for_digests_and_edits_are_told_apart(project, monkeypatch):
+    """A later psyrun gives equal sources other digests: it digests those that were captured anew."""
+    text = "from psyrun import Param\npspace = Param(x=range(4))\nmax_jobs = 2\n\n\n"
+    project.task("t", text + "def execute(x):\n    return {'y': 2 * x}\n")
+    project.psy("run")
+    monkeypatch.chdir(project.root)
+    for name, value in project.env().items():
+        monkeypatch.setenv(name, value)
+    for module in (archive, adoption, digests, draft, capture):
+        monkeypatch.setattr(module, "SCHEME", archive.SCHEME + 1)
+    before = set((project.root / "psy-work/t/out").iterdir())
+    assert cli.main(["run"]) == 0
+    assert set((project.root / "psy-work/t/out").iterdir()) == before
+    project.edit("psy-tasks/task_t.py", "range(4)", "range(5)")
+    assert cli.main(["run"]) == 0
+    assert len(set((project.root / "psy-work/t/out").iterdir()) - before) == 1
+    assert cli.main(["clean", "--stale", "--yes"]) == 0
+    assert cli.main(["run"]) == 0
+    assert len(set((project.root / "psy-work/t/out").iterdir()) - before) == 1
+    project.edit("psy-tasks/task_t.py", "2 * x", "3 * x")
+    assert cli.main(["run", "--yes"]) == 0
+    assert project.result("t") == {"x": [*range(5)], "y": [0, 3, 6, 9, 12]}

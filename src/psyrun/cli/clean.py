@@ -8,13 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from psyrun.disk import find_temporaries, read_file
-from psyrun.errors import DirtyError
+from psyrun.errors import DirtyError, FormatError
 from psyrun.jobs import count_active
 from psyrun.workdir import (
     find_needed_journals,
     find_stale_claims,
     is_input,
     parse_name,
+    read_inputs,
     read_plan,
     task_lock,
 )
@@ -68,6 +69,9 @@ def find_files(outline: Outline, *, stale: bool = False) -> list[Path]:
 def _find_stale(layout: Layout, plan: Plan, files: Iterable[Path]) -> Iterator[Path]:
     """Yield the files that the plan does not name, and those of failures that were tried again since."""
     codes, numbers = {plan.code, *plan.adopted}, {str(batch.number) for batch in plan.batches}
+    for batch in plan.batches:
+        with suppress(OSError, FormatError):  # Digests of older rules have other names.
+            codes.add(read_inputs(layout.input(batch.number), batch.tie).code)
     kept = set(find_needed_journals(plan, layout))
     runs = {named[1] for path in kept if (named := parse_name(path.name)) is not None}
     tokens = {path.stem for path in layout.jobs.glob("*.json")}

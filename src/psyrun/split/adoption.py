@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, StoreError
-from psyrun.source import SCHEME
+from psyrun.source import SCHEME, digest_sources, read_zip
 from psyrun.split.staleness import NO_CHANGES
 from psyrun.workdir import (
     file_digest,
@@ -240,7 +240,8 @@ def count_adopted(layout: Layout, plan: Plan) -> tuple[int, int]:
     older = 0
     for batch in plan.batches if plan.adopted else ():
         with suppress(FileNotFoundError):  # Its rows are in the result.
-            if read_inputs(layout.input(batch.number), batch.tie).code != plan.code:
+            inputs = read_inputs(layout.input(batch.number), batch.tie)
+            if digest_anew(layout, inputs.scheme, inputs.code)[0] != plan.code:
                 older += batch.wanted
     return older, plan.total - plan.rows
 
@@ -254,6 +255,21 @@ def _next_number(layout: Layout, old: Plan | None) -> int:
     noted = (read_receipt(layout.receipt) or {}).get("next_batch")  # Known where the folder was removed.
     least = [old.next_batch if old is not None else 0, noted if isinstance(noted, int) else 0]
     return max([*least, *(number + 1 for number in used)])
+
+
+def digest_anew(layout: Layout, scheme: int, code: str) -> tuple[str, str]:
+    """Return the digests of code and space of captured sources by the rules of now.
+
+    Digests of other rules can't be compared; those of sources that are lost match nothing.
+    """
+    try:
+        source = read_zip(layout.code(code)) if scheme != SCHEME else None
+    except (FormatError, OSError):
+        return "", ""
+    if source is None:
+        return code, ""
+    found = digest_sources(source.task, source.conf, source.files, source.modules)
+    return found["code"], found["space"]
 
 
 def _read_batches(
@@ -279,7 +295,8 @@ def _read_batches(
         except (FormatError, FileExistsError, FileNotFoundError):
             damaged += [number] if number in planned else []
             continue
-        if number < since or not (codes is None or (inputs.scheme == SCHEME and inputs.code in codes)):
+        code = digest_anew(layout, inputs.scheme, inputs.code)[0]
+        if number < since or not (codes is None or code in codes):
             continue
         ours = journals.get(inputs.key, ())
         stale = changes.stale_rows(ours, inputs.size).keys()
@@ -288,7 +305,7 @@ def _read_batches(
                 number=number,
                 size=inputs.size,
                 tie=inputs.tie,
-                code=inputs.code,
+                code=code,
                 columns=inputs.columns(),
                 done=read_records(ours, rows=inputs.size).done - stale,
                 origin=inputs.origin,

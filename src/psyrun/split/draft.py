@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.errors import FormatError, IdentityError, TaskFileError
 from psyrun.pspace import takes_rng
 from psyrun.source import SCHEME, digest_data
-from psyrun.split.adoption import adopt
+from psyrun.split.adoption import adopt, digest_anew
 from psyrun.split.matching import Space, make_plan
 from psyrun.split.staleness import NO_CHANGES, accept
 from psyrun.workdir import Plan, read_inputs
@@ -153,7 +153,10 @@ def _evaluate_space(task: Task) -> Space:
 
 def _old_space(layout: Layout, old: Plan | None, digests: Digests) -> Space | None:
     """Return the space as it was drawn before, where only the code changed."""
-    if old is None or (old.scheme, old.space) != (SCHEME, digests.space):
+    if old is None:
+        return None
+    space = old.space if old.scheme == SCHEME else digest_anew(layout, old.scheme, old.code)[1]
+    if space != digests.space:
         return None
     try:
         inputs = {b.number: read_inputs(layout.input(b.number), b.tie).columns() for b in old.batches}
