@@ -42,6 +42,7 @@ from psyrun import Param
 
 pspace = Param(x=range(20))
 pool_size = 2
+untracked = ["../gate"]
 
 
 def execute(x):

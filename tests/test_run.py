@@ -13,6 +13,7 @@ import pytest
 from files import add_journal
 from psyrun.options import RunOptions
 from psyrun.split import adoption
+from psyrun.split.staleness import NO_CHANGES
 from psyrun.store import AutodetectStore
 from psyrun.task.project import read_outlines
 from psyrun.task.task import open_task
@@ -84,7 +85,8 @@ def test_rows_that_raise_cost_no_other_row(project):
     cause = project.write("psy-tasks/broken", "")
     condition = "os.path.exists('broken') and (a, c) == (2, 10.5) and b < 0.3"
     raising = f"if {condition}:\n        raise ValueError(f'no {{b:.2f}}')"
-    project.task("example", TUTORIAL.replace("    return", f"    {raising}\n    return"))
+    text = TUTORIAL.replace("    return", f"    {raising}\n    return")
+    project.task("example", text + "untracked = ['broken']\n")
     assert project.count("run", "example", code=1) == 160
 
     status = project.status("example")
@@ -615,7 +617,7 @@ def test_no_batch_is_taken_for_a_result_whose_digest_cannot_be_read(project, mon
     monkeypatch.setattr(adoption, "file_digest", lambda path: None)
     old = read_plan(outline.layout)
     with open_task(outline) as task:
-        found = adoption.adopt(task, old.code, old, RunOptions(adopt=True), ["x"])
+        found = adoption.adopt(task, old.code, old, RunOptions(adopt=True), ["x"], NO_CHANGES)
     (rows,) = found.results
     assert (rows.batch.columns, rows.values) == ({"x": [5]}, {"y": [7]})
 

@@ -21,7 +21,6 @@ from psyrun.source import capture as source_module
 from psyrun.source.archive import read_zip, write_zip
 from psyrun.source.cache import SourceCache, digest_data
 from psyrun.source.capture import read_source
-from psyrun.source.digests import digest_with_data
 from psyrun.source.loading import loaded
 from psyrun.values import dumps
 
@@ -396,12 +395,6 @@ def test_definitions_name_what_changed(project):
 
 
 # -- data files
-
-
-def test_data_is_mixed_into_a_digest():
-    one = digest_with_data("a" * 32, {"x": "1", "y": "2"})
-    assert one == digest_with_data("a" * 32, {"y": "2", "x": "1"})
-    assert len({one, "a" * 32, digest_with_data("a" * 32, {"x": "2", "y": "1"})}) == 3
 
 
 def test_data_is_digested_by_content(project):

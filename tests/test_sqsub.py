@@ -26,6 +26,7 @@ scheduler.poll = (0.3, 1.0)
 scheduler.grace = 0
 scheduler_args = {"timelimit": "1h", "memory": "512M", "n_cpus": 1}
 max_jobs = 4
+untracked = ["../gate"]
 
 
 def execute(x):

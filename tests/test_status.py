@@ -415,7 +415,8 @@ def test_clean_stale_removes_only_rows_that_no_plan_wants(two):
 
     two.psy("clean", "--stale", "good")
     assert len(listing(two, "psy-work/good/code")) == 1
-    assert [len(listing(two, f"psy-work/good/{folder}")) for folder in ("in", "out")] == [3, 3]
+    assert len(listing(two, "psy-work/good/in")) == 3
+    assert len([name for name in listing(two, "psy-work/good/out") if name.endswith(".rows")]) == 3
     assert two.result("good") == before
     assert two.status("good")["uptodate"]
     assert two.count("run", "good") == 0

@@ -30,10 +30,10 @@ def task(rows, jobs, grace=0, **settings):
 
 def gated(text):
     """Let rows wait until the file `gate` is there."""
-    return text.replace(
-        "    seen(x)\n",
-        "    import os\n    while not os.path.exists('../gate'):\n        time.sleep(0.02)\n    seen(x)\n",
+    waiting = (
+        "    import os\n    while not os.path.exists('../gate'):\n        time.sleep(0.02)\n    seen(x)\n"
     )
+    return text.replace("    seen(x)\n", waiting) + "untracked = ['../gate']\n"
 
 
 def xs_seen(project):

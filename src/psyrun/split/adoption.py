@@ -11,6 +11,7 @@ removes nothing:
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from psyrun.task import Outline, Task
     from psyrun.workdir import Layout, Plan
 
+
+_NUMBER = re.compile(r"([0-9]{1,15})\.")
 
 Cell = tuple[int, int]  # batch number, row
 
@@ -248,9 +251,7 @@ def count_adopted(layout: Layout, plan: Plan) -> tuple[int, int]:
 
 def _next_number(layout: Layout, old: Plan | None) -> int:
     """Return the first number above all that were used, as far as files tell."""
-    used = [
-        int(stem) for path in layout.inputs.glob("*") if (stem := path.name.partition(".")[0]).isdecimal()
-    ]
+    used = [int(found[1]) for path in layout.inputs.glob("*") if (found := _NUMBER.match(path.name))]
     used += [batch.number for batch in list_journals(layout.out)]
     noted = (read_receipt(layout.receipt) or {}).get("next_batch")  # Known where the folder was removed.
     least = [old.next_batch if old is not None else 0, noted if isinstance(noted, int) else 0]

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 FORMAT = 2
 _SHAPE = {
-    **dict.fromkeys(("scheme", "rows"), COUNT),
-    **dict.fromkeys(("next_batch", "since"), int),  # above the number of any file
+    **dict.fromkeys(("scheme", "rows", "next_batch", "since"), COUNT),
     **dict.fromkeys(("code", "space", "order"), str),
     "definitions": {str: str},
     "settings": {str: (dict, list, str, bool, int, float, None)},
@@ -35,7 +34,7 @@ _SHAPE = {
     "data": {str: str},
     "inputs": {str: (str, None)},
     "accepted": {str: (str, None)},
-    "batches": [[int, COUNT, COUNT, str]],
+    "batches": [[COUNT, COUNT, COUNT, str]],
 }
 
 

@@ -28,7 +28,7 @@ _SHAPE = {
     "untracked": [str],
     "clean": (bool, None),
     "timeout": (float, int, None),
-    "batches": [[int, str, ([[COUNT, COUNT]], None)]],
+    "batches": [[COUNT, str, ([[COUNT, COUNT]], None)]],
     "ends": {str: {"since": (float, int), "reason": (str, None), "final": bool}},
 }
 _ALPHABET = string.ascii_lowercase + string.digits
