@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -207,6 +208,31 @@ def test_extended_space_adds_jobs_and_leaves_the_others_alone(cluster, project):
     project.psy("run", "--wait")
     assert_right(project, 10)
     assert xs_seen(project) == list(range(10))
+
+
+def test_rows_that_read_a_data_file_before_its_edit_are_evaluated_again_and_no_others(
+    cluster, project, wait_until
+):
+    """The file is edited while 16 jobs run, whose first rows have read it, and 4 are queued."""
+    project.write("data/factor.txt", "2")
+    text = gated(task(40, 20)).replace("2 * x", "factor * x")
+    reading = "    factor = int(open('../data/factor.txt').read())\n    open(f'../marks/{x}', 'w').close()\n"
+    project.task("a", text.replace("    import os\n", f"    import os\n{reading}") + "stateless = True\n")
+    marks = project.root / "marks"
+    marks.mkdir()
+    project.psy("run", code=75)
+    wait_until(lambda: len(list(marks.iterdir())) == 16)
+    project.write("data/factor.txt", "3")
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 40, factor=3)
+    counts = Counter(xs_seen(project))
+    assert counts.total() == 56
+    assert sorted(x for x, n in counts.items() if n == 2) == list(range(0, 32, 2))
+    project.write("data/factor.txt", "4")
+    assert "data/factor.txt changed; 40 rows read it" in project.psy("plan", "a").stdout
+    project.psy("run", "--wait")
+    assert_right(project, 40, factor=4)
 
 
 def test_kill_ends_the_jobs_of_the_task_and_no_others(cluster, project, wait_until, tmp_path):
