@@ -173,6 +173,9 @@ def test_grid_in_a_file_leads_to_new_rows_only(data):
     data.task("t", GRID)
     assert data.count("run") == 3
     change(data, "data/grid.json", "[1, 2, 3, 4]")
+    said = data.psy("plan", "t").stdout
+    assert "t: the parameter space is evaluated again: data/grid.json changed\n" in said
+    assert "t: evaluate 1 row, keep 3 finished rows\n" in said
     assert data.count("run") == 1
     assert data.result("t") == {"x": [1, 2, 3, 4], "y": [2, 4, 6, 8]}
     assert data.count("run") == 0
@@ -298,6 +301,7 @@ def test_plan_v_lists_what_rows_and_the_space_read(data):
     assert all(f"  data/{x}.txt  1 row\n" in said for x in range(3))
     assert "the space was seen to read\nt:   data/grid.json" in said or "  data/grid.json\n" in said
     assert "data/3.txt" not in said
+    assert "data/grid.json  3 rows" not in said
 
 
 def test_psy_test_lists_what_its_row_read(data):

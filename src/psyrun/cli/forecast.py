@@ -15,6 +15,7 @@ from psyrun.split import (
     count_stale_rows,
     draft_plan,
     find_changes,
+    name_input,
     refuse_unmanaged_result,
 )
 from psyrun.task import open_task
@@ -137,7 +138,10 @@ def describe(found: Forecast) -> Iterator[str]:
             yield f"{', '.join(changed_definitions(found.outline, old))} changed"
         elif old.space != plan.space:
             yield "the parameter space changed"
-        elif found.stale:
+        elif found.changes is not None and found.changes.space:
+            names = [name_input(key) for key in found.changes.states if key in old.inputs]
+            yield f"the parameter space is evaluated again: {', '.join(names) or 'a data file'} changed"
+        if found.stale:
             yield describe_inputs(found.stale)
         yield _describe_rows(found, plan)
 

@@ -299,10 +299,13 @@ def count_readers(outline: Outline, plan: Plan) -> dict[str, int]:
     """Return what rows were seen to read, in words -> rows of a plan that it counts for."""
     counts: Counter[str] = Counter()
     reads = {path.stem: read_reads(path) or [] for path in outline.layout.out.glob("*.reads")}
+    loading = {each.place for inputs in reads.values() for each in inputs if each.loading}
+    left_out = _find_space_only(outline.source, loading)
     for (run, child), rows in (_count_receipts(outline, plan) if reads else {}).items():
         first: dict[str, Input] = {}
         for each in reads.get(run, ()):
-            if each.child == child and each.kind in KINDS and each.kind != "declared":
+            kept = each.kind in KINDS and each.kind != "declared" and each.place not in left_out
+            if each.child == child and kept:
                 first.setdefault(name_input(f"{each.kind} {each.path}"), each)
         for name, each in first.items():
             whole = each.loading or not outline.stateless
