@@ -307,3 +307,19 @@ def test_plan_v_lists_what_rows_and_the_space_read(data):
 def test_psy_test_lists_what_its_row_read(data):
     data.task("t", BY_ROW)
     assert "t: read data/0.txt\n" in data.psy("test", "t").stdout
+
+
+def test_file_that_changes_while_rows_are_evaluated_is_named_at_the_end(data, wait_until):
+    body = "    rate = json.loads(open('../data/rates.json').read())\n    seen(x)\n"
+    body += "    while not os.path.exists('../gate'):\n        pass\n    return {'y': x * rate}\n"
+    head = HEAD + "untracked = ['../gate']\nstateless = True\npool_size = 1\npspace = Param(x=range(2))\n"
+    data.task("t", f"{head}def execute(x):\n{body}")
+    run = data.start("run")
+    wait_until(lambda: len(data.rows_seen()) == 1)
+    change(data, "data/rates.json", "20")
+    (data.root / "gate").touch()
+    out, _ = run.communicate(timeout=30)
+    assert run.returncode == 1
+    assert "data/rates.json changed meanwhile: psy run t evaluates what was made of it" in out
+    assert data.count("run") == 1
+    assert data.result("t")["y"] == [0, 20]

@@ -20,6 +20,8 @@ from psyrun.errors import INTERRUPTED, PsyrunError, worst
 from psyrun.graph import NodeState, Run, run_pass
 from psyrun.jobs import QueueCache, wait_for_jobs
 from psyrun.source import read_source
+from psyrun.split import count_stale_rows, find_changes, name_input
+from psyrun.workdir import read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from psyrun.options import RunOptions
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Project, Selection
-
 
 ASK_SECONDS = 600.0
 
@@ -161,7 +162,9 @@ def _print_summary(
             codes.append(report_errors([end], outline.name))
             continue
         edited = isinstance(end, Status) and end.uptodate and _was_edited(outline, selection.cache)
-        lines, code = summarise(end, outcome, edited=edited, interrupted=interrupted)
+        ran = isinstance(end, Status) and end.uptodate and outcome is not None
+        changed = _find_changed_inputs(outline, selection.cache) if ran else ()
+        lines, code = summarise(end, outcome, edited=edited, changed=changed, interrupted=interrupted)
         click.echo("\n".join(lines))
         codes.append(code)
     return worst(codes)
@@ -187,6 +190,16 @@ def _try_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         return read_status(outline, cache, queues)
     except (PsyrunError, OSError) as error:
         return error
+
+
+def _find_changed_inputs(outline: Outline, cache: SourceCache) -> Sequence[str]:
+    """Return the inputs that changed since rows of the result, or the space, read them."""
+    plan = read_plan(outline.layout)
+    if plan is None:
+        return ()
+    changes = find_changes(outline, plan, cache)
+    of_space = [name_input(key) for key in changes.states if key in plan.inputs] if changes.space else []
+    return list(dict.fromkeys([*count_stale_rows(outline, plan, changes), *of_space]))
 
 
 def _was_edited(outline: Outline, cache: SourceCache) -> bool:

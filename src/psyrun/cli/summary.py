@@ -50,7 +50,12 @@ def find_waiting(chain: Sequence[Outline], outcomes: Mapping[str, NodeOutcome]) 
 
 
 def summarise(
-    end: Status | Waiting, outcome: NodeOutcome | None, *, edited: bool = False, interrupted: bool = False
+    end: Status | Waiting,
+    outcome: NodeOutcome | None,
+    *,
+    edited: bool = False,
+    changed: Sequence[str] = (),
+    interrupted: bool = False,
 ) -> tuple[list[str], int]:
     """Return lines and exit code for a task after a run.
 
@@ -62,6 +67,8 @@ def summarise(
         Outcome of its last node that left one.
     edited
         Whether its sources changed during the run.
+    changed
+        Inputs that changed during the run.
     interrupted
         Whether the run was interrupted.
     """
@@ -73,7 +80,10 @@ def summarise(
         lines = [f"{end.name}: {word}, {count(end.total, 'row')} in {end.result}"]
         if edited:
             lines.append(f"  it was edited meanwhile: psy run {end.name} evaluates the new code")
-        return lines, OK
+        if changed:
+            names = ", ".join(changed[:3]) + (f" and {len(changed) - 3:,} more" if len(changed) > 3 else "")
+            lines.append(f"  {names} changed meanwhile: psy run {end.name} evaluates what was made of it")
+        return lines, UNFINISHED if changed else OK
     if not interrupted and (end.running or end.queued or state is NodeState.PENDING):
         return _summarise_in_flight(end, len(outcome.in_flight) if outcome is not None else 0), PENDING
     return _summarise_unfinished(end, state, interrupted=interrupted), UNFINISHED
