@@ -401,7 +401,8 @@ def test_database_that_is_locked_during_the_run_is_one_warning(project, wait_unt
     project.edit(
         "psy-tasks/task_example.py",
         "def execute",
-        f"""FAILING = {3 if ending == "failure" else -1}
+        f"""untracked = ["../gate"]
+FAILING = {3 if ending == "failure" else -1}
 
 
 def wait():

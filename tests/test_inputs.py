@@ -323,3 +323,16 @@ def test_file_that_changes_while_rows_are_evaluated_is_named_at_the_end(data, wa
     assert "data/rates.json changed meanwhile: psy run t evaluates what was made of it" in out
     assert data.count("run") == 1
     assert data.result("t")["y"] == [0, 20]
+
+
+def test_own_files_of_psyrun_are_no_inputs_of_the_space(data):
+    data.task("t", ONE_FILE + "resultfile = 'results/mine.pkl'\n")
+    data.psy("run")
+    assert data.count("run") == 0
+    plan = json.loads((data.root / "psy-work/t/plan.json").read_text())
+    assert plan["inputs"] == {}
+    for path in data.root.glob("psy-work/t/out/*"):
+        path.unlink()
+    data.edit("psy-tasks/task_t.py", "range(6)", "range(7)")
+    assert data.count("run") == 1
+    assert json.loads((data.root / "psy-work/t/plan.json").read_text())["inputs"] == {}

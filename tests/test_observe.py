@@ -363,7 +363,7 @@ if x == 5:
     run = "open('dat' + 'a.txt', 'w').write('22')"
     subprocess.run([sys.executable, '-c', run], check=True)
 return {'y': y}"""
-    reads = run(body, rows=9, above="import sys\n")
+    reads = run(body, rows=9, above="import sys\n", code=1)  # It changed meanwhile, psy run says.
     assert project.result("t")["y"] == ["0"] * 6 + ["22"] * 3
     found = [(each.size, each.digest) for each in reads.inputs if each.path == DATA]
     assert [size for size, _ in found] == [1, 2]

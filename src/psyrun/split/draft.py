@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from psyrun.workdir import Plan, read_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from psyrun.options import RunOptions
     from psyrun.source import SourceCache
@@ -91,11 +93,16 @@ class Draft:
 
 
 def draft_plan(
-    task: Task, digests: Digests, old: Plan | None, options: RunOptions, changes: Changes | None = None
+    task: Task,
+    digests: Digests,
+    old: Plan | None,
+    options: RunOptions,
+    changes: Changes | None = None,
+    observer: AbstractContextManager[Any] | None = None,
 ) -> Draft:
     """Evaluate the space and find what exists of it already; write nothing.
 
-    The space is evaluated where its digest or an input of it changed.
+    The space is evaluated where its digest or an input of it changed, in the context of `observer`.
 
     Raises
     ------
@@ -107,7 +114,8 @@ def draft_plan(
     outline = task.outline
     changes = changes or NO_CHANGES
     before = None if changes.space else _old_space(outline.layout, old, digests)
-    space = before or _evaluate_space(task)
+    with observer or nullcontext():
+        space = before or _evaluate_space(task)
     space = replace(space, numbered=takes_rng(task.execute, space.columns))
     adoption = adopt(task, digests.code, old, options, list(space.columns), changes)
     blank = Plan(

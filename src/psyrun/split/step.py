@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -128,11 +128,14 @@ def _plan_anew(
         changes = find_changes(outline, old, cache)
         if _is_settled(outline, options, digests, changes, watcher):
             return
-        with observe_planning(outline) as observer, open_task(outline) as task:
+        observer = observe_planning(outline)
+        with ExitStack() as stack:
+            with observer:
+                task = stack.enter_context(open_task(outline))
             observer.end_loading()
             if old is not None and is_current(layout, old):
                 restore_journals(task, old)
-            draft = draft_plan(task, digests, old, options, changes)
+            draft = draft_plan(task, digests, old, options, changes, observer)
             inputs = inputs_of_space(outline, observer, cache)
             if old is not None and not (outline.overwrite_dirty or options.force or options.adopt):
                 _refuse_dirty(outline, old, draft, changes)
