@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psyrun.cli.text import count, duration
@@ -192,6 +192,12 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
     rows, cause, condition = progress.done, "", f" if {awaited} changes"
     if stale:
         rows, cause, condition = sum(stale.values()), f"{describe_inputs(stale)}. ", ""
+        own = _count_own_readers(found, old)
+        if own < rows:
+            condition = (
+                f", since {count(rows - own, 'row')} came later in a process that had read it (at most"
+                f" {own:,} with stateless = True in the task file, if execute keeps nothing of what it reads)"
+            )
     elif found.edited:
         with open_task(found.outline) as opened:
             rows = count_reevaluated(found.outline, old, draft_plan(opened, digests, old, found.options))
@@ -202,6 +208,13 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
         f" will be evaluated again{condition}; to keep them: psy run --continue {task}"
     )
     return (line, seconds) if rows else None
+
+
+def _count_own_readers(found: Forecast, old: Plan) -> int:
+    """Return at most how many rows read an input themselves that changed."""
+    changes = found.changes
+    alone = None if changes is None else replace(changes, stateless=True)
+    return 0 if alone is None else sum(count_stale_rows(found.outline, old, alone).values())
 
 
 def _is_settled(found: Forecast) -> bool:
