@@ -150,6 +150,21 @@ def test_names_that_rows_lack_are_nan_beside_numbers_and_none_beside_others(mapp
     assert math.isnan(result["array"][0])
 
 
+def test_names_are_in_the_order_of_the_rows_even_if_later_rows_end_first(tmp_path):
+    """Two processes: row 0 waits for row 1; then the file goes on with a row that has another name."""
+
+    def fn(i):
+        if i == 1:
+            (tmp_path / "ended").touch()
+        while i == 0 and not (tmp_path / "ended").exists():
+            time.sleep(0.01)
+        return [{"x": 0, "y": 0}, {"y": 1, "z": 1}, {"w": 2, "x": 2}][i]
+
+    file = {"filename": "result.pkl", "store": PickleStore(), "pool_size": 2}
+    assert list(map_pspace_hdd_backed(fn, Param(i=[0, 1]), **file)) == ["i", "x", "y", "z"]
+    assert list(map_pspace_hdd_backed(fn, Param(i=[2, 0, 1]), **file)) == ["i", "x", "y", "z", "w"]
+
+
 @every
 @pytest.mark.parametrize("pspace", [Param(a=[], b=[]), Param(a=[1], b=2)[1:]], ids=["no values", "slice"])
 def test_an_empty_space_gives_its_names(mapper, options, pspace):

@@ -1,5 +1,6 @@
 """Values through each store: from psy run to reading the result back."""
 
+import random
 import subprocess
 import sys
 from fractions import Fraction
@@ -326,6 +327,32 @@ def test_names_that_rows_lack_are_filled_and_told_once(project, store):
 
     done = project.psy("run")
     assert "even" not in done.stdout + done.stderr
+
+
+NAMES = """\
+import random
+from psyrun import Param, {store}
+
+store = {store}()
+pool_size = 2
+max_jobs = 1
+pspace = Param(i=[{rows}])
+
+
+def execute(i):
+    names = random.Random(i).sample(range(i, i + 4), 3)
+    return {{f"n{{name}}": i for name in names}}
+"""
+
+
+def test_names_are_in_the_order_of_rows_whatever_ended_first(project, store):
+    """Each row returns other names in another order; then there are rows before and among the old ones."""
+    for rows in [range(8, 20), (*range(7, -1, -1), *range(19, 7, -1), *range(20, 24))]:
+        project.task("t", NAMES.format(store=store, rows=", ".join(map(str, rows))))
+        project.psy("run")
+        drawn = (f"n{name}" for i in rows for name in random.Random(i).sample(range(i, i + 4), 3))
+        result = load(project, store)
+        assert list(result) == list(dict.fromkeys(["i", *drawn]))
 
 
 def test_names_that_all_rows_have_are_not_told_of(project, store):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,8 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
         modules = imported_modules(outline.source)
         read = replaced_modules(modules)(read_batch)
-        reader = _Reader(layout, plan, read_journal_ends(layout.process), set(outline.exclude), read)
+        names = _Names(plan.names, set(outline.exclude))
+        reader = _Reader(layout, plan, read_journal_ends(layout.process), names, read)
         with replaced_modules(dict.fromkeys(modules)), prefix_store_errors(outline):
             if isinstance(task.store, ChunkStore):
                 task.store.save_chunks(temporary, reader.chunks)
@@ -104,7 +106,7 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
             "mtime": status.st_mtime_ns,
             "next_batch": plan.next_batch,
             "process": process,
-            "replaced": sorted(reader.replaced),
+            "replaced": sorted(names.replaced()),
             "sha256": file_digest(temporary),
             "size": status.st_size,
             "table": plan.table_digest,
@@ -113,7 +115,7 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
         # Without any receipt, psyrun would not take the result for its own.
         write_receipt(layout, {})
     write_receipt(layout, content)
-    return Merged(written=True, filled=tuple(sorted(reader.find_lacking())))
+    return Merged(written=True, filled=tuple(sorted(names.lacking())))
 
 
 # ---------------------------------------------------------------------- reading rows
@@ -127,81 +129,106 @@ class _BatchTable:
     ----------
     columns
         Name -> values (size,); `pspace.ABSENT` for rows that have none.
-    done
-        Whether row i has values.
-    replaced
-        Parameters in whose place there are values of `execute`.
-    partial
-        Names that some of the rows with values lack.
+    returned
+        For each row the names that `execute` returned, in its order; None for a row without values.
+    kinds
+        All that occur in it.
     """
 
     columns: dict[str, list[Any]]
-    done: list[bool]
-    replaced: set[str]
-    partial: set[str]
+    returned: list[tuple[str, ...] | None]
+    kinds: set[tuple[str, ...]]
 
 
 def read_batch(
     layout: Layout,
     batch: Batch,
     journals: Iterable[JournalFile],
-    exclude: Iterable[str] = (),
     receipts: ReceiptReader | None = None,
 ) -> _BatchTable:
     """Read assignments and values of a batch; `receipts` takes those of its rows."""
     columns, size = read_inputs(layout.input(batch.number), batch.tie).columns(), batch.size
     table = {name: list(values) for name, values in columns.items()}
-    done, counts = [False] * size, Counter[str]()
+    returned: list[tuple[str, ...] | None] = [None] * size
+    kinds = set[tuple[str, ...]]()
     for journal, block, fresh in read_first_records(journals, rows=size):
-        rows, whole = block.rows, len(fresh) == len(block.rows)
-        if whole and isinstance(rows, range):
-            done[rows.start : rows.stop] = [True] * len(rows)
+        if not fresh:
+            continue
+        values, rows = block.columns(), block.rows
+        names = tuple(values)
+        kinds.add(names)
+        targets = [table.setdefault(name, [ABSENT] * size) for name in names]
+        if len(fresh) == len(rows) and isinstance(rows, range):
+            returned[rows.start : rows.stop] = [names] * len(rows)
+            for target, column in zip(targets, values.values()):
+                target[rows.start : rows.stop] = column
         else:
             for place in fresh:
-                done[rows[place]] = True
-        values = block.columns() if fresh else {}
-        for name, column in values.items():
-            counts[name] += len(fresh)
-            target = table.setdefault(name, [ABSENT] * size)
-            if whole and isinstance(rows, range):
-                target[rows.start : rows.stop] = column
-            else:
-                for place in fresh:
+                returned[rows[place]] = names
+                for target, column in zip(targets, values.values()):
                     target[rows[place]] = column[place]
         if receipts is not None:
             receipts.add(batch.number, journal, block, fresh)
-    for name in exclude:
-        table.pop(name, None)
-    rows_done = sum(done)
-    partial = {name for name in table.keys() - columns.keys() if counts[name] < rows_done}
-    return _BatchTable(table, done, columns.keys() & counts.keys(), partial)
+    return _BatchTable(table, returned, kinds)
+
+
+@dataclass(slots=True)
+class _Names:
+    """Names of columns in the order in which rows, in the order of the space, are the first to have them.
+
+    Parameters
+    ----------
+    parameters
+        Names that come first.
+    exclude
+        Names that are left out.
+    kinds
+        The names that rows returned, of all rows so far.
+    """
+
+    parameters: Sequence[str]
+    exclude: set[str] = field(default_factory=set)
+    kinds: dict[tuple[str, ...], None] = field(default_factory=dict)
+
+    def add(self, found: _BatchTable, rows: Iterable[int]) -> list[str]:
+        """Take rows of a batch; return the names of all rows so far."""
+        for row in rows:
+            if self.kinds.keys() >= found.kinds:
+                break
+            names = found.returned[row]
+            if names is not None:
+                self.kinds.setdefault(names)
+        return self.ordered()
+
+    def ordered(self) -> list[str]:
+        """Return the names of all rows so far."""
+        names = dict.fromkeys(chain(self.parameters, *self.kinds))
+        return [name for name in names if name not in self.exclude]
+
+    def replaced(self) -> set[str]:
+        """Return the parameters that rows returned."""
+        return set(self.parameters).intersection(*[chain.from_iterable(self.kinds)])
+
+    def lacking(self) -> set[str]:
+        """Return the names that some rows returned and others did not."""
+        everywhere = set.intersection(*map(set, self.kinds)) if self.kinds else set()
+        return set(self.ordered()).difference(everywhere, self.parameters)
 
 
 @dataclass(slots=True)
 class _Reader:
-    """Reader of the rows of a plan in the order of the space; notes which names rows lack."""
+    """Reader of the rows of a plan in the order of the space."""
 
     layout: Layout
     plan: Plan
     ends: Mapping[BatchKey, Sequence[tuple[str, int]]]
-    exclude: set[str]
+    names: _Names
     read: Callable[..., _BatchTable]
-    names: list[set[str]] = field(default_factory=list)
-    partial: set[str] = field(default_factory=set)
-    replaced: set[str] = field(default_factory=set)
     receipts: ReceiptReader = field(default_factory=ReceiptReader)
-
-    def find_lacking(self) -> set[str]:
-        """Return the names that some rows have values of and others have not."""
-        everywhere = set.intersection(*self.names) if self.names else set()
-        return self.partial | (set().union(*self.names) - everywhere)
 
     def table(self) -> dict[str, list[Any]]:
         """Return all rows; values that a row lacks are filled in."""
-        return stack(self._slices(math.inf), self._parameters())
-
-    def _parameters(self) -> list[str]:
-        return [name for name in self.plan.names if name not in self.exclude]
+        return stack(self._slices(math.inf), self.names.ordered())
 
     def chunks(self) -> Iterator[dict[str, list[Any]]]:
         """Yield tables of some thousand consecutive rows; values that single rows lack are None."""
@@ -214,30 +241,32 @@ class _Reader:
                 yield stack(gathered, ())
                 gathered, rows = [], 0
         if gathered or not self.plan.total:  # Without rows, there still are names.
-            yield stack(gathered, () if gathered else self._parameters())
+            yield stack(gathered, () if gathered else self.names.ordered())
 
     def _slices(self, most: float) -> Iterator[dict[str, list[Any]]]:
         """Yield consecutive rows of one batch at a time; batches of up to `most` rows together are cached."""
         journals = list_journals(self.layout.out)
         batches = {batch.number: batch for batch in self.plan.batches}
-        cache: OrderedDict[int, dict[str, list[Any]]] = OrderedDict()
+        cache: OrderedDict[int, _BatchTable] = OrderedDict()
         cached = 0
         for number, rows in self.plan.segments():
             if number not in cache:
                 batch = batches[number]
                 named = up_to_receipt(journals.get(batch.key, ()), self.ends.get(batch.key, ()))
                 cache[number] = self._read(batch, named)
-                cached += _count_rows(cache[number])
+                cached += batch.size
                 while cached > most and len(cache) > 2:
-                    cached -= _count_rows(cache.popitem(last=False)[1])
-            yield {name: values[rows.start : rows.stop] for name, values in cache[number].items()}
+                    cached -= len(cache.popitem(last=False)[1].returned)
+            columns, part = cache[number].columns, slice(rows.start, rows.stop)
+            names = self.names.add(cache[number], rows)
+            yield {name: columns[name][part] for name in names if name in columns}
 
-    def _read(self, batch: Batch, journals: list[JournalFile]) -> dict[str, list[Any]]:
+    def _read(self, batch: Batch, journals: list[JournalFile]) -> _BatchTable:
         number = batch.number
-        found = self.read(self.layout, batch, journals, self.exclude, self.receipts)
-        done = found.done
-        wanted = () if all(done) else self.plan.wanted_rows().get(number, range(len(done)))
-        if not all(done[row] for row in wanted):
+        found = self.read(self.layout, batch, journals, self.receipts)
+        lacks = None in found.returned
+        wanted = self.plan.wanted_rows().get(number, range(batch.size)) if lacks else ()
+        if any(found.returned[row] is None for row in wanted):
             # process.json names rows that are lost: without it, process runs again.
             self.layout.process.unlink(missing_ok=True)
             out = self.layout.relative(self.layout.out)
@@ -245,10 +274,7 @@ class _Reader:
                 f"{out}: a journal of batch {number} was damaged or removed;"
                 " psy run again: it evaluates the rows that are lost"
             )
-        self.replaced |= found.replaced
-        self.partial |= found.partial
-        self.names.append(set(found.columns))
-        return found.columns
+        return found
 
 
 def _count_rows(table: Mapping[str, Sequence[Any]]) -> int:
@@ -310,8 +336,10 @@ def _read_finished(layout: Layout, plan: Plan) -> Iterator[Mapping[str, Sequence
     journals = list_journals(layout.out)
     batches = {batch.number: batch for batch in plan.batches}
     read = cache(lambda number: read_batch(layout, batches[number], journals.get(batches[number].key, ())))
+    names = _Names(plan.names)
     for number, rows in plan.segments():
         found = read(number)
-        chosen = [row for row in rows if found.done[row]]
+        chosen = [row for row in rows if found.returned[row] is not None]
         if chosen:
-            yield {name: [values[row] for row in chosen] for name, values in found.columns.items()}
+            present = [name for name in names.add(found, rows) if name in found.columns]
+            yield {name: [found.columns[name][row] for row in chosen] for name in present}

@@ -57,7 +57,9 @@ class ResultFile:
     rows
         For each row of the file its position in the space, or a number from `pspace.size` on.
     names
-        Columns of the file.
+        Columns of the file, in its order.
+    firsts
+        For each name the first row that has it, and which name of that row it is.
     finished
         Positions and values of rows that are not written yet.
     due
@@ -75,7 +77,8 @@ class ResultFile:
     pspace: ParameterSpace
     excluded: set[str]
     rows: list[int] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
+    names: dict[str, None] = field(default_factory=dict)
+    firsts: dict[str, tuple[int, int]] = field(default_factory=dict)
     finished: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     due: float = field(default_factory=lambda: time.monotonic() + _PAUSE)
     continued: bool = False
@@ -89,6 +92,9 @@ class ResultFile:
         if not self.checked:
             self.store.check(self._tabulate([(row, values)]))
             self.checked = True
+        for place, name in enumerate(values):
+            if name not in self.firsts or row < self.firsts[name][0]:
+                self.firsts[name] = row, place
         self.finished.append((row, values))
         if time.monotonic() >= self.due:
             self.flush()
@@ -108,12 +114,17 @@ class ResultFile:
         self.due = ended + max(_PAUSE, _SHARE * (ended - started))
 
     def sort(self) -> None:
-        """Bring the file into the order of the space; create it where there were no rows."""
+        """Bring rows into the order of the space, and names that came with them into that of the rows.
+
+        The file is created where there were no rows.
+        """
         if not self.path.exists():
             self._replace(self._tabulate([]))
         order = sorted(range(len(self.rows)), key=self.rows.__getitem__)
-        if order != list(range(len(order))):
-            self._replace(_take(self._load(), order))
+        names = sorted(self.names, key=self.firsts.__getitem__)
+        if order != list(range(len(order))) or names != list(self.names):
+            table = _take(self._load(), order)
+            self._replace({name: table[name] for name in names})
             self.rows.sort()
 
     def read(self) -> Table:
@@ -125,14 +136,14 @@ class ResultFile:
 
     def _tabulate(self, finished: Sequence[tuple[int, dict[str, Any]]]) -> Table:
         table = self.pspace.take([row for row, _ in finished])
-        return tabulate(table, [values for _, values in finished], self.excluded - self.names)
+        return tabulate(table, [values for _, values in finished], self.excluded - self.names.keys())
 
     def _append(self, table: Table) -> None:
-        if not self.names or self.names == set(table):
+        if not self.names or self.names.keys() == table.keys():
             self.store.append(self.path, table)
         else:
             self._replace(stack([self._load(), table], names=()))
-        self.names.update(table)
+        self.names.update(dict.fromkeys(table))
 
     def _replace(self, table: Mapping[str, Sequence[Any]]) -> None:
         with replacing(self.path, self.path.suffix) as temporary:
@@ -165,7 +176,8 @@ def open_file(path: Path, store: Store, pspace: ParameterSpace, excluded: set[st
     file = ResultFile(path=path, store=store, pspace=pspace, excluded=excluded)
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = store.load(path) if path.exists() else {}
-    file.names = set(stored)
+    given = stored or pspace.keys()
+    file.names, file.firsts = dict.fromkeys(stored), {name: (-1, place) for place, name in enumerate(given)}
     if count_rows(stored) == 0:
         return file
     names = pspace.keys()
