@@ -17,7 +17,7 @@ from doit.exceptions import BaseFail, InvalidTask, TaskFailed, UnmetDependency
 
 from psyrun.disk import naming
 from psyrun.errors import PsyrunError, TaskFileError, explain
-from psyrun.jobs import QueueCache, finish, process
+from psyrun.jobs import QueueCache, finish, open_submissions, process
 from psyrun.merge import merge
 from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
@@ -243,7 +243,7 @@ class _Nodes:
         ended = act(self.outline, options, self.run.watcher, self.queues)
         for message in ended.messages:
             self.run.watcher.note(name, message)
-        if ended.finished or is_current(layout, read_plan(layout)):
+        if ended.finished or (is_current(layout, read_plan(layout)) and not ended.in_flight):
             return None
         if ended.in_flight:
             text = f"{name}: {len(ended.in_flight)} jobs in flight"
@@ -260,6 +260,9 @@ class _Nodes:
         plan = read_plan(layout)
         receipt = read_receipt(layout.process)
         if plan is None or receipt is None or receipt.get("table") != plan.table_digest:
+            return False
+        options = self.run.options.for_task(self.outline.name)
+        if receipt.get("failed") and (options.retry or open_submissions(self.outline)):
             return False
         # Without a current result, the journals are read: merge is about to rely on them.
         return is_current(layout, plan) or is_receipt_true(plan, layout)

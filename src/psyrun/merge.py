@@ -19,6 +19,7 @@ from psyrun.split import refuse_folder, refuse_unmanaged_result
 from psyrun.store import AutodetectStore, ChunkStore
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
+    FAILURE,
     Layout,
     ReceiptReader,
     file_digest,
@@ -108,6 +109,7 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
             "process": process,
             "replaced": sorted(names.replaced()),
             "sha256": file_digest(temporary),
+            **({"failed": reader.failed} if plan.allowance else {}),
             "size": status.st_size,
             "table": plan.table_digest,
         }
@@ -133,11 +135,14 @@ class _BatchTable:
         For each row the names that `execute` returned, in its order; None for a row without values.
     kinds
         All that occur in it.
+    reasons
+        Row -> why it has no values, for rows that failed.
     """
 
     columns: dict[str, list[Any]]
     returned: list[tuple[str, ...] | None]
     kinds: set[tuple[str, ...]]
+    reasons: dict[int, str]
 
 
 def read_batch(
@@ -150,8 +155,9 @@ def read_batch(
     columns, size = read_inputs(layout.input(batch.number), batch.tie).columns(), batch.size
     table = {name: list(values) for name, values in columns.items()}
     returned: list[tuple[str, ...] | None] = [None] * size
-    kinds = set[tuple[str, ...]]()
+    kinds, reasons = set[tuple[str, ...]](), dict[int, str]()
     for journal, block, fresh in read_first_records(journals, rows=size):
+        reasons.update((failure.row, failure.reason) for failure in block.failures)
         if not fresh:
             continue
         values, rows = block.columns(), block.rows
@@ -169,7 +175,9 @@ def read_batch(
                     target[rows[place]] = column[place]
         if receipts is not None:
             receipts.add(batch.number, journal, block, fresh)
-    return _BatchTable(table, returned, kinds)
+    return _BatchTable(
+        table, returned, kinds, {r: text for r, text in reasons.items() if returned[r] is None}
+    )
 
 
 @dataclass(slots=True)
@@ -225,10 +233,15 @@ class _Reader:
     names: _Names
     read: Callable[..., _BatchTable]
     receipts: ReceiptReader = field(default_factory=ReceiptReader)
+    failed: int = 0
+
+    def first(self) -> list[str]:
+        """Return the names of the columns that come first."""
+        return [*self.names.ordered(), *([FAILURE] if self.plan.allowance else [])]
 
     def table(self) -> dict[str, list[Any]]:
         """Return all rows; values that a row lacks are filled in."""
-        return stack(self._slices(math.inf), self.names.ordered())
+        return stack(self._slices(math.inf), self.first())
 
     def chunks(self) -> Iterator[dict[str, list[Any]]]:
         """Yield tables of some thousand consecutive rows; values that single rows lack are None."""
@@ -241,7 +254,7 @@ class _Reader:
                 yield stack(gathered, ())
                 gathered, rows = [], 0
         if gathered or not self.plan.total:  # Without rows, there still are names.
-            yield stack(gathered, () if gathered else self.names.ordered())
+            yield stack(gathered, () if gathered else self.first())
 
     def _slices(self, most: float) -> Iterator[dict[str, list[Any]]]:
         """Yield consecutive rows of one batch at a time; batches of up to `most` rows together are cached."""
@@ -259,14 +272,25 @@ class _Reader:
                     cached -= len(cache.popitem(last=False)[1].returned)
             columns, part = cache[number].columns, slice(rows.start, rows.stop)
             names = self.names.add(cache[number], rows)
-            yield {name: columns[name][part] for name in names if name in columns}
+            chosen = {name: columns[name][part] for name in names if name in columns}
+            yield chosen if not self.plan.allowance else self._add_reasons(chosen, cache[number], rows)
+
+    def _add_reasons(
+        self, table: Mapping[str, list[Any]], found: _BatchTable, rows: range
+    ) -> dict[str, list[Any]]:
+        """Add, after the parameters, the column that says why rows failed."""
+        reasons = [found.reasons.get(row, "") for row in rows]
+        self.failed += sum(map(bool, reasons))
+        parameters = {name: table[name] for name in self.plan.names if name in table}
+        return {**parameters, FAILURE: reasons, **table}
 
     def _read(self, batch: Batch, journals: list[JournalFile]) -> _BatchTable:
         number = batch.number
         found = self.read(self.layout, batch, journals, self.receipts)
         lacks = None in found.returned
         wanted = self.plan.wanted_rows().get(number, range(batch.size)) if lacks else ()
-        if any(found.returned[row] is None for row in wanted):
+        failed = found.reasons.keys() if self.plan.allowance else ()
+        if any(found.returned[row] is None and row not in failed for row in wanted):
             # process.json names rows that are lost: without it, process runs again.
             self.layout.process.unlink(missing_ok=True)
             out = self.layout.relative(self.layout.out)

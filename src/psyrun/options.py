@@ -22,7 +22,9 @@ class RunOptions:
     force
         Evaluate everything again, and overwrite results that psyrun did not write.
     retry
-        Try failed rows once more.
+        Try failed rows once more; None: unless their task allows rows to fail.
+    only
+        Try those alone that failed for this reason; None: all.
     wait
         Wait, in the process step, for jobs of a batch system.
     processes
@@ -35,7 +37,8 @@ class RunOptions:
 
     adopt: bool = False
     force: bool = False
-    retry: bool = True
+    retry: bool | None = None
+    only: str | None = None
     wait: bool = False
     processes: int | None = None
     tried: Mapping[str, frozenset[int]] = field(default_factory=dict)
@@ -46,6 +49,10 @@ class RunOptions:
         if self.named is None or task in self.named:
             return self
         return replace(self, adopt=False, force=False)
+
+    def retries(self, *, allowed: bool) -> bool:
+        """Whether failed rows are tried again, of a task that allows rows to fail or does not."""
+        return not allowed if self.retry is None else self.retry
 
     def for_next_pass(self, in_flight: Mapping[str, frozenset[int]]) -> RunOptions:
         """Return the options for another pass of the same run, which does not submit batches again."""

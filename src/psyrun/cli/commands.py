@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from psyrun.options import RunOptions
-    from psyrun.task import Outline, Project
+    from psyrun.task import Outline, Project, Selection
 
 
 _adopt = click.option(
@@ -40,18 +41,45 @@ _force = click.option(
     is_flag=True,
     help="Evaluate everything again, overwrite results that psyrun did not write.",
 )
-_no_retry = click.option("--no-retry", is_flag=True, help="Do not try failed rows once more.")
+_retry = click.option(
+    "--retry/--no-retry",
+    default=None,
+    help="Try failed rows once more, or do not. Default: do, but not where allow_failed is set.",
+)
+_only = click.option("--only", metavar="REASON", help="With --retry: those that failed for this reason.")
 
 
 def _read_options(
-    tasks: Sequence[str], *, adopt: bool, force: bool, no_retry: bool, processes: int | None = None
+    tasks: Sequence[str],
+    *,
+    adopt: bool,
+    force: bool,
+    retry: bool | None,
+    only: str | None,
+    processes: int | None = None,
 ) -> RunOptions:
     from psyrun.options import RunOptions
 
+    if only is not None and not retry:
+        raise click.UsageError("--only names the failed rows to try again: use it with --retry")
     if adopt and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
     named = frozenset(tasks) or None
-    return RunOptions(adopt=adopt, force=force, retry=not no_retry, processes=processes, named=named)
+    return RunOptions(adopt=adopt, force=force, retry=retry, only=only, processes=processes, named=named)
+
+
+def _check_reason(selection: Selection, options: RunOptions) -> None:
+    """Raise UsageError where no row failed for the reason that is given."""
+    from psyrun.cli.status import count_reasons
+
+    if options.only is None:
+        return
+    reasons = sum(map(count_reasons, selection.outlines), Counter[tuple[str, ...]]())
+    if not any(options.only in names for names in reasons):
+        there = ", ".join(f"{names[0]} ({count(rows, 'row')})" for names, rows in reasons.most_common(5))
+        raise click.UsageError(
+            f"no row failed with {options.only!r}; {f'there is {there}' if there else 'none failed'}"
+        )
 
 
 @cli.command()
@@ -61,7 +89,8 @@ def _read_options(
 @click.option(
     "-j", "--jobs", "processes", type=click.IntRange(min=1), metavar="N", help="Processes on this machine."
 )
-@_no_retry
+@_retry
+@_only
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before rows of 10 minutes or more are repeated.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the jobs of a batch system.")
 @click.pass_obj
@@ -69,7 +98,8 @@ def run(project: Project, /, tasks: Sequence[str], yes: bool, wait: bool, **give
     """Evaluate what is missing, and write results.
 
     Rows whose values are on disk are not evaluated again, unless the code that they depend on was edited.
-    Failed rows are tried once more. Interrupt it as you like: finished rows are kept.
+    Failed rows are tried once more, but not where the task sets allow_failed. Interrupt it as you like:
+    finished rows are kept.
 
     \b
     Examples:
@@ -77,6 +107,7 @@ def run(project: Project, /, tasks: Sequence[str], yes: bool, wait: bool, **give
       psy run fig1 -j 4         one task, on four processes
       psy run --continue fig1   keep the rows of older code, add new ones
       psy run --force fig1      evaluate every row again
+      psy run --retry --only timeout fig1    try again what timed out; or --only ValueError
       psy run --wait            stay until the jobs of a batch system have ended, chains of tasks too
 
     Exit codes: 0 finished, 1 rows failed or missing, 2 usage or task file, 75 jobs in flight,
@@ -86,6 +117,7 @@ def run(project: Project, /, tasks: Sequence[str], yes: bool, wait: bool, **give
 
     options = _read_options(tasks, **given)
     selection = project.select(tasks)
+    _check_reason(selection, options)
     code = report_errors(selection.broken.values())
     if not selection.outlines:
         if not selection.broken:
@@ -100,11 +132,12 @@ def run(project: Project, /, tasks: Sequence[str], yes: bool, wait: bool, **give
 @task_names
 @_adopt
 @_force
-@_no_retry
+@_retry
+@_only
 @click.option("-v", "--verbose", is_flag=True, help="List what tasks depend on, and why.")
 @click.option("--all", "everything", is_flag=True, help="With -v: all of it, not just the beginning.")
 @click.pass_obj
-def plan(project: Project, /, tasks: Sequence[str], verbose: bool, everything: bool, **given: bool) -> int:
+def plan(project: Project, /, tasks: Sequence[str], verbose: bool, everything: bool, **given: Any) -> int:
     """Say what psy run would do, and do nothing.
 
     \b
@@ -117,6 +150,7 @@ def plan(project: Project, /, tasks: Sequence[str], verbose: bool, everything: b
     from psyrun.cli.forecast import Forecast, describe, forecast
 
     options, selection = _read_options(tasks, **given), project.select(tasks)
+    _check_reason(selection, options)
     report_errors(selection.broken.values())
     forecasts = forecast(selection.chain, options, selection.cache)
 

@@ -19,7 +19,7 @@ from psyrun.split import (
     refuse_unmanaged_result,
 )
 from psyrun.task import open_task
-from psyrun.workdir import is_current, read_plan, read_progress
+from psyrun.workdir import is_current, read_plan, read_progress, read_receipt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -126,7 +126,10 @@ def describe(found: Forecast) -> Iterator[str]:
     elif isinstance(digests, Exception):
         raise digests
     elif old is not None and found.current:
-        yield f"up to date ({count(old.total, 'row')})"
+        failed = (read_receipt(found.outline.layout.receipt) or {}).get("failed", 0)
+        words = f", {failed:,} of them failed" if failed else ""
+        again = "; try these again" if failed and found.options.retry else ""
+        yield f"up to date ({count(old.total, 'row')}{words}){again}"
     elif old is not None and found.planned:
         yield _describe_rows(found, old)
     else:
@@ -160,7 +163,8 @@ def _describe_rows(found: Forecast, plan: Plan) -> str:
     words = [f"evaluate {count(progress.missing, 'row')}"] if progress.missing else []
     if progress.failed:
         failed = count(progress.failed, "failed row")
-        words.append(f"try {failed} again" if found.options.retry else f"leave {failed}")
+        retried = found.options.retries(allowed=bool(plan.allowance))
+        words.append(f"try {failed} again" if retried else f"leave {failed}")
     if progress.done:
         words.append(f"keep {count(progress.done, 'finished row')}")
     return ", ".join(words)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from psyrun.jobs import QueueCache
     from psyrun.source import SourceCache
     from psyrun.task import Outline
-    from psyrun.workdir import Batch, Failure, Plan
+    from psyrun.workdir import Batch, Failure, Layout, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +51,8 @@ class Status:
         The result file, relative to the project root; None where there is none.
     generators
         Random generators that outlive a row, and that its rows drew from.
+    allow_failed
+        How many of its rows may fail.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Status:
     uptodate: bool = False
     result: str | None = None
     generators: tuple[str, ...] = ()
+    allow_failed: bool | int | float = False
 
 
 # The interface of `psy status --json`: documented, and stable.
@@ -97,10 +100,14 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
     uptodate = current and _is_planned(outline, plan, cache)
     generators = tuple((read_receipt(layout.process) or {}).get("generators", ()))
     # The queues before the files, which hold the rows of jobs that end meanwhile.
-    states = {} if current else queues.batch_states(outline)
+    failed = (read_receipt(layout.receipt) or {}).get("failed", 0) if current else 0
+    states = {} if current and not failed else queues.batch_states(outline)
     progress = read_progress(plan, layout)
     if current and not progress.complete:  # Its journals were removed; the result has the rows.
-        return Status(name=outline.name, total=plan.total, done=plan.total, uptodate=uptodate, result=result)
+        done = plan.total - failed
+        return Status(
+            name=outline.name, total=plan.total, done=done, failed=failed, uptodate=uptodate, result=result
+        )
     missing: Counter[JobState | None] = Counter()
     for each in progress.batches:
         missing[states.get(each.batch.number)] += each.missing
@@ -115,6 +122,7 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         uptodate=uptodate and progress.complete,
         result=result,
         generators=generators,
+        allow_failed=outline.allow_failed,
     )
 
 
@@ -166,7 +174,7 @@ def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
     """
     layout = outline.layout
     plan = read_plan(layout)
-    if plan is None or is_current(layout, plan):
+    if plan is None or (is_current(layout, plan) and not _holds_failures(plan, layout)):
         return
     active = queues.batch_states(outline)  # Before the files, which hold the rows of jobs that end meanwhile.
     wanted = plan.wanted_rows()
@@ -180,6 +188,25 @@ def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
         assignments = _read_assignments(outline, plan, batch, rows)
         for row, assignment in zip(rows, assignments):
             yield Detail(assignment, records.failures.get(row), reasons.get(batch.number))
+
+
+def _holds_failures(plan: Plan, layout: Layout) -> bool:
+    """Whether the journals of a finished task are there, and hold rows that failed as is allowed."""
+    progress = read_progress(plan, layout) if plan.allowance else None
+    return progress is not None and progress.failed > 0 and not progress.missing
+
+
+def count_reasons(outline: Outline) -> Counter[tuple[str, ...]]:
+    """Count the rows that failed, by the names of their reason."""
+    plan, found = read_plan(outline.layout), Counter[tuple[str, ...]]()
+    journals = list_journals(outline.layout.out)
+    wanted = plan.wanted_rows() if plan is not None else {}
+    for batch in plan.batches if plan is not None else ():
+        failures = read_records(journals.get(batch.key, ()), rows=batch.size).failures
+        found.update(
+            failures[row].names for row in failures.keys() & wanted.get(batch.number, failures.keys())
+        )
+    return found
 
 
 def _read_assignments(

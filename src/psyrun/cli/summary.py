@@ -75,9 +75,12 @@ def summarise(
     if isinstance(end, Waiting):
         return _summarise_waiting(end)
     state = None if outcome is None else outcome.state
-    if end.uptodate:
+    if end.uptodate and state is not NodeState.PENDING:
         word = "finished" if state is NodeState.FINISHED else "up to date"
-        lines = [f"{end.name}: {word}, {count(end.total, 'row')} in {end.result}"]
+        failed = f", {end.failed:,} of them failed" if end.failed else ""
+        lines = [f"{end.name}: {word}, {count(end.total, 'row')} in {end.result}{failed}"]
+        if end.failed and state is NodeState.FINISHED:
+            lines.append(f"  why: psy errors {end.name}; to try them again: psy run --retry {end.name}")
         if edited:
             lines.append(f"  it was edited meanwhile: psy run {end.name} evaluates the new code")
         if changed:
@@ -119,11 +122,25 @@ def _summarise_unfinished(status: Status, state: NodeState | None, *, interrupte
     if status.failed or state is NodeState.FAILED:
         lines.append(f"  why: psy errors {name}; which: psy status -v {name}")
     if status.failed:
-        again = f"psy run {name}; after fixing the code: psy run --continue {name}"
+        retry = "" if status.allow_failed is False else "--retry "
+        again = f"psy run {retry}{name}; after fixing the code: psy run --continue {name}"
         lines.append(f"  to try them again: {again}")
+        if not (status.missing or interrupted):
+            lines.append(f"  {_describe_allowance(status)}")
     if status.result is not None:
         lines.append(f"  {status.result} is still the result of before")
     return lines
+
+
+def _describe_allowance(status: Status) -> str:
+    """Return words for what a finished task may leave undone, where all its rows ended."""
+    if status.failed == status.total:
+        return "there is no result, since no row has values"
+    if status.allow_failed is False:
+        return (
+            "for a result with failed rows in it: allow_failed = True, a number, or a share, in the task file"
+        )
+    return f"these are more than allow_failed = {status.allow_failed} allows"
 
 
 def _count_done(status: Status) -> str:

@@ -7,30 +7,35 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from psyrun.disk import read_file, write_atomic
-from psyrun.errors import SchedulerError, SubmitLimitError
+from psyrun.errors import ExecuteError, SchedulerError, SubmitLimitError
 from psyrun.jobs.queue import open_submissions
 from psyrun.jobs.submit import Submitter
 from psyrun.jobs.tracker import JobTracker
 from psyrun.jobs.wait import wait_for_jobs
 from psyrun.options import RunSize
+from psyrun.pspace import stack
 from psyrun.split import ensure_work_folder, hold_task, restore_journals
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
+    FAILURE,
     RowCounter,
     forget_submissions,
+    holds_rows,
     is_current,
     list_journals,
     make_receipt,
     read_inputs,
     read_progress,
     read_reads,
+    read_receipt,
+    read_records,
     read_values,
     require_plan,
     verify_progress,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from psyrun.jobs.queue import QueueCache
     from psyrun.options import RunOptions, Watcher
@@ -58,8 +63,8 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
-        """Whether all rows have values."""
-        return self.progress.complete
+        """Whether all rows have values or failed as is allowed, and no job tries failed ones again."""
+        return self.progress.complete and not (self.progress.failed and self.in_flight)
 
 
 def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: QueueCache) -> Outcome:
@@ -91,27 +96,27 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
     layout = outline.layout
     plan = require_plan(layout)
     done = read_progress(plan, layout).complete or is_current(layout, plan)
-    if done and not open_submissions(outline):
+    if done and not (open_submissions(outline) or has_failed_to_retry(layout, options)):
         outcome = collect(plan, layout)
         if outcome.finished or (is_current(layout, plan) and layout.process.exists()):
             return outcome
     with hold_task(outline, watcher):
         plan = require_plan(layout)  # The owner of the lock may have made another.
         with open_task(outline) as task:
-            if is_current(layout, plan) and not layout.process.exists():
+            if holds_rows(layout, plan):
                 restore_journals(task, plan)
             step = _Step(task, plan, options, watcher, JobTracker(outline, task.scheduler, queues, []))
             try:
                 step.run()
-                outcome = collect(plan, layout)
+                outcome = collect(plan, layout, step.active)
                 if step.was_misled(outcome.progress):
                     step.run(verified=outcome.progress)
-                    outcome = collect(plan, layout)
+                    outcome = collect(plan, layout, step.active)
             finally:
                 watcher.end(outline.name)
         programs = _find_programs(outline) if step.submitted else ()
         messages = (*step.tracker.messages, *outcome.messages, *programs)
-        return replace(outcome, in_flight=frozenset(step.active), messages=messages)
+        return replace(outcome, messages=messages)
 
 
 def finish(outline: Outline, options: RunOptions, watcher: Watcher, queues: QueueCache) -> Outcome:
@@ -127,16 +132,32 @@ def finish(outline: Outline, options: RunOptions, watcher: Watcher, queues: Queu
     return outcome
 
 
-def collect(plan: Plan, layout: Layout) -> Outcome:
-    """Write process.json where all rows have values."""
+def has_failed_to_retry(layout: Layout, options: RunOptions) -> bool:
+    """Whether rows failed as their task allows, and the user asks to try them again."""
+    return options.retry is True and bool((read_receipt(layout.process) or {}).get("failed"))
+
+
+def collect(plan: Plan, layout: Layout, active: Iterable[int] = ()) -> Outcome:
+    """Write process.json where all rows have values, or failed as is allowed.
+
+    Parameters
+    ----------
+    plan, layout
+        The plan, and where its files are.
+    active
+        Batches that jobs are at.
+    """
     progress, records = verify_progress(plan, layout)
-    if progress.complete:
+    outcome = Outcome(progress=progress, in_flight=frozenset(active))
+    if outcome.finished:
         receipt = make_receipt(plan, records)
         if not layout.process.exists() or read_file(layout.process) != receipt:
             write_atomic(layout.process, receipt)
         forget_submissions(layout.jobs, {batch.number for batch in plan.batches})
+    elif not (progress.missing or progress.complete):  # Fewer rows may fail than before.
+        layout.process.unlink(missing_ok=True)
     generators = sorted({name for each in records.values() for name in each.generators})
-    return Outcome(progress=progress, messages=(describe_generators(generators),) if generators else ())
+    return replace(outcome, messages=(describe_generators(generators),) if generators else ())
 
 
 def describe_generators(names: Sequence[str]) -> str:
@@ -187,7 +208,7 @@ class _Step:
     complete: frozenset[int] = frozenset()
     submitted: bool = False
     _counter: RowCounter = field(default_factory=RowCounter)
-    _checked: bool = False
+    _checked: int = 0
 
     def run(self, verified: PlanProgress | None = None) -> None:
         """Adopt the jobs that are there, and submit the batches that no job is at.
@@ -232,7 +253,21 @@ class _Step:
         return [each for each in progress.batches if each.batch.number not in busy and self._count_todo(each)]
 
     def _count_todo(self, batch: BatchProgress) -> int:
-        return batch.missing + (batch.failed if self.options.retry else 0)
+        return batch.missing + (self._count_retried(batch) if self.retry else 0)
+
+    def _count_retried(self, progress: BatchProgress) -> int:
+        """Count the failed rows of a batch to try again."""
+        batch, only = progress.batch, self.options.only
+        if only is None or not progress.failed:
+            return progress.failed
+        journals = list_journals(self.task.outline.layout.out).get(batch.key, ())
+        failed = read_records(journals, rows=batch.size).failed_for(only)
+        return len(failed & self.plan.wanted_rows().get(batch.number, failed))
+
+    @property
+    def retry(self) -> bool:
+        """Whether failed rows are tried again."""
+        return self.options.retries(allowed=bool(self.plan.allowance))
 
     def _submit(self, todo: Sequence[BatchProgress], progress: PlanProgress) -> None:
         """Submit batches, as many as the site takes; then the job that merges, or wait for workers here."""
@@ -264,7 +299,12 @@ class _Step:
             cores = int(joblib.cpu_count())
             processes = self.options.processes or processes or cores
         return Submitter(
-            task=self.task, plan=self.plan, retry=self.options.retry, processes=processes, cores=cores
+            task=self.task,
+            plan=self.plan,
+            retry=self.retry,
+            only=self.options.only,
+            processes=processes,
+            cores=cores,
         )
 
     def _submit_merge(self, submitter: Submitter, submissions: Sequence[Submission]) -> None:
@@ -295,17 +335,30 @@ class _Step:
         self.active = self.tracker.update(tracked, progress)
 
     def _check_store(self, progress: PlanProgress) -> None:
-        """Raise with the first finished row, rather than at the end, that the store can't hold the values."""
-        if self._checked or progress.done == 0:
+        """Raise as soon as a row shows that the store can't hold the values, rather than at the end."""
+        filled = bool(progress.failed and self.plan.allowance)
+        if progress.done == 0 or self._checked > filled:
             return
-        self._checked = True
-        outline = self.task.outline
-        batch = next(each.batch for each in progress.batches if each.done)
+        self._checked = 1 + filled
+        outline, batch = self.task.outline, next(each.batch for each in progress.batches if each.done)
         assignments = read_inputs(outline.layout.input(batch.number), batch.tie).columns()
         journals = list_journals(outline.layout.out).get(batch.key, ())
         for rows, columns in read_values(journals, rows=batch.size):
-            first = {name: [values[rows[0]]] for name, values in assignments.items()}
-            first |= {name: [values[0]] for name, values in columns.items()}
+            parameters = {name: [values[rows[0]]] for name, values in assignments.items()}
+            table = parameters | {name: [values[0]] for name, values in columns.items()}
+            if self.plan.allowance:
+                _refuse_name(outline, columns)
+                table |= {FAILURE: [""]}
+            if filled:
+                table = stack([table, parameters | {FAILURE: ["a reason"]}], names=())
             with prefix_store_errors(outline):
-                self.task.store.check({n: value for n, value in first.items() if n not in outline.exclude})
+                self.task.store.check({n: value for n, value in table.items() if n not in outline.exclude})
             return
+
+
+def _refuse_name(outline: Outline, names: Container[str]) -> None:
+    if FAILURE in names:
+        raise ExecuteError(
+            f"{outline.path}: with allow_failed, the result has a column {FAILURE!r}; let execute return that"
+            " value under another name"
+        )

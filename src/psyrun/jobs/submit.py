@@ -33,6 +33,8 @@ class Submitter:
         The task and its plan.
     retry
         Whether rows that failed before are tried once more.
+    only
+        Those alone that failed for this reason; None: all.
     processes
         Children of a worker; None: as many as cores.
     cores
@@ -42,6 +44,7 @@ class Submitter:
     task: Task
     plan: Plan
     retry: bool
+    only: str | None
     processes: int | None
     cores: int | None
 
@@ -109,6 +112,7 @@ class Submitter:
             scheduler=type(self.task.scheduler).__name__,
             batches=tuple((number, ties[number], _find_ranges(wanted.get(number))) for number in numbers),
             retry=self.retry,
+            only=self.only,
             processes=self.processes,
             cores=self.cores,
             core_variables=tuple(self.task.scheduler.core_variables),

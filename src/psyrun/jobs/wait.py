@@ -41,7 +41,7 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCa
             layout = outline.layout
             progress = read_progress(require_plan(layout), layout, counters[outline.name])
             watcher.progress(outline.name, progress)
-            if progress.complete:
+            if progress.complete and not progress.failed:  # Jobs may try failed rows again.
                 return
         if time.monotonic() >= due:
             queues.refresh()

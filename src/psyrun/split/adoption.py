@@ -21,8 +21,10 @@ from psyrun.errors import DirtyError, FormatError, NewerFormatError, StoreError
 from psyrun.source import SCHEME, digest_sources, read_zip
 from psyrun.split.staleness import NO_CHANGES
 from psyrun.workdir import (
+    FAILURE,
     file_digest,
     find_damaged_inputs,
+    holds_rows,
     is_current,
     list_journals,
     read_inputs,
@@ -322,14 +324,14 @@ def _read_lost_rows(task: Task, old: Plan, number: int) -> Iterator[AdoptedRows]
     layout = task.outline.layout
     lost = {batch.number for batch in find_damaged_inputs(old, layout)}
     replaced = (read_receipt(layout.receipt) or {}).get("replaced")
-    if not lost or replaced != [] or not is_current(layout, old):  # [] says that no parameter was replaced.
+    if not lost or replaced != [] or not holds_rows(layout, old):  # [] says that no parameter was replaced.
         return
-    table = {name: list(column) for name, column in task.store.load(layout.result).items()}
+    table, reasons = load_result(task)
     places: dict[int, list[int]] = {batch: [] for batch in lost}
     start = 0
     for batch, rows in old.segments():
         if batch in lost:
-            places[batch] += range(start, start + len(rows))
+            places[batch] += (place for place in range(start, start + len(rows)) if not reasons[place])
         start += len(rows)
     if not set(old.names) <= table.keys():
         return
@@ -355,7 +357,7 @@ def is_unmanaged_result(layout: Layout, plan: Plan | None) -> bool:
         or read_progress(plan, layout).complete
     ):
         return False
-    return is_current(layout, plan)  # An older one is written anew.
+    return holds_rows(layout, plan)  # An older one is written anew.
 
 
 def _holds_result(layout: Layout, plan: Plan | None) -> bool:
@@ -395,7 +397,7 @@ def _read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[s
     """Read the rows of a result as a batch of this number and code."""
     path, result = task.outline.layout.result, task.outline.result
     try:
-        table = task.store.load(path)
+        table, reasons = load_result(task)
     except (StoreError, OSError) as error:
         raise DirtyError(
             f"{result}: its rows can't be kept: {error}; move it away, or use --force"
@@ -405,7 +407,20 @@ def _read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[s
     if lacking or len(sizes) > 1:
         why = f"it lacks the parameters {lacking}" if lacking else "its columns differ in length"
         raise DirtyError(f"{result}: its rows can't be kept, for {why}; move it away, or use --force")
+    done = [row for row, reason in enumerate(reasons) if not reason]
+    if len(done) < len(reasons):
+        table = {name: [column[row] for row in done] for name, column in table.items()}
     return _make_batch(table, names, number, code, file_digest(path))
+
+
+def load_result(task: Task) -> tuple[dict[str, list[Any]], list[str]]:
+    """Load a result: its columns, and for each row why it failed, '' for one that has values."""
+    layout = task.outline.layout
+    table = {name: list(column) for name, column in task.store.load(layout.result).items()}
+    rows = max(map(len, table.values()), default=0)
+    ours = task.outline.allow_failed is not False or "failed" in (read_receipt(layout.receipt) or {})
+    reasons = list(map(str, table.pop(FAILURE))) if ours and FAILURE in table else [""] * rows
+    return table, reasons
 
 
 def _make_batch(

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import make_folders, read_file
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, TaskFileError
 from psyrun.source import SourceCache, read_zip, write_zip
-from psyrun.split.adoption import adopts_more, is_unmanaged_result, refuse_folder, refuse_unmanaged_result
+from psyrun.split.adoption import (
+    adopts_more,
+    is_unmanaged_result,
+    load_result,
+    refuse_folder,
+    refuse_unmanaged_result,
+)
 from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.split.staleness import (
@@ -22,11 +28,12 @@ from psyrun.split.staleness import (
 )
 from psyrun.task import open_task
 from psyrun.workdir import (
+    Failure,
     Plan,
     create_inputs,
     create_root,
     find_damaged_inputs,
-    is_current,
+    holds_rows,
     is_plan_damaged,
     list_journals,
     pack_inputs,
@@ -86,7 +93,7 @@ def is_planned(layout: Layout, plan: Plan | None, digests: Digests) -> bool:
     """Whether a plan was made for these digests, and what it names is there."""
     if plan is None or is_unmanaged_result(layout, plan) or not digests.match(plan):
         return False
-    return is_current(layout, plan) or not find_damaged_inputs(plan, layout)
+    return holds_rows(layout, plan) or not find_damaged_inputs(plan, layout)
 
 
 def _is_settled(
@@ -133,7 +140,7 @@ def _plan_anew(
             with observer:
                 task = stack.enter_context(open_task(outline))
             observer.end_loading()
-            if old is not None and is_current(layout, old):
+            if old is not None and holds_rows(layout, old):
                 restore_journals(task, old)
             draft = draft_plan(task, digests, old, options, changes, observer)
             inputs = inputs_of_space(outline, observer, cache)
@@ -173,17 +180,22 @@ def restore_journals(task: Task, old: Plan) -> None:
         return
     journals = list_journals(layout.out)
     make_folders(layout.out)
-    table = {name: list(column) for name, column in task.store.load(layout.result).items()}
+    table, reasons = load_result(task)
     receipts = read_receipts(layout.row_receipts, (read_receipt(layout.receipt) or {}).get("process", ""))
     keys = {batch.number: batch.key for batch in old.batches}
-    done = {b.number: read_records(journals.get(b.key, ()), rows=b.size).done for b in old.batches}
+    records = {b.number: read_records(journals.get(b.key, ()), rows=b.size) for b in old.batches}
     place = 0
     for number, rows in old.segments():
-        lost = [row for row in rows if row not in done[number]]
+        ended = records[number].done | records[number].failures.keys()
+        lost = {row: place + row - rows.start for row in rows if row not in ended}
+        failures = [Failure(row, reasons[at]) for row, at in lost.items() if reasons[at]]
+        done = {row: at for row, at in lost.items() if not reasons[at]}
         if lost:
-            places = [place + row - rows.start for row in lost]
-            values = {name: [column[i] for i in places] for name, column in table.items()}
-            write_journal(layout.out, keys[number], lost, values, receipts.part(places).sections())
+            values = {name: [column[at] for at in done.values()] for name, column in table.items()}
+            places = [*done.values(), *(lost[failure.row] for failure in failures)]
+            write_journal(
+                layout.out, keys[number], list(done), values, failures, receipts.part(places).sections()
+            )
         place += len(rows)
 
 

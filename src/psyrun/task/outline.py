@@ -54,6 +54,8 @@ class Outline:
         Whether finished rows may be evaluated again after an edit without a question.
     stateless, untracked
         Whether `execute` keeps nothing of what a row reads, and patterns of paths that are no inputs.
+    allow_failed
+        How many rows of a finished result may have failed: all, so many, or a share.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Outline:
     overwrite_dirty: bool
     stateless: bool = False
     untracked: tuple[str, ...] = ()
+    allow_failed: bool | int | float = False
 
     @property
     def path(self) -> str:
@@ -81,8 +84,10 @@ class Outline:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings that a plan records."""
+        """Settings that a plan records; as text where equal values differ, such as True and 1."""
+        allowance = {"allow_failed": repr(self.allow_failed)} if self.allow_failed is not False else {}
         return {
+            **allowance,
             "exclude": list(self.exclude),
             "file_dep": list(self.file_dep),
             "result": self.result,
@@ -151,6 +156,7 @@ def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
         overwrite_dirty=bool(values.get("overwrite_dirty", True)),
         stateless=bool(values.get("stateless", False)),
         untracked=tuple(values.get("untracked") or ()),
+        allow_failed=values.get("allow_failed", False),
     )
 
 

@@ -57,6 +57,12 @@ def _is_switch(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_allowance(value: Any) -> bool:
+    if isinstance(value, float):
+        return 0 <= value <= 1
+    return isinstance(value, int) and value >= 0
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -119,6 +125,12 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "overwrite_dirty": Setting(
         "whether an edit may evaluate finished rows again unasked", _SWITCH, _is_switch, True
+    ),
+    "allow_failed": Setting(
+        "how many rows of a finished result may have failed",
+        "True, a whole number, or a share from 0.0 to 1.0",
+        _is_allowance,
+        False,
     ),
     "untracked": Setting(
         "files that rows may read without depending on them", "a list of paths", _list_of(_is_path), ()
@@ -258,7 +270,7 @@ def _check_literal(path: str, name: str, node: ast.expr) -> None:
 
 OUTLINE_NAMES = (
     *("name", "workdir", "resultfile", "file_dep", "exclude_from_result", "overwrite_dirty", "store"),
-    *("stateless", "untracked"),
+    *("stateless", "untracked", "allow_failed"),
 )
 _OUTLINE = frozenset(OUTLINE_NAMES)
 _ANY_NAME = {"exec", "eval", "globals", "vars", "locals", "*"}

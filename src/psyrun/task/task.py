@@ -12,6 +12,7 @@ from psyrun.source import loaded
 from psyrun.task.outline import store_for
 from psyrun.task.settings import check_settings
 from psyrun.task.signatures import check_execute, check_setup
+from psyrun.workdir import FAILURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,6 +100,10 @@ def open_task(outline: Outline) -> Iterator[Task]:
             if values[name] is None:
                 raise TaskFileError(f"{source.task}: there is no `{name}`; a task file has to define it")
         names, setup = _list_names(source, values["pspace"]), values["setup"]
+        if outline.allow_failed is not False and FAILURE in names:
+            raise TaskFileError(
+                f"{source.task}: with allow_failed, the result has a column {FAILURE!r}; rename the parameter"
+            )
         check_execute(source.task, values["execute"], names, more=setup is not None)
         if setup is not None:
             check_setup(source.task, setup)

@@ -40,6 +40,7 @@ _EXAMPLES = {
     "workdir": '"psy-work"',
     "python": '".venv/bin/python"',
     "overwrite_dirty": "False",
+    "allow_failed": "0.05",
     "untracked": '["scratch/*"]',
     "stateless": "True",
     "track_inputs": "False",

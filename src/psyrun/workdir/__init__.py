@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from psyrun.workdir.layout import Layout, create_root
     from psyrun.workdir.lock import find_stale_claims, task_lock
     from psyrun.workdir.plan import (
+        FAILURE,
         Batch,
         Plan,
         is_plan_damaged,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from psyrun.workdir.reads import Input, ReadsWriter, encode_reads, read_reads
     from psyrun.workdir.receipts import (
         file_digest,
+        holds_rows,
         is_current,
         make_receipt,
         read_journal_ends,
@@ -90,11 +92,11 @@ else:
         journal="BatchKey Failure JournalWriter encode_block new_run parse_name write_journal",
         layout="Layout create_root",
         lock="find_stale_claims task_lock",
-        plan="Batch Plan is_plan_damaged pack_order read_plan require_plan write_plan",
+        plan="FAILURE Batch Plan is_plan_damaged pack_order read_plan require_plan write_plan",
         progress="BatchProgress PlanProgress find_damaged_inputs find_needed_journals "
         "is_receipt_true read_progress verify_progress",
         reads="Input ReadsWriter encode_reads read_reads",
-        receipts="file_digest is_current make_receipt "
+        receipts="file_digest holds_rows is_current make_receipt "
         "read_journal_ends read_receipt refresh_receipt write_receipt",
         records="JournalFile RowCounter list_journals read_first_records "
         "read_records read_values up_to_receipt",

@@ -104,6 +104,12 @@ class Failure:
     seconds: float = 0.0
     host: str = ""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its kind: of an exception, ``timeout``, ``exit 1``, ``signal 11`` and ``SIGSEGV``."""
+        kind, _, more = self.reason.partition(":")[0].partition(" (")
+        return (kind, more.rstrip(")")) if more.startswith("SIG") else (kind,)
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -321,10 +327,11 @@ def write_journal(
     batch: BatchKey,
     rows: Sequence[int],
     columns: Mapping[str, Sequence[Any]],
+    failures: Sequence[Failure] = (),
     sections: Mapping[int, bytes] | None = None,
 ) -> None:
     """Write a closed journal of one block."""
-    block = encode_block(rows, columns, sections=sections, sealed=True, tie=batch.tie)
+    block = encode_block(rows, columns, failures, sections=sections, sealed=True, tie=batch.tie)
     write_atomic(journal_path(folder, batch, new_run(), ".rows"), block)
 
 

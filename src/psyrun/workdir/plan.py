@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
 import json
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 
 FORMAT = 2
+FAILURE = "failure"
+"""Name of the column that says why rows failed, where a result may hold failed rows."""
+
 _SHAPE = {
     **dict.fromkeys(("scheme", "rows", "next_batch", "since"), COUNT),
     **dict.fromkeys(("code", "space", "order"), str),
@@ -63,6 +67,31 @@ class Batch:
     def key(self) -> BatchKey:
         """The batch as journals name it."""
         return BatchKey(self.number, self.tie)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How many rows of a finished result may have failed.
+
+    Parameters
+    ----------
+    value
+        False: none, and the result has no column for reasons. Else True: all but one, a number, or a share of
+        the rows.
+    """
+
+    value: bool | int | float = False
+
+    def __bool__(self) -> bool:
+        return self.value is not False
+
+    def covers(self, failed: int, total: int) -> bool:
+        """Whether so many failed rows of a total are allowed."""
+        if failed == 0 or failed == total:
+            return failed == 0
+        if isinstance(self.value, float):
+            return failed / total <= self.value
+        return self.value is True or failed <= self.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +153,11 @@ class Plan:
     def total(self) -> int:
         """How many rows the result has."""
         return sum(batch.wanted for batch in self.batches)
+
+    @property
+    def allowance(self) -> Allowance:
+        """How many rows may have failed."""
+        return Allowance(ast.literal_eval(self.settings.get("allow_failed", "False")))
 
     @property
     def table_digest(self) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from psyrun.workdir.layout import Layout
-    from psyrun.workdir.plan import Batch, Plan
+    from psyrun.workdir.plan import Allowance, Batch, Plan
     from psyrun.workdir.records import JournalFile, Records, RowCounts
 
 
@@ -44,10 +44,13 @@ class PlanProgress:
         Progress per batch, in the order of the plan.
     seconds
         Time spent in `execute` for all of them.
+    allowance
+        How many rows may have failed.
     """
 
     batches: Sequence[BatchProgress]
     seconds: float
+    allowance: Allowance
 
     @property
     def total(self) -> int:
@@ -71,8 +74,8 @@ class PlanProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether every wanted row has values."""
-        return all(progress.done == progress.batch.wanted for progress in self.batches)
+        """Whether every wanted row has values, or failed as is allowed."""
+        return self.missing == 0 and self.allowance.covers(self.failed, self.total)
 
 
 def read_progress(plan: Plan, layout: Layout, counter: RowCounter | None = None) -> PlanProgress:
@@ -132,6 +135,7 @@ def _sum_up(plan: Plan, counts: Mapping[int, RowCounts]) -> PlanProgress:
     return PlanProgress(
         [BatchProgress(b, counts[b.number].done, counts[b.number].failed) for b in plan.batches],
         sum(each.seconds for each in counts.values()),
+        plan.allowance,
     )
 
 

@@ -28,7 +28,10 @@ def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
     """Name the journals that hold the rows of a plan: a function of their content alone."""
     journals = [list(end) for batch in plan.batches for end in records[batch.number].ends]
     generators = sorted({name for each in records.values() for name in each.generators})
-    more = {"generators": generators} if generators else {}
+    more: dict[str, Any] = {"generators": generators} if generators else {}
+    wanted = plan.wanted_rows()
+    failed = sum(each.count(wanted.get(number)).failed for number, each in records.items())
+    more |= {"failed": failed} if failed else {}
     return encode_json(FORMAT, {"table": plan.table_digest, "journals": journals, **more})
 
 
@@ -66,9 +69,18 @@ def file_digest(path: Path) -> str | None:
 
 
 def is_current(layout: Layout, plan: Plan | None) -> bool:
-    """Whether the result file is there, whole, and made from what process.json says now."""
+    """Whether the result file is there, whole, made from what process.json says now, and as is allowed."""
     receipt = read_receipt(layout.receipt)
-    if receipt is None or plan is None or receipt.get("table") != plan.table_digest:
+    if receipt is None or plan is None or not holds_rows(layout, plan):
+        return False
+    failed = receipt.get("failed")
+    return (failed is not None) == bool(plan.allowance) and plan.allowance.covers(failed or 0, plan.total)
+
+
+def holds_rows(layout: Layout, plan: Plan) -> bool:
+    """Whether the result file is whole and has the rows of a plan, failed ones among them."""
+    receipt = read_receipt(layout.receipt)
+    if receipt is None or receipt.get("table") != plan.table_digest:
         return False
     process = file_digest(layout.process)
     return process in (None, receipt.get("process")) and _is_whole(layout.result, receipt)

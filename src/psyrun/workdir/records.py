@@ -73,6 +73,10 @@ class Records:
     ends: tuple[tuple[str, int, int], ...] = ()
     generators: frozenset[str] = frozenset()
 
+    def failed_for(self, reason: str | None) -> set[int]:
+        """Return the rows that failed for a reason, which is named as `Failure.names` says; None: for any."""
+        return {row for row, failure in self.failures.items() if reason is None or reason in failure.names}
+
     def count(self, wanted: frozenset[int] | None) -> RowCounts:
         """Count the rows, or the wanted ones of them."""
         if wanted is None:

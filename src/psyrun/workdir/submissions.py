@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMAT = 3
 _SHAPE = {
     **dict.fromkeys(("token", "task", "code", "scheduler"), str),
-    **dict.fromkeys(("job", "merge", "commit"), (str, None)),
+    **dict.fromkeys(("job", "merge", "commit", "only"), (str, None)),
     **dict.fromkeys(("processes", "cores"), (COUNT, None)),
     **dict.fromkeys(("retry", "closed", "stateless", "track_inputs"), bool),
     "core_variables": [str],
@@ -69,6 +69,8 @@ class Submission:
         (batch number, tie of its inputs, wanted rows as (first, end) ranges, or None for all of them).
     retry
         Whether rows that failed before are tried once more.
+    only
+        Those alone that failed for this reason; None: all.
     processes
         Children of a worker; None: as many as cores.
     cores
@@ -103,6 +105,7 @@ class Submission:
     scheduler: str
     batches: tuple[tuple[int, str, tuple[tuple[int, int], ...] | None], ...]
     retry: bool
+    only: str | None = None
     processes: int | None = None
     cores: int | None = None
     core_variables: tuple[str, ...] = ()

@@ -168,18 +168,22 @@ def _find_work(
         inputs = read_inputs(folder / "in" / f"{number}.pkl", tie)
         if inputs.code != submission.code:
             raise FormatError(f"batch {number} was planned for other code than was submitted")
-        rows = _missing_rows(inputs.size, ranges, journals.get(inputs.key, ()), submission.retry)
+        rows = _missing_rows(inputs.size, ranges, journals.get(inputs.key, ()), submission)
         if rows:
             yield Work(batch=inputs.key, rows=rows)
 
 
 def _missing_rows(
-    size: int, ranges: Sequence[tuple[int, int]] | None, journals: Sequence[JournalFile], retry: bool
+    size: int,
+    ranges: Sequence[tuple[int, int]] | None,
+    journals: Sequence[JournalFile],
+    submission: Submission,
 ) -> Sequence[int]:
     if ranges is None and not journals:
         return range(size)
     records = read_records(journals, rows=size)
-    ended = records.done if retry else records.done | records.failures.keys()
+    again = records.failed_for(submission.only) if submission.retry else set()
+    ended = records.done | (records.failures.keys() - again)
     wanted = (row for first, end in (ranges or [(0, size)]) for row in range(first, end))
     return [row for row in wanted if row not in ended]
 
