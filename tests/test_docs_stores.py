@@ -28,37 +28,37 @@ FAULTS = [
 
 
 def test_example_of_the_page_keeps_to_the_contract_which_finds_what_is_wrong_with_others(tmp_path):
-    stores = {"csv_store": STORE}
+    stores = {"tsv_store": STORE}
     for number, (old, new) in enumerate(FAULTS):
         assert STORE.count(old) == 1, old
         stores[f"fault_{number}"] = STORE.replace(old, new)
     for name, text in stores.items():
         (tmp_path / f"{name}.py").write_text(text)
-        (tmp_path / f"test_{name}.py").write_text(TESTS.replace("csv_store", name))
+        (tmp_path / f"test_{name}.py").write_text(TESTS.replace("tsv_store", name))
     argv = [sys.executable, "-m", "pytest", "-q", "--tb=line", "--rootdir", str(tmp_path)]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
     failed = set(re.findall(r"^FAILED test_(\w+)\.py", done.stdout, re.MULTILINE))
-    assert failed == stores.keys() - {"csv_store"}, done.stdout
+    assert failed == stores.keys() - {"tsv_store"}, done.stdout
 
 
 def test_extension_of_an_entry_point_chooses_the_store(project):
     elsewhere = project.root.parent / "elsewhere"
-    (elsewhere / "csv_store.py").write_text(STORE)
-    information = elsewhere / "csv_store-1.0.dist-info"
+    (elsewhere / "tsv_store.py").write_text(STORE)
+    information = elsewhere / "tsv_store-1.0.dist-info"
     information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: csv-store\nVersion: 1.0\n")
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: tsv-store\nVersion: 1.0\n")
     (information / "entry_points.txt").write_text("[{}]\n{}".format(*ENTRY_POINTS).replace('"', ""))
     project.task(
         "fig1",
         """\
         from psyrun import Param
         pspace = Param(x=[1, 2])
-        resultfile = "results/fig1.csv"
+        resultfile = "results/fig1.tsv"
         def execute(x):
             return {"half": x / 2} if x > 1 else {}
         """,
     )
     project.psy("run")
-    project.psy("merge", "psy-work/fig1/out", "partial.csv")
-    for path in ("results/fig1.csv", "partial.csv"):
-        assert (project.root / path).read_text().splitlines() == ["x,half", "1,nan", "2,1.0"]
+    project.psy("merge", "psy-work/fig1/out", "partial.tsv")
+    for path in ("results/fig1.tsv", "partial.tsv"):
+        assert (project.root / path).read_text().splitlines() == ["x\thalf", "1\tnan", "2\t1.0"]

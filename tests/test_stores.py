@@ -676,18 +676,20 @@ def test_autodetect_store_saves_appends_and_loads(tmp_path):
 
 
 def test_an_unknown_extension_is_answered_with_the_known_ones():
-    with pytest.raises(StoreError, match=r"'\.txt'; there are \.h5, \.hdf5, \.npz, \.pickle, \.pkl"):
+    with pytest.raises(
+        StoreError, match=r"'\.txt'; there are \.csv, \.h5, \.hdf5, \.npz, \.parquet, \.pickle, \.pkl"
+    ):
         AutodetectStore.get_concrete_store("table.txt")
 
 
 def test_plugins_add_extensions_and_broken_ones_are_named(monkeypatch):
     points = [
-        EntryPoint(".csv", "psyrun.store.pickle:PickleStore", "psyrun.stores"),
+        EntryPoint(".tsv", "psyrun.store.pickle:PickleStore", "psyrun.stores"),
         EntryPoint(".bad", "no_such_module:Store", "psyrun.stores"),
         EntryPoint(".npz", "no_such_module:Store", "psyrun.stores"),
     ]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: points)
-    assert type(AutodetectStore.get_concrete_store("a.csv")) is PickleStore
+    assert type(AutodetectStore.get_concrete_store("a.tsv")) is PickleStore
     assert type(AutodetectStore.get_concrete_store("a.npz")) is NpzStore
     with pytest.raises(StoreError, match=r"\.bad .*no_such_module"):
         AutodetectStore.get_concrete_store("a.bad")

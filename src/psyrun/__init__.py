@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     from psyrun.pspace import Param as Param
     from psyrun.pspace import ParameterSpace as ParameterSpace
     from psyrun.pspace import missing as missing
+    from psyrun.results import Results as Results
+    from psyrun.results import load as load
     from psyrun.scheduler import ImmediateRun as ImmediateRun
     from psyrun.scheduler import Local as Local
     from psyrun.scheduler import Slurm as Slurm
     from psyrun.scheduler import Sqsub as Sqsub
     from psyrun.store import AutodetectStore as AutodetectStore
+    from psyrun.store import CsvStore as CsvStore
     from psyrun.store import DefaultStore as DefaultStore
     from psyrun.store import H5Store as H5Store
     from psyrun.store import NpzStore as NpzStore
+    from psyrun.store import ParquetStore as ParquetStore
     from psyrun.store import PickleStore as PickleStore
 else:
     __getattr__, __dir__, __all__ = open_door(
@@ -38,6 +42,7 @@ else:
         graph="doit_tasks",
         mapper="map_pspace map_pspace_hdd_backed map_pspace_parallel",
         pspace="AmbiguousOperationError Param ParameterSpace missing",
+        results="Results load",
         scheduler="ImmediateRun Local Slurm Sqsub",
-        store="AutodetectStore DefaultStore H5Store NpzStore PickleStore",
+        store="AutodetectStore CsvStore DefaultStore H5Store NpzStore ParquetStore PickleStore",
     )

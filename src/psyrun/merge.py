@@ -144,6 +144,12 @@ class _BatchTable:
     kinds: set[tuple[str, ...]]
     reasons: dict[int, str]
 
+    def status(self, row: int) -> str:
+        """Return ``done``, ``failed`` or ``missing``."""
+        if self.returned[row] is not None:
+            return "done"
+        return "failed" if row in self.reasons else "missing"
+
 
 def read_batch(
     layout: Layout,
@@ -158,6 +164,8 @@ def read_batch(
     kinds, reasons = set[tuple[str, ...]](), dict[int, str]()
     for journal, block, fresh in read_first_records(journals, rows=size):
         reasons.update((failure.row, failure.reason) for failure in block.failures)
+        if receipts is not None:
+            receipts.add(batch.number, journal, block, fresh)
         if not fresh:
             continue
         values, rows = block.columns(), block.rows
@@ -173,8 +181,6 @@ def read_batch(
                 returned[rows[place]] = names
                 for target, column in zip(targets, values.values()):
                     target[rows[place]] = column[place]
-        if receipts is not None:
-            receipts.add(batch.number, journal, block, fresh)
     return _BatchTable(
         table, returned, kinds, {r: text for r, text in reasons.items() if returned[r] is None}
     )
@@ -342,8 +348,8 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
     if plan is None:
         raise FormatError(f"{layout.plan}: missing, so which rows count is not known; psy run makes it anew")
     filename = Path(filename).absolute()
-    with _importable(layout, plan):
-        table = stack(_read_finished(layout, plan), plan.names)
+    parts = (_choose(table, status, "done") for table, status in read_rows(layout, plan))
+    table = stack(parts, plan.names)
     # Outside: objects of the task's own classes are then pickled by value, for readers that lack them.
     with replacing(filename, filename.suffix) as temporary:
         store.save(temporary, table)
@@ -356,14 +362,45 @@ def _importable(layout: Layout, plan: Plan) -> AbstractContextManager[Any]:
     return loaded(read_zip(code), layout.root) if code.exists() else nullcontext()
 
 
-def _read_finished(layout: Layout, plan: Plan) -> Iterator[Mapping[str, Sequence[Any]]]:
+def read_rows(
+    layout: Layout, plan: Plan, receipts: ReceiptReader | None = None
+) -> Iterator[tuple[dict[str, list[Any]], list[str]]]:
+    """Yield the rows of a plan from the journals as they are now, in the order of the space.
+
+    Parameters
+    ----------
+    layout, plan
+        Where the files are, and which rows are wanted.
+    receipts
+        Takes the receipts of the rows.
+
+    Yields
+    ------
+    table : dict
+        Name -> values of some rows; `pspace.ABSENT` where a row has none.
+    status : list of str
+        For each of them ``done``, ``failed`` or ``missing``.
+    """
     journals = list_journals(layout.out)
     batches = {batch.number: batch for batch in plan.batches}
-    read = cache(lambda number: read_batch(layout, batches[number], journals.get(batches[number].key, ())))
+
+    @cache
+    def read(number: int) -> _BatchTable:
+        arguments = layout, batches[number], journals.get(batches[number].key, ()), receipts
+        try:
+            return read_batch(*arguments)
+        except (ImportError, AttributeError):  # Objects of the task's own classes.
+            with _importable(layout, plan):
+                return read_batch(*arguments)
+
     names = _Names(plan.names)
     for number, rows in plan.segments():
         found = read(number)
-        chosen = [row for row in rows if found.returned[row] is not None]
-        if chosen:
-            present = [name for name in names.add(found, rows) if name in found.columns]
-            yield {name: [found.columns[name][row] for row in chosen] for name in present}
+        part = slice(rows.start, rows.stop)
+        present = [name for name in names.add(found, rows) if name in found.columns]
+        yield {name: found.columns[name][part] for name in present}, [found.status(row) for row in rows]
+
+
+def _choose(table: Mapping[str, list[Any]], status: Sequence[str], wanted: str) -> dict[str, list[Any]]:
+    chosen = [place for place, each in enumerate(status) if each == wanted]
+    return {name: [values[place] for place in chosen] for name, values in table.items()} if chosen else {}

@@ -14,6 +14,7 @@ import click
 from psyrun import jobs, split, task, workdir
 from psyrun.cli.group import (
     cli,
+    complete_task,
     echo_error,
     print_lines,
     report_errors,
@@ -282,6 +283,39 @@ def merge(project: Project, folder: Path, filename: Path, force: bool) -> int:
         raise click.UsageError(f"{filename} exists; --force overwrites it")
     rows = merge_partial(project.root, folder, filename)
     click.echo(f"{filename}: {count(rows, 'row')}")
+    return OK
+
+
+@cli.command()
+@click.argument("name", metavar="TASK", shell_complete=complete_task)
+@click.argument("filename", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--partial", is_flag=True, help="All rows, evaluated or not, with a column `status`.")
+@click.option("--receipts", is_flag=True, help="Add seconds, peak memory and host of each row.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
+@click.pass_obj
+def export(project: Project, /, name: str, filename: Path, force: bool, **given: bool) -> int:
+    """Write the rows of a task to a file of another format.
+
+    The extension of FILE says which: .csv, .parquet (needs pyarrow), .nc (NetCDF, a dimension for each
+    parameter; needs xarray), .npz, .h5 or .pkl.
+
+    \b
+    Examples:
+      psy export fig1 fig1.parquet
+      psy export --partial fig1 so-far.csv
+    """
+    from psyrun import results
+
+    if filename.exists() and not force:
+        raise click.UsageError(f"{filename} exists; --force overwrites it")
+    results.find_writer(filename)
+    selection = project.select([name])
+    if selection.broken:
+        return report_errors(selection.broken.values())
+    (outline,) = selection.outlines
+    table = results.load_task(outline.layout, name, **given)
+    results.export(table, filename)
+    click.echo(f"{filename}: {count(max(map(len, table.values()), default=0), 'row')}")
     return OK
 
 

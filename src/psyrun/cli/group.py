@@ -91,7 +91,8 @@ def run_each(selection: Selection, find_lines: Callable[[Outline], Iterable[str]
 # ---------------------------------------------------------------------- arguments
 
 
-def _complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+def complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of tasks that begin as what is typed."""
     try:
         names = task.find_names(Path.cwd(), context.find_root().params.get("taskdir") or "psy-tasks")
     except Exception:
@@ -99,7 +100,7 @@ def _complete_task(context: click.Context, parameter: click.Parameter, incomplet
     return [name for name in names if name.startswith(incomplete)]
 
 
-task_names = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=_complete_task)
+task_names = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_task)
 
 
 def _take_taskdir(context: click.Context, parameter: click.Parameter, taskdir: str | None) -> None:

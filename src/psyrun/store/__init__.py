@@ -9,8 +9,12 @@ from psyrun._door import open_door
 if TYPE_CHECKING:
     from psyrun.store.autodetect import EXTENSIONS as EXTENSIONS
     from psyrun.store.autodetect import AutodetectStore as AutodetectStore
+    from psyrun.store.columns import describe as describe
+    from psyrun.store.csv import CsvStore as CsvStore
     from psyrun.store.h5 import H5Store as H5Store
     from psyrun.store.npz import NpzStore as NpzStore
+    from psyrun.store.parquet import ParquetStore as ParquetStore
+    from psyrun.store.parquet import to_arrow as to_arrow
     from psyrun.store.pickle import DefaultStore as DefaultStore
     from psyrun.store.pickle import PickleStore as PickleStore
     from psyrun.store.protocol import ChunkStore as ChunkStore
@@ -21,8 +25,11 @@ else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         autodetect="EXTENSIONS AutodetectStore",
+        columns="describe",
+        csv="CsvStore",
         h5="H5Store",
         npz="NpzStore",
+        parquet="ParquetStore to_arrow",
         pickle="DefaultStore PickleStore",
         protocol="ChunkStore Store count_rows locate_row",
     )

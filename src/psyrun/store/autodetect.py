@@ -21,6 +21,8 @@ EXTENSIONS = {
     "PickleStore": (".pkl", ".pickle"),
     "NpzStore": (".npz",),
     "H5Store": (".h5", ".hdf5"),
+    "CsvStore": (".csv",),
+    "ParquetStore": (".parquet",),
 }
 _GROUP = "psyrun.stores"
 

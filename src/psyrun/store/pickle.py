@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.protocol import count_rows, locate_row
+from psyrun.store.protocol import append_rows, count_rows, locate_row
 from psyrun.values import dump
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ class PickleStore:
         Names that one side lacks are filled with None.
         """
         path = Path(filename)
-        old = self.load(path) if path.exists() else {}
-        count, more = count_rows(old), count_rows(data)
-        names = [*old, *(name for name in data if name not in old)]
-        table = {name: [*old.get(name, [None] * count), *data.get(name, [None] * more)] for name in names}
+        table = append_rows(self.load(path) if path.exists() else {}, data)
         with replacing(path) as temporary:
             self.save(temporary, table)
 

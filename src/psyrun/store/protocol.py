@@ -75,6 +75,19 @@ def count_rows(data: Mapping[str, Sized]) -> int:
     return next(iter(lengths.values()), 0)
 
 
+def append_rows(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Put a table below another; names that one side lacks are filled with None.
+
+    Examples
+    --------
+    >>> append_rows({"x": [1]}, {"x": [2], "y": [3]})
+    {'x': [1, 2], 'y': [None, 3]}
+    """
+    count, more = count_rows(old), count_rows(new)
+    names = dict.fromkeys([*old, *new])
+    return {name: [*old.get(name, [None] * count), *new.get(name, [None] * more)] for name in names}
+
+
 def locate_row(filename: str | os.PathLike[str], row: int, count: int) -> int:
     """Convert a row number, which may count from the end, to one from 0.
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import StoreError, TaskFileError
 from psyrun.source import Source, SourceCache, loaded, read_source
-from psyrun.store import AutodetectStore, PickleStore
+from psyrun.store import EXTENSIONS, AutodetectStore, PickleStore
 from psyrun.task.settings import OUTLINE_NAMES, check_settings, check_text, literal_settings
 from psyrun.workdir import Layout
 
@@ -22,10 +23,25 @@ if TYPE_CHECKING:
     from psyrun.store import Store
 
 
+# A result under such a name would not be what it says.
+_OTHER_FORMATS = (".feather", ".json", ".mat", ".nc", ".tsv", ".txt", ".xls", ".xlsx", ".zarr")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
 # Tasks of these names can't be named on the command line.
-_PSY = {"run", "plan", "list", "status", "merge", "test", "clean", "errors", "kill", "new-task", "completion"}
+_PSY = {
+    "run",
+    "plan",
+    "list",
+    "status",
+    "merge",
+    "test",
+    "clean",
+    "errors",
+    "kill",
+    "new-task",
+    "completion",
+    "export",
+}
 _DOIT = {"auto", "doit", "dumpdb", "forget", "help", "ignore", "info", "reset-dep", "strace", "tabcompletion"}
 COMMANDS = frozenset(_PSY | _DOIT)
 
@@ -140,7 +156,10 @@ def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
     check_name(source.task, name)
     workdir = _normalise(root, Path(values.get("workdir") or "psy-work"))
     resultfile = values.get("resultfile")
-    ext = values.get("store") or store_for(resultfile).ext
+    try:
+        ext = values.get("store") or store_for(resultfile).ext
+    except StoreError as error:
+        raise TaskFileError(f"{source.task}: resultfile = {str(resultfile)!r}: {error}") from error
     result = _normalise(root, Path(resultfile or Path(workdir, name, "result" + ext)))
     return Outline(
         name=name,
@@ -188,11 +207,21 @@ def check_name(path: str, name: Any) -> None:
 
 
 def store_for(result: str | os.PathLike[str] | None) -> Store:
-    """Return the store for the extension of a result file; PickleStore if there is none."""
-    with suppress(StoreError):
-        if result is not None:
-            return AutodetectStore.get_concrete_store(result)
-    return PickleStore()
+    """Return the store for the extension of a result file; PickleStore where it has none that is known.
+
+    Raises
+    ------
+    StoreError
+        If it names a format that psyrun can't write, or not without another package.
+    """
+    extension = Path(result or "").suffix.lower()
+    known = extension in chain(_OTHER_FORMATS, *EXTENSIONS.values())
+    try:
+        return AutodetectStore.get_concrete_store(f"result{extension}")
+    except StoreError:
+        if known:
+            raise
+        return PickleStore()
 
 
 @contextmanager

@@ -170,6 +170,7 @@ class ReceiptReader:
     def __init__(self) -> None:
         self._receipts = Receipts()
         self._spans: dict[int, list[tuple[int, int, RowReceipt]]] = {}
+        self._failed: dict[int, dict[int, RowReceipt]] = {}
         self._where: tuple[str, dict[str, Any] | None] = "", None
 
     def add(self, number: int, journal: JournalFile, block: Block, fresh: Sequence[int]) -> None:
@@ -182,11 +183,15 @@ class ReceiptReader:
         run = {"run": named[1] if named is not None else "", "slot": block.header.counts.slot}
         own = 0 if where is None else self._receipts.add_origin({**where, **run})
         origins = [own, *(self._receipts.add_origin(place) for place in block.origins())]
-        spans = self._spans.setdefault(number, [])
+        spans, failed = self._spans.setdefault(number, []), self._failed.setdefault(number, {})
         chosen = {block.rows[i] for i in fresh} if len(fresh) < len(block.rows) else None
-        for first, end, receipt in _align(block.rows, unpack_receipts(block.sections.get(RECEIPTS, b""))):
+        order = [*block.rows, *(failure.row for failure in block.failures)] if block.failures else block.rows
+        done = len(block.rows)
+        for place, first, end, receipt in _align(order, unpack_receipts(block.sections.get(RECEIPTS, b""))):
             found = receipt._replace(origin=origins[receipt.origin])
-            if chosen is None:
+            if place >= done:
+                failed |= dict.fromkeys(range(first, end), found)
+            elif chosen is None:
                 spans.append((first, end, found))
             else:
                 spans += [(row, row + 1, found) for row in range(first, end) if row in chosen]
@@ -196,30 +201,55 @@ class ReceiptReader:
         for spans in self._spans.values():
             spans.sort(key=lambda span: span[0])
         for number, rows in segments:
-            _add_segment(self._spans.get(number, []), rows, self._receipts)
+            _add_segment(self._spans.get(number, []), self._failed.get(number, {}), rows, self._receipts)
         return self._receipts
 
 
-def _align(rows: Sequence[int], runs: Iterable[Run]) -> Iterator[tuple[int, int, RowReceipt]]:
-    """Yield (first row, end, receipt) of the rows of a block."""
+def _align(rows: Sequence[int], runs: Iterable[Run]) -> Iterator[tuple[int, int, int, RowReceipt]]:
+    """Yield (place in the block, first row, end, receipt) of the rows of a block."""
     place = 0
     for n, receipt in runs:
         part = rows[place : place + n]
-        place += n
         if isinstance(part, range):
             if part:
-                yield part.start, part.stop, receipt
+                yield place, part.start, part.stop, receipt
         else:
-            yield from ((row, row + 1, receipt) for row in part)
+            yield from ((place + i, row, row + 1, receipt) for i, row in enumerate(part))
+        place += n
 
 
-def _add_segment(spans: list[tuple[int, int, RowReceipt]], rows: range, receipts: Receipts) -> None:
-    """Add the receipts of consecutive rows of a batch, whose spans (first, end, receipt) are in order."""
+def _add_segment(
+    spans: list[tuple[int, int, RowReceipt]],
+    failed: Mapping[int, RowReceipt],
+    rows: range,
+    receipts: Receipts,
+) -> None:
+    """Add the receipts of consecutive rows of a batch.
+
+    Parameters
+    ----------
+    spans
+        (first, end, receipt) of rows with values, in order.
+    failed
+        Receipts of rows that failed, which count where there are no values.
+    rows
+        The rows.
+    receipts
+        Is added to.
+    """
+
+    def fill(end: int) -> None:
+        if not failed:
+            receipts.add(max(0, end - place), UNKNOWN)
+        for row in range(place, end) if failed else ():
+            receipts.add(1, failed.get(row, UNKNOWN))
+
     place = rows.start
-    for first, end, receipt in spans[max(0, bisect_right(spans, place, key=lambda span: span[0]) - 1) :]:
+    for i in range(max(0, bisect_right(spans, place, key=lambda span: span[0]) - 1), len(spans)):
+        first, end, receipt = spans[i]
         if first >= rows.stop:
             break
-        receipts.add(max(0, first - place), UNKNOWN)
+        fill(first)
         receipts.add(max(0, min(end, rows.stop) - max(place, first)), receipt)
         place = max(place, min(end, rows.stop))
-    receipts.add(max(0, rows.stop - place), UNKNOWN)
+    fill(rows.stop)
