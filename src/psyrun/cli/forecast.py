@@ -11,6 +11,7 @@ from psyrun.jobs import find_scheduler, open_submissions
 from psyrun.split import (
     changed_definitions,
     compute_digests,
+    count_orphaned,
     count_reevaluated,
     count_stale_rows,
     draft_plan,
@@ -133,20 +134,30 @@ def describe(found: Forecast) -> Iterator[str]:
     elif old is not None and found.planned:
         yield _describe_rows(found, old)
     else:
-        with open_task(found.outline) as task:
-            plan = draft_plan(task, digests, old, found.options, found.changes).plan
-        if old is None:
-            yield "was never run"
-        elif old.code != plan.code:
-            yield f"{', '.join(changed_definitions(found.outline, old))} changed"
-        elif old.space != plan.space:
-            yield "the parameter space changed"
-        elif found.changes is not None and found.changes.space:
-            names = [name_input(key) for key in found.changes.states if key in old.inputs]
-            yield f"the parameter space is evaluated again: {', '.join(names) or 'a data file'} changed"
-        if found.stale:
-            yield describe_inputs(found.stale)
-        yield _describe_rows(found, plan)
+        yield from _describe_draft(found, digests)
+
+
+def _describe_draft(found: Forecast, digests: Digests) -> Iterator[str]:
+    """Yield lines about a plan that would be made anew."""
+    old = found.plan
+    with open_task(found.outline) as task:
+        draft = draft_plan(task, digests, old, found.options, found.changes)
+    plan = draft.plan
+    if old is None:
+        yield "was never run"
+    elif old.code != plan.code:
+        yield f"{', '.join(changed_definitions(found.outline, old))} changed"
+    elif old.space != plan.space:
+        yield "the parameter space changed"
+    elif found.changes is not None and found.changes.space:
+        names = [name_input(key) for key in found.changes.states if key in old.inputs]
+        yield f"the parameter space is evaluated again: {', '.join(names) or 'a data file'} changed"
+    if found.stale:
+        yield describe_inputs(found.stale)
+    orphaned = 0 if old is None or found.options.force else count_orphaned(found.outline, old, draft)
+    if orphaned:
+        yield _describe_orphans(found, orphaned)
+    yield _describe_rows(found, plan)
 
 
 def describe_inputs(stale: Mapping[str, int]) -> str:
@@ -168,6 +179,37 @@ def _describe_rows(found: Forecast, plan: Plan) -> str:
     if progress.done:
         words.append(f"keep {count(progress.done, 'finished row')}")
     return ", ".join(words)
+
+
+def _describe_orphans(found: Forecast, rows: int) -> str:
+    match = "matches" if rows == 1 else "match"
+    name = found.outline.name
+    return (
+        f"{count(rows, 'finished row')} {match} nothing in the new space; they stay on disk,"
+        f" psy run --continue {name} keeps them"
+    )
+
+
+def describe_orphans(found: Forecast) -> tuple[str, float] | None:
+    """Return a line about finished rows that the space does not name any more, and their seconds.
+
+    Raises
+    ------
+    PsyrunError or OSError
+        The error that the run would end with.
+    """
+    old, digests, changes, options = found.plan, found.digests, found.changes, found.options
+    if old is None or isinstance(digests, Exception) or found.edited or found.upstream:
+        return None
+    changed = digests.space != old.space or (changes is not None and changes.space)
+    progress = read_progress(old, found.outline.layout) if changed else None
+    if progress is None or progress.done == 0 or options.adopt or options.force:
+        return None
+    with open_task(found.outline) as task:
+        draft = draft_plan(task, digests, old, options, changes)
+    rows = count_orphaned(found.outline, old, draft)
+    line = f"{found.outline.name}: {_describe_orphans(found, rows)}"
+    return (line, progress.seconds * rows / progress.done) if rows else None
 
 
 def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from psyrun.cli.forecast import describe_stale_rows, forecast, has_detached_jobs
+from psyrun.cli.forecast import describe_orphans, describe_stale_rows, forecast, has_detached_jobs
 from psyrun.cli.group import report_errors, warnings_shown
 from psyrun.cli.progress import watching
 from psyrun.cli.status import Status, read_status
@@ -37,7 +37,9 @@ ASK_SECONDS = 600.0
 
 
 def confirm_rerun(chain: Sequence[Outline], options: RunOptions, cache: SourceCache, *, yes: bool) -> bool:
-    """Print which finished rows the run evaluates again; ask where they are costly. Return whether to go on.
+    """Print which finished rows the run evaluates again or leaves out; ask where they are costly.
+
+    Returns whether to go on.
 
     Parameters
     ----------
@@ -50,23 +52,28 @@ def confirm_rerun(chain: Sequence[Outline], options: RunOptions, cache: SourceCa
     yes
         Whether the answer is known.
     """
-    costly = False
+    costly, question = False, "Go on without them?"
     blocked: set[str] = set()  # Tasks that end with an error, or wait for one that does.
     for each in forecast(chain, options, cache):
         outline = each.outline
         fails = any(before.outline.name in blocked for before in each.upstream)
         try:
             stale = None if fails else describe_stale_rows(each)
+            orphaned = None if fails else describe_orphans(each)
         except (PsyrunError, OSError):  # The run meets the same fault, and reports it.
-            fails, stale = True, None
+            fails, stale, orphaned = True, None, None
         if fails or (stale and each.edited and not outline.overwrite_dirty):
             blocked.add(outline.name)
         elif stale and outline.overwrite_dirty:
             line, seconds = stale
             click.echo(line)
+            question = "Evaluate them again?" if seconds > ASK_SECONDS else question
             costly |= seconds > ASK_SECONDS
+        if orphaned:
+            click.echo(orphaned[0])
+            costly |= orphaned[1] > ASK_SECONDS
     if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        return click.confirm("Evaluate them again?")
+        return click.confirm(question)
     return True
 
 

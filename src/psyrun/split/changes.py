@@ -38,6 +38,23 @@ def count_reevaluated(outline: Outline, old: Plan, draft: Draft) -> int:
     return (lacking & finished).total()
 
 
+def count_orphaned(outline: Outline, old: Plan, draft: Draft) -> int:
+    """Count the finished rows that a new plan leaves out because the space does not name them any more."""
+    layout, plan = outline.layout, draft.plan
+    if plan.code != old.code or find_damaged_inputs(old, layout):
+        return 0
+    journals, before, after = list_journals(layout.out), old.wanted_rows(), plan.wanted_rows()
+    kept = {batch.key: after.get(batch.number) for batch in plan.batches}
+    orphaned = 0
+    for batch in old.batches:
+        wanted = before.get(batch.number, frozenset(range(batch.size)))
+        left = kept.get(batch.key, frozenset())
+        if left is not None and not wanted <= left:
+            done = read_records(journals.get(batch.key, ()), rows=batch.size).done
+            orphaned += len((wanted - left) & done)
+    return orphaned
+
+
 def _keys(layout: Layout, plan: Plan, batches: Iterable[Batch], *, done: bool) -> Iterator[Any]:
     """Yield the keys of the wanted rows that have values, or that have none."""
     journals, wanted = list_journals(layout.out), plan.wanted_rows()
