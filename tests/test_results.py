@@ -1,12 +1,14 @@
 """Results in hand: `psyrun.load`, pandas, xarray, Arrow, `psy export`, results as CSV and Parquet."""
 
 import csv
+import json
 import math
 import os
 import pickle
 import random
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import duckdb
 import numpy as np
@@ -192,6 +194,7 @@ def test_provenance_answers_a_reviewer(project, monkeypatch):
     head = subprocess.run(
         [*git, "rev-parse", "HEAD"], cwd=project.root, capture_output=True, text=True
     ).stdout.strip()
+    before = datetime.now(UTC).replace(microsecond=0)
     project.psy("run")
     monkeypatch.chdir(project.root)
     found = psyrun.load("fig").provenance
@@ -206,8 +209,14 @@ def test_provenance_answers_a_reviewer(project, monkeypatch):
     assert found["pythons"] == {".".join(map(str, sys.version_info[:3])): 12}
     assert found["packages"]["numpy"] == [np.__version__]
     assert "data.txt" in found["inputs"]
+    began, written = (datetime.fromisoformat(each) for each in (found["evaluated"][0], found["written"]))
+    assert before <= began <= written <= datetime.now(UTC)
     [code] = found["code"]
     assert (project.root / f"psy-work/fig/code/{code}.zip").exists()
+    said = project.psy("status", "--receipt", "fig").stdout
+    for words in (f"commit    {head} clean (12 rows)", f"numpy {np.__version__}", "input     data.txt", code):
+        assert words in said
+    assert json.loads(project.psy("status", "--receipt", "--json").stdout)["tasks"] == [found]
     project.edit("psy-tasks/task_fig.py", "range(3)", "range(4)")
     project.psy("run")
     assert sorted((each["clean"], each["rows"]) for each in psyrun.load("fig").provenance["commits"]) == [
@@ -450,3 +459,13 @@ def test_text_in_csv_comes_back_as_it_was(tmp_path, text):
     assert CsvStore().load(tmp_path / "t.csv") == {"x": [text, None, text], text: [1, 2.5, True]}
     with (tmp_path / "t.csv").open(newline="") as file:
         assert [row[0] for row in csv.reader(file)] == ["x", text, "", text]
+
+
+def test_receipt_of_an_unfinished_task_is_of_the_rows_so_far(project):
+    project.task("fig", TASK.format(settings="").replace("True", "1"))
+    project.psy("run", code=1)
+    [found] = json.loads(project.psy("status", "--receipt", "--json").stdout)["tasks"]
+    assert (found["rows"], found["unknown"], found["hosts"]) == (12, 0, {os.uname().nodename: 12})
+    assert "written" not in found
+    project.task("new", TASK.format(settings=""))
+    assert "psy run plans" in project.psy("status", "--receipt", "new", code=2).stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections import Counter
@@ -23,7 +24,7 @@ from psyrun.cli.group import (
     try_each,
     warnings_shown,
 )
-from psyrun.cli.text import count, show_details, show_group, show_kept, show_statuses
+from psyrun.cli.text import count, show_details, show_group, show_kept, show_provenance, show_statuses
 from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE, PsyrunError, worst
 
 if TYPE_CHECKING:
@@ -188,11 +189,19 @@ def list_(project: Project) -> int:
 @click.option("-v", "--verbose", is_flag=True, help="List missing and failed assignments.")
 @click.option("--all", "everything", is_flag=True, help="With -v: all of them, not just the first 100.")
 @click.option(
+    "--receipt", is_flag=True, help="Tell where the rows come from: code, commits, packages, hosts, inputs."
+)
+@click.option(
     "--json", "for_programs", is_flag=True, help="For programs; the format is documented and stable."
 )
 @click.pass_obj
 def status(
-    project: Project, tasks: Sequence[str], verbose: bool, everything: bool, for_programs: bool
+    project: Project,
+    tasks: Sequence[str],
+    verbose: bool,
+    everything: bool,
+    receipt: bool,
+    for_programs: bool,
 ) -> int:
     """Tell how far the tasks are.
 
@@ -202,11 +211,14 @@ def status(
     Examples:
       psy status
       psy status -v fig1     with missing and failed assignments
+      psy status --receipt fig1    what a reviewer asks for
       psy status --json
     """
     from psyrun.cli.status import as_json, list_details, read_status
 
     selection = project.select(tasks)
+    if receipt:
+        return _print_receipts(selection, for_programs=for_programs)
     queues = jobs.QueueCache(selection.outlines)
 
     def print_details(outline: Outline) -> None:
@@ -230,6 +242,22 @@ def status(
         names = {each.name for each in found}
         try_each([each for each in selection.outlines if each.name in names], print_details)
     return OK
+
+
+def _print_receipts(selection: Selection, *, for_programs: bool) -> int:
+    """Print where the rows of tasks come from, in words or as one line of JSON."""
+    from psyrun.results import describe_provenance, find_receipts
+
+    def describe(outline: Outline) -> dict[str, Any]:
+        plan = workdir.require_plan(outline.layout)
+        return describe_provenance(outline.layout, plan, find_receipts(outline.layout, plan))
+
+    found, code = try_each(selection.outlines, describe, selection.broken.values())
+    if for_programs:
+        click.echo(json.dumps({"tasks": found}))
+    for each in () if for_programs else found:
+        print_lines(each["task"], show_provenance(each))
+    return code
 
 
 @cli.command()

@@ -93,3 +93,29 @@ def show_group(group: Group) -> str:
     lines += [f"    {line}" for line in group.traceback.rstrip().splitlines()]
     lines += [f"  for example  {show_assignment(example)}" for example in group.examples]
     return "\n".join(lines)
+
+
+def show_provenance(found: Mapping[str, Any]) -> list[str]:
+    """Return lines about where the rows of a task come from."""
+    rows, place = (
+        found["rows"],
+        f" in {found['result']}, written {found['written']}" if "result" in found else "",
+    )
+    unknown = (
+        f"; of {found['unknown']:,} it is not known where they were evaluated" if found["unknown"] else ""
+    )
+    lines = [f"{count(rows, 'row')}{place}{unknown}"]
+    lines += (
+        [f"evaluated {' to '.join(found['evaluated'])} (when workers began)"] if found["evaluated"] else []
+    )
+    lines += [f"code      {code} ({count(n, 'row')}): code/{code}.zip" for code, n in found["code"].items()]
+    for each in found["commits"]:
+        state = {True: "clean", False: "with changes in tracked files", None: ""}[each["clean"]]
+        words = f"{each['commit']} {state}" if each["commit"] else "none: not a work tree of git"
+        lines.append(f"commit    {words.strip()} ({count(each['rows'], 'row')})")
+    for name in ("hosts", "machines", "pythons"):
+        words = ", ".join(f"{value} ({count(n, 'row')})" for value, n in found[name].items())
+        lines += [f"{name.ljust(9)} {words}"] if words else []
+    packages = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found["packages"].items())
+    lines += [f"packages  {packages}"] if packages else []
+    return [*lines, *(f"input     {path}" for path in found["inputs"])]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.errors import PsyrunError
 from psyrun.merge import read_rows
 from psyrun.pspace import stack
-from psyrun.results.provenance import describe_provenance
+from psyrun.results.provenance import describe_provenance, find_receipts
 from psyrun.results.table import Results
 from psyrun.store import AutodetectStore
 from psyrun.workdir import (
@@ -19,8 +19,6 @@ from psyrun.workdir import (
     is_current,
     read_plan,
     read_progress,
-    read_receipt,
-    read_receipts,
 )
 
 if TYPE_CHECKING:
@@ -93,8 +91,7 @@ def load_task(layout: Layout, name: str, *, partial: bool = False, receipts: boo
     if plan is None:
         raise PsyrunError(f"{name}: it was never run; psy run {layout.folder.name}")
     if is_current(layout, plan):
-        receipt = read_receipt(layout.receipt) or {}
-        known = read_receipts(layout.row_receipts, receipt.get("process", ""))
+        known = find_receipts(layout, plan)
         columns = _load_file(layout.result, plan.settings.get("store"))
         if partial:
             reasons = columns.get(FAILURE, [""] * plan.total) if plan.allowance else [""] * plan.total

@@ -26,7 +26,7 @@ from psyrun.worker.pool import StopRequest, evaluate
 from psyrun.worker.process import PoolConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
     from psyrun.workdir import JournalFile, Submission
@@ -80,19 +80,16 @@ def _run(options: argparse.Namespace, stop: _StopState) -> int:
         return 0
     rows = sum(len(each.rows) for each in work)
     run = new_run()
-    config = _configure_pool(folder, submission, rows, run)
+    known = {"commit": submission.commit, "clean": submission.clean, "began": int(time.time())}
+    config = _configure_pool(folder, submission, rows, run, known)
     _log(
         f"{submission.task}: {len(work)} batches, {rows} rows, {config.size} processes, run {run}", sys.stdout
     )
-    journals = Journals(options.submission, run, work, _known_place(submission))
+    journals = Journals(options.submission, run, work, known)
     try:
         return _evaluate(journals, work, config, stop)
     finally:
         _remove_empty_logs(folder / "log", run)
-
-
-def _known_place(submission: Submission) -> dict[str, Any]:
-    return {"commit": submission.commit, "clean": submission.clean}
 
 
 def _remove_empty_logs(folder: Path, run: str) -> None:
@@ -188,7 +185,9 @@ def _missing_rows(
     return [row for row in wanted if row not in ended]
 
 
-def _configure_pool(folder: Path, submission: Submission, rows: int, run: str) -> PoolConfig:
+def _configure_pool(
+    folder: Path, submission: Submission, rows: int, run: str, known: Mapping[str, Any]
+) -> PoolConfig:
     cores = submission.cores or _granted_cores(submission.core_variables)
     size = max(1, min(submission.processes or cores, rows))
     argv = command(
@@ -196,7 +195,7 @@ def _configure_pool(folder: Path, submission: Submission, rows: int, run: str) -
         code=folder / "code" / f"{submission.code}.zip",
         inputs=folder / "in",
         exclude=submission.exclude,
-        known=_known_place(submission),
+        known=known,
         untracked=submission.untracked if submission.track_inputs else None,
         stateless=submission.stateless,
         declared=submission.declared,

@@ -69,7 +69,8 @@ def command(
     exclude
         Names that are not recorded.
     known
-        What is known of the place where rows are evaluated: commit, and whether the work tree was clean.
+        What is known of the place where rows are evaluated: commit, whether the work tree was clean, and when
+        the worker began.
     untracked
         Patterns of paths that are no inputs; None: what rows read is not observed.
     stateless

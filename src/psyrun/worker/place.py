@@ -22,7 +22,8 @@ class Place:
     Parameters
     ----------
     known
-        What is known without looking: commit and cleanliness of the work tree.
+        What is known without looking: commit and cleanliness of the work tree, when the worker began (seconds
+        since 1970).
     """
 
     def __init__(self, known: Mapping[str, Any]) -> None:
