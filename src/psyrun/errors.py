@@ -6,6 +6,7 @@ Every message names the thing, the place and the cure::
     |- AmbiguousOperationError   operands of a space operation do not fit (also ValueError)
     |- IdentityError             a parameter value has no identity: it can't be pickled (also TypeError)
     |- TaskFileError             a task file, psy-conf.py or one of their settings (also ValueError)
+    |- SelectionError            no row is as it was asked for (also ValueError)
     |- ExecuteError              `execute` or `setup` does not keep to its contract (also TypeError)
     |- FormatError               a file below the work folder is damaged
     |  `- NewerFormatError       a newer psyrun wrote it
@@ -44,6 +45,10 @@ class IdentityError(PsyrunError, TypeError):
 
 class TaskFileError(PsyrunError, ValueError):
     """A task file can't be loaded, or holds something that psyrun does not understand."""
+
+
+class SelectionError(PsyrunError, ValueError):
+    """There is no row with such a number, or with such values."""
 
 
 class ExecuteError(PsyrunError, TypeError):
@@ -128,7 +133,9 @@ def explain(error: Exception, task: str = "") -> str:
 
 def exit_code(error: Exception) -> int:
     """Return the exit code for an error."""
-    return USAGE if isinstance(error, (TaskFileError, DirtyError, FormatError)) else UNFINISHED
+    return (
+        USAGE if isinstance(error, (TaskFileError, SelectionError, DirtyError, FormatError)) else UNFINISHED
+    )
 
 
 def worst(codes: Iterable[int]) -> int:

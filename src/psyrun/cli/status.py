@@ -8,16 +8,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import FormatError, TaskFileError
+from psyrun.cli.rows import read_assignments
+from psyrun.errors import TaskFileError
 from psyrun.jobs import explain_ends
 from psyrun.scheduler import JobState
-from psyrun.source import loaded, read_zip
 from psyrun.split import compute_digests
 from psyrun.task import open_task
 from psyrun.workdir import (
     is_current,
     list_journals,
-    read_inputs,
     read_plan,
     read_progress,
     read_receipt,
@@ -25,12 +24,12 @@ from psyrun.workdir import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from psyrun.jobs import QueueCache
     from psyrun.source import SourceCache
     from psyrun.task import Outline
-    from psyrun.workdir import Batch, Failure, Layout, Plan
+    from psyrun.workdir import Failure, Layout, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +184,7 @@ def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
         records = read_records(journals.get(batch.key, ()), rows=batch.size)
         lacking = wanted.get(batch.number, frozenset(range(batch.size))) - records.done
         rows = sorted(lacking & records.failures.keys() if batch.number in active else lacking)
-        assignments = _read_assignments(outline, plan, batch, rows)
+        assignments = read_assignments(layout, plan, batch, rows)
         for row, assignment in zip(rows, assignments):
             yield Detail(assignment, records.failures.get(row), reasons.get(batch.number))
 
@@ -207,21 +206,6 @@ def count_reasons(outline: Outline) -> Counter[tuple[str, ...]]:
             failures[row].names for row in failures.keys() & wanted.get(batch.number, failures.keys())
         )
     return found
-
-
-def _read_assignments(
-    outline: Outline, plan: Plan, batch: Batch, rows: Sequence[int]
-) -> Sequence[Mapping[str, Any] | None]:
-    try:
-        inputs = read_inputs(outline.layout.input(batch.number), batch.tie)
-        try:
-            columns = inputs.columns()
-        except (ImportError, AttributeError):  # Assignments may be objects of the task's own classes.
-            with loaded(read_zip(outline.layout.code(plan.code)), outline.root):
-                columns = inputs.columns()
-    except (FormatError, OSError):
-        return [None] * len(rows)
-    return [{name: values[row] for name, values in columns.items()} for row in rows]
 
 
 # Values in a reason that do not make it another reason: numbers, and text in quotes.
