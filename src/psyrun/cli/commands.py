@@ -364,6 +364,26 @@ def test(project: Project, tasks: Sequence[str]) -> int:
     return run_each(project.select(tasks), try_one)
 
 
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name", metavar="TASK", shell_complete=complete_task)
+@click.argument("row", nargs=-1, required=True, metavar="ROW")
+@click.pass_obj
+def debug(project: Project, name: str, row: Sequence[str]) -> int:
+    """Evaluate one row here, and stop in the debugger where it raises.
+
+    ROW is its number in the order of the space, from 0, or values of parameters. The task file runs as it is
+    now, in its folder, with its setup; `breakpoint()` stops, too. Nothing is kept.
+
+    \b
+    Examples:
+      psy debug fig1 12
+      psy debug fig1 x=4 seed=1
+    """
+    from psyrun.cli.debugging import debug
+
+    return run_each(project.select([name]), lambda outline: debug(outline, row))
+
+
 @cli.command()
 @task_names
 @click.option("--all", "everything", is_flag=True, help="All tasks.")

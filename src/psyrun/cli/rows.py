@@ -51,7 +51,7 @@ def find_rows(layout: Layout, plan: Plan, words: Sequence[str]) -> list[int]:
     """
     task = layout.folder.name
     if words and all(map(_NUMBER.fullmatch, words)):
-        return [_check_number(task, int(word), plan.total) for word in words]
+        return [parse_row_number(task, word, plan.total) for word in words]
     if not words:
         return list(range(plan.total))
     selectors = parse_selectors(words)
@@ -59,7 +59,17 @@ def find_rows(layout: Layout, plan: Plan, words: Sequence[str]) -> list[int]:
     return match_rows(task, plan.names, _read_columns(layout, plan, names), selectors)
 
 
-def _check_number(task: str, number: int, total: int) -> int:
+def parse_row_number(task: str, word: str, total: int) -> int:
+    """Return the number of a row, from 0, that a word names, which may count from the end.
+
+    Raises
+    ------
+    SelectionError
+        If it is no number, or of no row.
+    """
+    if not _NUMBER.fullmatch(word):
+        raise SelectionError(f"{word!r} selects no row; give the number of a row, or values such as x=4")
+    number = int(word)
     if not -total <= number < total:
         there = f"they are numbered from 0 to {total - 1}" if total else "it has none"
         raise SelectionError(f"{task}: there is no row {number} among {count(total, 'row')}; {there}")

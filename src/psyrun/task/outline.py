@@ -40,6 +40,7 @@ _PSY = {
     "kill",
     "new-task",
     "completion",
+    "debug",
     "export",
 }
 _DOIT = {"auto", "doit", "dumpdb", "forget", "help", "ignore", "info", "reset-dep", "strace", "tabcompletion"}

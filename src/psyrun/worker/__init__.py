@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.worker.child import command
+    from psyrun.worker.child import call_setup, command
     from psyrun.worker.chunks import Work
     from psyrun.worker.pool import evaluate
     from psyrun.worker.process import ChildProcess, PoolConfig
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        child="command",
+        child="call_setup command",
         chunks="Work",
         pool="evaluate",
         process="ChildProcess PoolConfig",

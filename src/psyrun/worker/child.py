@@ -418,7 +418,7 @@ def _run(spec: Mapping[str, Any], connection: ParentConnection) -> None:
         loaded(source, root) as module,
     ):
         observer.end_loading()
-        setup = _call_setup(getattr(module, "setup", None), connection.slot)
+        setup = call_setup(getattr(module, "setup", None), connection.slot)
         observer.begin_rows()
         snapshots = _Snapshots([module.__name__, *source.modules])
         evaluator = _Evaluator(spec, module.execute, setup, snapshots, connection, observer, source)
@@ -438,7 +438,14 @@ def _make_observer(spec: Mapping[str, Any], source: Source) -> Observer:
     return Observer(paths, sources, by_row=spec["stateless"])
 
 
-def _call_setup(setup: Any, slot: int) -> dict[str, Any]:
+def call_setup(setup: Any, slot: int) -> dict[str, Any]:
+    """Call the function `setup` of a task, or None, with the number of a process; return its dict.
+
+    Raises
+    ------
+    ExecuteError
+        If it returns something else.
+    """
     values = None if setup is None else setup(slot)
     if values is None:
         return {}

@@ -1,0 +1,117 @@
+"""One row under the microscope: `psy debug`, at a terminal and without one."""
+
+import os
+import pty
+import re
+from contextlib import suppress
+
+import pytest
+
+TASK = """\
+import os
+import random
+from counting import seen
+from helper import divide
+from psyrun import Param
+
+pspace = Param(x=[1, 4, 0]) * Param(seed=range(2))
+{settings}
+
+
+def setup(proc_id):
+    return {{"scale": 10}}
+
+
+def execute(x, seed, scale, rng):
+    seen(x, seed, os.path.basename(os.getcwd()))
+    {line}
+    return {{"y": divide(scale, x), "draw": rng.random()}}
+"""
+
+
+@pytest.fixture
+def task(project):
+    def write(line="pass", settings=""):
+        project.write("psy-tasks/helper.py", "def divide(a, b):\n    return a / b\n")
+        project.task("t", TASK.format(line=line, settings=settings))
+        return project
+
+    return write
+
+
+def talk(project, typed, *arguments):
+    """Run psy on a terminal and type lines; return exit code and output."""
+    ours, theirs = pty.openpty()
+    os.write(ours, typed.encode())
+    process = project.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # The other end was closed.
+        while data := os.read(ours, 65536):
+            said += data
+    os.close(ours)
+    return process.wait(60), said.decode()
+
+
+def test_row_is_evaluated_here_with_its_setup_folder_and_generator(task):
+    project = task()
+    project.psy("run", code=1)
+    project.edit("psy-tasks/task_t.py", "[1, 4, 0]", "[1, 4]")
+    project.psy("run")
+    result = project.result("t")
+    files = sorted(path for path in (project.root / "psy-work").rglob("*"))
+    for words, row in [(["3"], 3), (["-1"], 3), (["x=4", "seed=1"], 3), (["x=1", "seed=0"], 0)]:
+        said = project.psy("debug", "t", *words).stdout
+        assert f"t: row {row}: execute(x={result['x'][row]}, seed={result['seed'][row]})" in said
+        assert f"returned y={result['y'][row]}, draw={result['draw'][row]}" in said
+        assert project.rows_seen()[-1].endswith("'psy-tasks')")
+    assert sorted(path for path in (project.root / "psy-work").rglob("*")) == files
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["17"], "numbered from 0 to 5"),
+        (["x=17"], "x=4"),
+        (["z=1"], "there is no parameter 'z'"),
+        (["x=4"], "2 rows are meant"),
+        (["0", "1"], "2 rows are meant"),
+        (["four"], "such as x=4"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused_with_what_there_is(task, words, answer):
+    project = task()
+    done = project.psy("debug", "t", *words, code=2)
+    assert answer in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert project.rows_seen() == []
+
+
+def test_error_without_a_terminal_is_a_traceback_of_the_users_code(task):
+    done = task().psy("debug", "t", "4", code=1)
+    assert "ZeroDivisionError" in done.stderr
+    assert "psyrun" not in re.sub(r"psy: |popen-\S+", "", done.stderr).replace("psyrun-", "")
+    assert "helper.py" in done.stderr
+
+
+def test_debugger_stands_at_the_raising_line(task):
+    code, said = talk(task(), "p (a, b)\nup\np (x, seed, scale)\nq\n", "debug", "t", "x=0", "seed=1")
+    assert code == 0
+    assert "-> return a / b" in said
+    assert "(10, 0)" in said
+    assert "(0, 1, 10)" in said
+    assert "ZeroDivisionError" in said
+
+
+def test_breakpoint_stops_and_the_row_goes_on(task):
+    code, said = talk(task("breakpoint()"), "p x\nscale = 20\nc\n", "debug", "t", "x=4", "seed=0")
+    assert code == 0
+    assert "returned y=" in said
+    assert "\r\n4\r\n" in said
+
+
+def test_leaving_the_debugger_ends_the_command(task):
+    code, said = talk(task("breakpoint()"), "q\n", "debug", "t", "0")
+    assert code == 0
+    assert "BdbQuit" not in said.replace("bdb.BdbQuit", "")
+    assert said.count("(Pdb)") == 1
