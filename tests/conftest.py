@@ -107,8 +107,8 @@ class Project:
         """Start psy in a process group of its own."""
         argv = [*self.prefix, sys.executable, "-P", "-m", "psyrun.cli", *arguments]
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True}
-        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(argv, cwd=self.root, env=self.env(), process_group=0, **options | more)
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": self.env()}
+        return subprocess.Popen(argv, cwd=self.root, process_group=0, **options | more)
 
     def psy(
         self, *arguments: str, code: int | None = 0, timeout: float = 120

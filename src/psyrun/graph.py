@@ -96,6 +96,8 @@ class Run:
         Progress listener.
     queues
         Answers of batch systems; made for all tasks that are found, unless it is given.
+    ended
+        Called with the name of a task and the outcome of a node that left one.
     """
 
     project: Project
@@ -103,6 +105,7 @@ class Run:
     cache: SourceCache
     watcher: Watcher = field(default_factory=Watcher)
     queues: QueueCache | None = None
+    ended: Callable[[str, NodeOutcome], None] = lambda name, outcome: None
 
 
 def waiting_run(project: Project) -> Run:
@@ -213,6 +216,7 @@ class _Nodes:
             if outcome is None:
                 return None
             self.outcomes[name] = outcome
+            self.run.ended(name, outcome)
             return outcome.for_doit()
 
         return act

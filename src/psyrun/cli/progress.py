@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -23,6 +24,44 @@ if TYPE_CHECKING:
 _LOG_SECONDS = 10.0
 
 
+class _Pace:
+    """How fast rows end, and when the last one did.
+
+    Parameters
+    ----------
+    ended
+        Rows that ended before.
+    now
+        Seconds on a clock that only goes forward.
+    """
+
+    def __init__(self, ended: int, now: float) -> None:
+        self._first, self._began = ended, now
+        self._ended, self._since, self._now = ended, now, now
+
+    def look(self, ended: int, now: float) -> None:
+        """Note how many rows ended by now."""
+        if ended != self._ended:
+            self._ended, self._since = ended, now
+        self._now = now
+
+    def describe(self, total: int) -> list[str]:
+        """Return words for rows per second, and the time that is left.
+
+        Where the last rows take longer than others did, they are taken to be half way.
+        """
+        elapsed = self._now - self._began
+        rate = max(0, self._ended - self._first) / elapsed if elapsed > 0 else 0.0
+        if not rate:
+            return []
+        left = total - self._ended
+        waited, expected = self._now - self._since, left / rate
+        words = [f"{rate:.3g} rows/s"]
+        if waited > max(expected, 1.0) and left:
+            return [*words, f"no row ended for {duration(waited)}, perhaps {duration(waited)} left"]
+        return [*words, f"{duration(expected)} left"] if left else words
+
+
 class LogWatcher(Watcher):
     """Lines of progress, at most every ten seconds.
 
@@ -36,23 +75,23 @@ class LogWatcher(Watcher):
         self._stream = stream
         self._last = 0.0
         self._notes: set[str] = set()
-        self._starts: dict[str, tuple[int, float]] = {}
+        self._paces: dict[str, _Pace] = {}
 
     def note(self, task: str, message: str) -> None:
         """Write a message, once."""
         line = f"{task}: {message}"
         if line not in self._notes:
             self._notes.add(line)
-            self._write(line)
+            self.write(line)
 
     def start(self, task: str, progress: PlanProgress, size: RunSize) -> None:
         """Write the amount of work."""
         self._last = time.monotonic()
-        self._rate(task, progress.done + progress.failed)
+        self._pace(task, progress.done + progress.failed)
         total = count(progress.total, "row")
         rows = total if size.rows == progress.total else f"{size.rows:,} of {total}"
         by = "" if size.processes is None else f", {count(size.processes, 'process')}"
-        self._write(f"{task}: {rows} to evaluate in {count(size.batches, 'batch')}{by}")
+        self.write(f"{task}: {rows} to evaluate in {count(size.batches, 'batch')}{by}")
 
     def progress(self, task: str, progress: PlanProgress) -> None:
         """Write the progress of a task, unless a line was written less than ten seconds ago."""
@@ -60,22 +99,23 @@ class LogWatcher(Watcher):
             return
         self._last = time.monotonic()
         ended = progress.done + progress.failed
-        rate = self._rate(task, ended)
         words = [f"{task}: {ended:,} of {progress.total:,} rows", f"{progress.failed:,} failed"]
-        words += [f"{rate:.3g} rows/s", f"{duration((progress.total - ended) / rate)} left"] if rate else []
-        self._write(", ".join(words))
+        words += self._pace(task, ended).describe(progress.total)
+        self.write(", ".join(words))
 
     def end(self, task: str) -> None:
-        """Forget the rate of a task; the summary follows."""
-        self._starts.pop(task, None)
+        """Forget the pace of a task; the summary follows."""
+        self._paces.pop(task, None)
 
-    def _rate(self, task: str, ended: int) -> float:
-        """Return rows per second since the first call for a task."""
-        first, began = self._starts.setdefault(task, (ended, time.monotonic()))
-        elapsed = time.monotonic() - began
-        return max(0.0, ended - first) / elapsed if elapsed > 0 else 0.0
+    def _pace(self, task: str, ended: int) -> _Pace:
+        """Return the pace of a task, of which so many rows ended by now."""
+        if task not in self._paces:
+            self._paces[task] = _Pace(ended, time.monotonic())
+        self._paces[task].look(ended, time.monotonic())
+        return self._paces[task]
 
-    def _write(self, line: str) -> None:
+    def write(self, line: str) -> None:
+        """Write a line."""
         self._stream.write(line + "\n")
         self._stream.flush()
 
@@ -98,12 +138,8 @@ class TerminalWatcher(LogWatcher):
         if task not in self._ids:
             self._ids[task] = self._bar.add_task(task, total=progress.total, pace="")
         ended = progress.done + progress.failed
-        rate = self._rate(task, ended)
-        words = [f"{rate:.3g} rows/s"] if rate else []
-        words += [f"{progress.failed:,} failed"] if progress.failed else []
-        words += (
-            [f"{duration((progress.total - ended) / rate)} left"] if rate and ended < progress.total else []
-        )
+        words = [f"{progress.failed:,} failed"] if progress.failed else []
+        words += self._pace(task, ended).describe(progress.total)
         self._bar.update(self._ids[task], completed=ended, total=progress.total, pace=", ".join(words))
 
     def end(self, task: str) -> None:
@@ -112,14 +148,15 @@ class TerminalWatcher(LogWatcher):
         if task in self._ids:
             self._bar.remove_task(self._ids.pop(task))
 
-    def _write(self, line: str) -> None:
+    def write(self, line: str) -> None:
+        """Write a line above the bar."""
         self._bar.console.print(line, markup=False)
 
 
 @contextmanager
 def watching() -> Iterator[LogWatcher]:
-    """Give the watcher that suits standard output."""
-    if not sys.stdout.isatty():
+    """Give the watcher that suits standard output: lines where it is no terminal, or one that can't move."""
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield LogWatcher(sys.stdout)
         return
     from rich.console import Console

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
+    from psyrun.cli.progress import LogWatcher
     from psyrun.cli.summary import Waiting
     from psyrun.graph import NodeOutcome
     from psyrun.options import RunOptions
@@ -91,18 +92,25 @@ def run_passes(project: Project, selection: Selection, options: RunOptions, *, w
     wait
         Whether to wait for the jobs of a batch system and make another pass, until none is in flight.
     """
-    queues = QueueCache(selection.chain)
     outcomes: dict[str, NodeOutcome] = {}
     interrupted = False
     with watching() as watcher, warnings_shown(lambda text: watcher.note("psy", text)), _signals_interrupt():
-        run = Run(project=project, options=options, cache=selection.cache, watcher=watcher, queues=queues)
+        summary = _Summary(selection, QueueCache(selection.chain), watcher)
+        run = Run(
+            project=project,
+            options=options,
+            cache=selection.cache,
+            watcher=watcher,
+            queues=summary.queues,
+            ended=summary.take,
+        )
         try:
-            _make_passes(run, selection, queues, outcomes, wait=wait)
+            _make_passes(run, selection, summary.queues, outcomes, wait=wait)
         except KeyboardInterrupt:
             interrupted = True
-    code = _print_summary(selection, outcomes, queues, interrupted=interrupted)
+    code = summary.finish(outcomes, interrupted=interrupted)
     if interrupted:
-        _print_interruption(selection, queues)
+        _print_interruption(selection, summary.queues)
         return INTERRUPTED
     return code
 
@@ -151,30 +159,72 @@ def _signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _print_summary(
-    selection: Selection, outcomes: Mapping[str, NodeOutcome], queues: QueueCache, *, interrupted: bool
-) -> int:
-    """Print the summary of each task, and of those before it that are not finished; return the exit code."""
-    waiting = {} if interrupted else find_waiting(selection.chain, outcomes)
-    unfinished = _find_unfinished(outcomes) | waiting.keys()
-    codes = []
-    for outline in [*(each for each in selection.upstream if each.name in unfinished), *selection.outlines]:
-        outcome = outcomes.get(outline.name)
-        error = outcome.error if outcome is not None else None
-        end: Exception | Waiting | Status | None = error or waiting.get(outline.name)
-        if end is None and interrupted and not outline.layout.plan.exists():
-            continue  # The number of rows is known only after running the task file.
-        end = end or _try_status(outline, selection.cache, queues)
-        if isinstance(end, Exception):
-            codes.append(report_errors([end], outline.name))
-            continue
-        edited = isinstance(end, Status) and end.uptodate and _was_edited(outline, selection.cache)
-        ran = isinstance(end, Status) and end.uptodate and outcome is not None
-        changed = _find_changed_inputs(outline, selection.cache) if ran else ()
-        lines, code = summarise(end, outcome, edited=edited, changed=changed, interrupted=interrupted)
-        click.echo("\n".join(lines))
-        codes.append(code)
-    return worst(codes)
+class _Summary:
+    """Prints how tasks ended: those that finish when they do, the others at the end of the run.
+
+    Parameters
+    ----------
+    selection
+        The tasks to run.
+    queues
+        Answers of batch systems.
+    watcher
+        Writes lines, above a bar.
+    """
+
+    def __init__(self, selection: Selection, queues: QueueCache, watcher: LogWatcher) -> None:
+        self.queues = queues
+        self._selection, self._watcher = selection, watcher
+        self._codes: dict[str, int] = {}
+
+    def take(self, name: str, outcome: NodeOutcome) -> None:
+        """Take the outcome of a node, and print that of its task if it is finished."""
+        outlines = {outline.name: outline for outline in self._selection.outlines}
+        if outcome.state is not NodeState.FINISHED or name not in outlines:
+            return
+        end = _try_status(outlines[name], self._selection.cache, self.queues)
+        if isinstance(end, Status) and end.uptodate:
+            lines, self._codes[name] = self._summarise(outlines[name], end, outcome)
+            for line in lines:
+                self._watcher.write(line)
+
+    def finish(self, outcomes: Mapping[str, NodeOutcome], *, interrupted: bool) -> int:
+        """Print the outcomes of the other tasks, and of unfinished ones before them; return the exit code."""
+        selection = self._selection
+        waiting = {} if interrupted else find_waiting(selection.chain, outcomes)
+        unfinished = _find_unfinished(outcomes) | waiting.keys()
+        before = (each for each in selection.upstream if each.name in unfinished)
+        for outline in [*before, *(each for each in selection.outlines if each.name not in self._codes)]:
+            outcome = outcomes.get(outline.name)
+            error = outcome.error if outcome is not None else None
+            end: Exception | Waiting | Status | None = error or waiting.get(outline.name)
+            if end is None and interrupted and not outline.layout.plan.exists():
+                continue  # The number of rows is known only after running the task file.
+            end = end or _try_status(outline, selection.cache, self.queues)
+            if isinstance(end, Exception):
+                self._codes[outline.name] = report_errors([end], outline.name)
+                continue
+            lines, self._codes[outline.name] = self._summarise(outline, end, outcome, interrupted=interrupted)
+            click.echo("\n".join(lines))
+        return worst(self._codes.values())
+
+    def _summarise(
+        self,
+        outline: Outline,
+        end: Status | Waiting,
+        outcome: NodeOutcome | None,
+        *,
+        interrupted: bool = False,
+    ) -> tuple[list[str], int]:
+        cache = self._selection.cache
+        done = isinstance(end, Status) and end.uptodate
+        return summarise(
+            end,
+            outcome,
+            edited=done and _was_edited(outline, cache),
+            changed=_find_changed_inputs(outline, cache) if done and outcome is not None else (),
+            interrupted=interrupted,
+        )
 
 
 def _print_interruption(selection: Selection, queues: QueueCache) -> None:
