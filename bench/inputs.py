@@ -1,4 +1,4 @@
-"""What observing inputs costs: rows that each read a small file of their own, with and without `track_inputs`.
+"""What observing inputs costs: rows that each read a small file of their own, with and without it.
 
 Run with ``python bench/inputs.py [rows] [rounds]``. Each round runs both cases; CPU time, of psy and of all
 processes that it starts. Timings on a shared machine are noisy: look at the ratios of one run.

@@ -415,17 +415,19 @@ def test_unchanged_data_is_read_once(project, monkeypatch):
     cache = SourceCache()
     monkeypatch.setattr(cache_module.time, "time_ns", lambda: 1 << 62)
     first = digest_data(project, ["a.csv"], cache)
-    monkeypatch.setattr(cache_module.hashlib, "file_digest", None)
+    monkeypatch.setattr(cache_module, "digest_file", None)
     assert digest_data(project, ["a.csv"], cache) == first
 
 
-def test_data_digested_right_after_a_change_is_read_again(project):
+def test_data_digested_right_after_a_change_is_read_again(project, monkeypatch):
     path = project / "a.csv"
     path.write_text("1,2")
     cache = SourceCache()
+    now = path.stat().st_mtime_ns + 1_999_999_999
+    monkeypatch.setattr(cache_module.time, "time_ns", lambda: now)
     first = digest_data(project, ["a.csv"], cache)
-    cache._data["a.csv"][2] = "stale"
-    assert digest_data(project, ["a.csv"], cache) == first
+    monkeypatch.setattr(cache_module, "digest_file", lambda path: ("read again", None))
+    assert digest_data(project, ["a.csv"], cache) == {"a.csv": "read again"} != first
 
 
 @pytest.mark.parametrize("position", range(4), ids=["size", "mtime", "ctime", "inode"])
@@ -434,8 +436,8 @@ def test_data_with_another_stamp_is_read_again(project, position, monkeypatch):
     monkeypatch.setattr(cache_module.time, "time_ns", lambda: 1 << 62)
     cache = SourceCache()
     first = digest_data(project, ["a.csv"], cache)
-    cache._data["a.csv"][2] = "stale"
-    cache._data["a.csv"][0][position] -= 1
+    cache._data["a.csv"][-1] = "stale"
+    cache._data["a.csv"][position] -= 1
     assert digest_data(project, ["a.csv"], cache) == first
 
 

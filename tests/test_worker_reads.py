@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 import psyrun.worker.reads as worker_reads
+from psyrun.disk import take_stamp
 from psyrun.workdir.frame import INPUTS, Counts
 from psyrun.workdir.journal import BatchKey, encode_block, read_blocks
-from psyrun.workdir.reads import read_reads
+from psyrun.workdir.reads import Input, pack_reads, read_reads
 from psyrun.workdir.submissions import Submission, read_submission, write_submission
 from psyrun.worker.chunks import Work
 from psyrun.worker.journals import Journals
-from psyrun.worker.reads import digest_file
+from psyrun.worker.reads import digest_reading
 
 TIE = "00112233aabbccdd"
 KEY = BatchKey(0, TIE)
@@ -42,12 +44,11 @@ def journals(tmp_path, monkeypatch):
 
 def input_of(path, number):
     found = Path(path).stat()
-    fields = {"child": 1, "number": number, "kind": "file", "path": path}
-    return fields | {"size": found.st_size, "mtime": found.st_mtime_ns}
+    return Input(1, number, "file", path, found.st_size, found.st_mtime_ns)
 
 
 def block(row, *inputs):
-    sections = {INPUTS: json.dumps(inputs).encode()} if inputs else {}
+    sections = {INPUTS: pack_reads(inputs)} if inputs else {}
     counts = Counts(child=1, inputs=len(inputs))
     return encode_block([row], {"y": [row]}, counts=counts, sections=sections)
 
@@ -75,13 +76,13 @@ def test_inputs_leave_the_blocks_for_a_file_of_their_own(tmp_path, journals):
 
 def test_blocks_wait_for_the_inputs_before_them_and_keep_their_order(tmp_path, journals, monkeypatch):
     go_on = threading.Event()
-    real = digest_file
+    real = digest_reading
 
     def digest_late(*arguments):
         assert go_on.wait(20)
         return real(*arguments)
 
-    monkeypatch.setattr(worker_reads, "digest_file", digest_late)
+    monkeypatch.setattr(worker_reads, "digest_reading", digest_late)
     (tmp_path / "a.txt").write_text("a")
     journals.block(Child(), KEY, [0], block(0))
     journals.block(Child(), KEY, [1], block(1, input_of("a.txt", 1)))
@@ -181,26 +182,57 @@ def test_file_that_changed_since_it_was_read_has_no_digest(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("a")
     size, mtime = path.stat().st_size, path.stat().st_mtime_ns
-    assert digest_file(str(path), size, mtime) == hashlib.sha256(b"a").hexdigest()
-    assert digest_file(str(path), size + 1, mtime) is None
+    assert digest_reading(str(path), size, mtime)[0] == hashlib.sha256(b"a").hexdigest()
+    assert digest_reading(str(path), size + 1, mtime)[0] is None
     os.utime(path, ns=(0, mtime + 1))
-    assert digest_file(str(path), size, mtime) is None
+    assert digest_reading(str(path), size, mtime)[0] is None
     path.unlink()
-    assert digest_file(str(path), size, mtime) is None
+    assert digest_reading(str(path), size, mtime)[0] is None
+
+
+@pytest.mark.parametrize("edit", ["no edit", "content", "content and mtime set back", "another file"])
+def test_file_with_the_stamp_of_its_digest_is_not_read_again(tmp_path, monkeypatch, edit):
+    path, other = tmp_path / "a.txt", tmp_path / "b.txt"
+    path.write_text("a")
+    size, mtime = path.stat().st_size, path.stat().st_mtime_ns
+    monkeypatch.setattr(time, "time_ns", lambda: mtime + 2_000_000_001)
+    digest, ctime, inode = digest_reading(str(path), size, mtime)
+    if edit.startswith("content"):
+        path.write_text("b")
+    if edit == "another file":
+        other.write_text("b")
+        other.replace(path)
+    if edit == "content and mtime set back":
+        os.utime(path, ns=(0, mtime))
+    read = Input(1, 1, "file", "a.txt", size, mtime, digest, ctime=ctime, inode=inode)
+    assert (take_stamp(path) == read.stamp) is (edit == "no edit")
+
+
+def test_file_that_changed_just_before_its_digest_has_no_stamp(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("a")
+    size, mtime = path.stat().st_size, path.stat().st_mtime_ns
+    monkeypatch.setattr(time, "time_ns", lambda: mtime + 1_999_999_999)
+    assert digest_reading(str(path), size, mtime)[1:] == (None, None)
 
 
 def test_large_files_count_by_size_and_time(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("abc")
     found = path.stat()
-    assert digest_file(str(path), found.st_size, found.st_mtime_ns)
+    assert digest_reading(str(path), found.st_size, found.st_mtime_ns)[0]
     monkeypatch.setattr(worker_reads, "_LARGEST", 2)
-    assert digest_file(str(path), found.st_size, found.st_mtime_ns) is None
+    assert digest_reading(str(path), found.st_size, found.st_mtime_ns)[0] is None
 
 
 def test_equal_files_are_digested_once(tmp_path, journals, monkeypatch):
     seen = []
-    monkeypatch.setattr(worker_reads, "digest_file", lambda *arguments: seen.append(arguments))
+
+    def digest(*arguments):
+        seen.append(arguments)
+        return None, None, None
+
+    monkeypatch.setattr(worker_reads, "digest_reading", digest)
     (tmp_path / "a.txt").write_text("a")
     for row in range(3):
         journals.block(Child(), KEY, [row], block(row, input_of("a.txt", row + 1)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
 import stat
+import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+_RESOLUTION = 2_000_000_000  # nanoseconds: FAT keeps times in steps of two seconds
+_PART = 1 << 16  # bytes read at a time
+_stat = os.stat  # before anyone wraps it
 
 
 @contextmanager
@@ -53,6 +58,43 @@ def open_file(path: Path) -> BufferedReader:
 
 def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
+
+
+class Stamp(NamedTuple):
+    """What tells that a file changed: size in bytes, times of its last changes in nanoseconds, inode."""
+
+    size: int
+    mtime: int
+    ctime: int
+    inode: int
+
+    def is_settled(self, now: int) -> bool:
+        """Whether a change after this time, in nanoseconds, shows in the stamp: the last was long before."""
+        return max(self.mtime, self.ctime) + _RESOLUTION < now
+
+
+def take_stamp(path: str | int) -> Stamp | None:
+    """Return the stamp of a file, or of an open one; None where it is no regular file."""
+    found = _stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def digest_file(path: str, most: int = sys.maxsize) -> tuple[str, Stamp | None]:
+    """Return the SHA-256 of a file, and its stamp after it was read; reading ends after so many bytes.
+
+    A pipe in its place is not waited for.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        digest, left = hashlib.sha256(), most
+        while left >= 0 and (data := os.read(fd, _PART)):
+            digest.update(data)
+            left -= len(data)
+        return digest.hexdigest(), take_stamp(fd)
+    finally:
+        os.close(fd)
 
 
 def read_file(path: Path) -> bytes:

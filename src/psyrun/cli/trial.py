@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import tempfile
 import time
@@ -25,6 +24,7 @@ from psyrun.workdir import (
     new_run,
     read_records,
     read_values,
+    unpack_reads,
 )
 from psyrun.worker import PoolConfig, Work, command, evaluate
 
@@ -92,8 +92,9 @@ class _Sink:
         self, child: ChildProcess, batch: BatchKey, rows: Sequence[int], data: bytes | bytearray
     ) -> None:
         """Write a block, and keep what was read for it."""
-        found = json.loads(first_sections(data, INPUTS).get(INPUTS, b"[]"))
-        self.read += [name_input(f"{each['kind']} {each['path']}") for each in found if each["kind"] in KINDS]
+        found = first_sections(data, INPUTS)
+        reads = unpack_reads(found[INPUTS]) if INPUTS in found else []
+        self.read += [name_input(f"{each.kind} {each.path}") for each in reads if each.kind in KINDS]
         self.journal.append(data, b"{}")
 
     def fail(self, child: ChildProcess, batch: BatchKey, row: int, reason: str, seconds: float) -> None:

@@ -10,19 +10,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import read_file, write_atomic
+from psyrun.disk import digest_file, read_file, take_stamp, write_atomic
 from psyrun.errors import TaskFileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from psyrun.disk import Stamp
+
 
 CACHE_PATH = "psy-work/.sources.json"  # relative to the project root
 
-_FORMAT = "psyrun source cache 1"
+_FORMAT = "psyrun source cache 2"
 _MOST_FACTS = 2000
-_RESOLUTION = 2_000_000_000  # nanoseconds: FAT keeps times in steps of two seconds
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,33 +79,25 @@ class SourceCache:
             self.put(key, facts)
         return facts
 
-    def digest_file(self, name: str, path: Path) -> str:
-        """Digest the content of a file; the file is read again only if its size, times or inode changed.
+    def digest_file(self, name: str, path: str, stamp: Stamp) -> str:
+        """Digest the content of a file with this stamp; the file is read again only if that changed.
 
         A digest taken within two seconds of the file's last change is taken again: another change may not
         show in the times.
         """
-        before = _stamp(path)
         known = self._data.get(name)
-        if known is not None and known[0] == before and max(before[1:3]) + _RESOLUTION < known[1]:
-            return str(known[2])
-        now = time.time_ns()
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        if _stamp(path) == before:
-            self._data[name] = [before, now, content]
+        if known is not None and known[:-1] == [*stamp]:
+            return str(known[-1])
+        settled = stamp.is_settled(time.time_ns())
+        content, after = digest_file(path)
+        if settled and after == stamp:
+            self._data[name] = [*stamp, content]
             self._changed = True
         return content
 
 
 def _head(body: bytes) -> bytes:
     return f"{_FORMAT} {hashlib.sha256(body).hexdigest()}".encode()
-
-
-def _stamp(path: Path) -> list[int]:
-    """Return size, mtime and ctime in nanoseconds, and inode."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def digest_data(root: Path, paths: Iterable[str], cache: SourceCache | None = None) -> dict[str, str]:
@@ -132,11 +125,12 @@ def digest_data(root: Path, paths: Iterable[str], cache: SourceCache | None = No
     cache = cache or SourceCache()
     digests = {}
     for name in sorted(set(paths)):
-        path = root / name
-        if path.is_dir():
-            raise TaskFileError(f"file_dep: {name} is a folder; name the files in it")
+        path = str(root / name)
         try:
-            digests[name] = cache.digest_file(os.path.normpath(name), path)
+            stamp = take_stamp(path)
+            if stamp is None:
+                raise TaskFileError(f"file_dep: {name} is a folder, or no regular file; name the files in it")
+            digests[name] = cache.digest_file(os.path.normpath(name), path, stamp)
         except FileNotFoundError:
             raise TaskFileError(f"file_dep: {name} does not exist; create it, or correct its name") from None
         except OSError as error:

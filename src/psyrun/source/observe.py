@@ -58,11 +58,18 @@ class Reading:
     place: str = ""
     stamp: tuple[int, int] | None = None
 
-    def fields(self) -> dict[str, Any]:
-        """Return the fields of an `Input` that are not its defaults."""
-        found: dict[str, Any] = {"number": self.number, "kind": self.kind, "path": self.path}
-        more = {name: getattr(self, name) for name in ("size", "mtime", "digest", "loading", "place")}
-        return found | {name: value for name, value in more.items() if value or type(value) is int}
+    def fields(self) -> tuple[Any, ...]:
+        """Return the fields of an `Input`, from its number to its place."""
+        return (
+            self.number,
+            self.kind,
+            self.path,
+            self.size,
+            self.mtime,
+            self.digest,
+            self.loading,
+            self.place,
+        )
 
 
 class _Hook:

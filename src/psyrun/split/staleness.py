@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from psyrun.disk import take_stamp
 from psyrun.source import Observer, TrackedPaths, describe_existence, find_parts
 from psyrun.workdir import (
     RECEIPTS,
@@ -27,6 +28,7 @@ from psyrun.workdir import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from psyrun.disk import Stamp
     from psyrun.source import Source, SourceCache
     from psyrun.task import Outline
     from psyrun.workdir import Input, JournalFile, Plan, RowReceipt
@@ -150,9 +152,15 @@ class InputStates:
         self._root, self._cache, self._products = outline.root, cache, products
         self._paths = tracked_paths(outline)
         self._states: dict[tuple[str, str, bool], str | None] = {}
+        self._stamps: dict[str, Stamp | None] = {}
 
     def of(self, each: Input) -> str | None:
-        """Return the state of an input as it would be recorded now; None where there is no such file."""
+        """Return the state of an input as it would be recorded now; None where there is no such file.
+
+        A file is not read where its stamp is the one that the worker noted with the digest.
+        """
+        if each.inode is not None and self._stamp(each.path) == each.stamp:
+            return each.digest
         return self.of_key(f"{each.kind} {each.path}", by_stat=each.kind in _FILES and each.digest is None)
 
     def of_key(self, key: str, *, by_stat: bool = False) -> str | None:
@@ -163,20 +171,25 @@ class InputStates:
         return self._states[kind, path, by_stat]
 
     def _look(self, kind: str, path: str, by_stat: bool) -> str | None:
-        place = Path(self._paths.locate(path))
         if kind == "folder":
             return self._paths.digest_listing(path, self._products)
         if kind == "glob":
             return self._paths.digest_matches(path, self._products)
         if kind == "exists":
-            return describe_existence(str(place))
+            return describe_existence(self._paths.locate(path))
+        stamp = self._stamp(path)
+        if stamp is None or by_stat:
+            return None if stamp is None else f"{stamp.size} {stamp.mtime}"
         with suppress(OSError):
-            if by_stat:
-                status = place.stat()
-                return f"{status.st_size} {status.st_mtime_ns}"
-            if place.is_file():
-                return self._cache.digest_file(path, place)
+            return self._cache.digest_file(path, self._paths.locate(path), stamp)
         return None
+
+    def _stamp(self, path: str) -> Stamp | None:
+        if path not in self._stamps:
+            self._stamps[path] = None
+            with suppress(OSError):
+                self._stamps[path] = take_stamp(self._paths.locate(path))
+        return self._stamps[path]
 
 
 def tracked_paths(outline: Outline) -> TrackedPaths:

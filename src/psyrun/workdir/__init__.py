@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         read_progress,
         verify_progress,
     )
-    from psyrun.workdir.reads import Input, ReadsWriter, encode_reads, read_reads
+    from psyrun.workdir.reads import Input, ReadsWriter, pack_reads, read_reads, unpack_reads
     from psyrun.workdir.receipts import (
         file_digest,
         holds_rows,
@@ -95,7 +95,7 @@ else:
         plan="FAILURE Batch Plan is_plan_damaged pack_order read_plan require_plan write_plan",
         progress="BatchProgress PlanProgress find_damaged_inputs find_needed_journals "
         "is_receipt_true read_progress verify_progress",
-        reads="Input ReadsWriter encode_reads read_reads",
+        reads="Input ReadsWriter pack_reads read_reads unpack_reads",
         receipts="file_digest holds_rows is_current make_receipt "
         "read_journal_ends read_receipt refresh_receipt write_receipt",
         records="JournalFile RowCounter list_journals read_first_records "

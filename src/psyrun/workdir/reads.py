@@ -1,28 +1,27 @@
 """Files ``out/<run>.reads``: the inputs that the children of a worker read, for all its journals.
 
-Such a file is a sequence of frames with the section INPUTS, JSON: a list of inputs. A worker appends, and
-syncs, the inputs that a block counts before the block. The inputs of a child are numbered from 1; the receipt
-of a row says how many of its child's counted when it ended, and the lowest number of one that it read itself:
-those up to the highest hold all that it read, and with `stateless` nothing else. A lowest number above the
-highest: it read nothing itself. What was read while the file was loaded or by `setup` counts for all rows.
+Such a file is a sequence of frames with the section INPUTS, JSON: a column for each field of `Input`, but
+for those that hold its default only. A worker appends, and syncs, the inputs that a block counts before the
+block. The inputs of a child are numbered from 1; the receipt of a row says how many of its child's counted
+when it ended, and the lowest number of one that it read itself: those up to the highest hold all that it
+read, and with `stateless` nothing else. A lowest number above the highest: it read nothing itself. What was
+read while the file was loaded or by `setup` counts for all rows.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psyrun.disk import AppendedFile, open_file
 from psyrun.workdir.frame import INPUTS, Counts, encode_frame, file_size, read_header, read_sections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Input:
+class Input(NamedTuple):
     """Something that a process read: a file, the listing of a folder, the matches of a pattern, an absence.
 
     Parameters
@@ -46,6 +45,9 @@ class Input:
         Whether it was read while the task file was loaded, rather than by a row.
     place
         The statement of a local module that read it while loading, as ``psy-tasks/task_x.py:4``, else ''.
+    ctime, inode
+        Time of the last change of its status in nanoseconds, and inode, when the digest was taken; None where
+        another change might not show in the times.
     """
 
     child: int
@@ -57,12 +59,33 @@ class Input:
     digest: str | None = None
     loading: bool = False
     place: str = ""
+    ctime: int | None = None
+    inode: int | None = None
+
+    @property
+    def stamp(self) -> tuple[int | None, ...] | None:
+        """The `psyrun.disk.Stamp` of the file when the digest was taken; None where it may not tell."""
+        return None if self.inode is None else (self.size, self.mtime, self.ctime, self.inode)
 
 
-def encode_reads(inputs: Iterable[Input], offset: int) -> bytes:
-    """Encode inputs as the frame that begins at `offset` of its file."""
-    rows = [{name: getattr(each, name) for name in Input.__slots__} for each in inputs]  # asdict is slow
-    return encode_frame({INPUTS: json.dumps(rows).encode()}, Counts(), offset=offset)
+def pack_reads(inputs: Sequence[Input]) -> bytes:
+    """Encode inputs as a section INPUTS."""
+    defaults = Input._field_defaults
+    columns = {
+        name: column
+        for name, column in zip(Input._fields, zip(*inputs))
+        if name not in defaults or any(value != defaults[name] for value in column)
+    }
+    return json.dumps(columns, separators=(",", ":")).encode()
+
+
+def unpack_reads(section: bytes) -> list[Input]:
+    """Decode a section INPUTS."""
+    columns: dict[str, list[Any]] = json.loads(section)
+    found = {
+        name: [value] * len(columns["number"]) for name, value in Input._field_defaults.items()
+    } | columns
+    return list(map(Input, *(found[name] for name in Input._fields)))
 
 
 def read_reads(path: Path) -> list[Input] | None:
@@ -84,7 +107,7 @@ def read_reads(path: Path) -> list[Input] | None:
             sections = read_sections(file, header)
             if sections is None or INPUTS not in sections:
                 break
-            found += [Input(**each) for each in json.loads(sections[INPUTS])]
+            found += unpack_reads(sections[INPUTS])
             start = header.end
     return found
 
@@ -103,6 +126,6 @@ class ReadsWriter(AppendedFile):
     def __init__(self, folder: Path, run: str) -> None:
         super().__init__(folder / f"{run}.reads")
 
-    def append(self, inputs: Iterable[Input]) -> None:
+    def append(self, inputs: Sequence[Input]) -> None:
         """Append inputs, or raise OSError."""
-        self.write(encode_reads(inputs, self.size))
+        self.write(encode_frame({INPUTS: pack_reads(inputs)}, Counts(), offset=self.size))

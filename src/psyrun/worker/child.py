@@ -287,15 +287,15 @@ class _Evaluator:
 
     def _sections(self) -> dict[int, bytes]:
         """Return the sections for what is new since the last block: the place, inputs."""
-        from psyrun.workdir import INPUTS, WHERE
+        from psyrun.workdir import INPUTS, WHERE, Input, pack_reads
 
         where, readings = self._place.look(self._watch.describe()), self._observer.take()
         if self._watch.is_over:
             self._execute = self._watch.execute
         found = {} if where is None else {WHERE: where}
         if readings:
-            inputs = [{"child": self._connection.number, **each.fields()} for each in readings]
-            found[INPUTS] = json.dumps(inputs).encode()
+            number = self._connection.number
+            found[INPUTS] = pack_reads([Input(number, *each.fields()) for each in readings])
         return found
 
     def _evaluate(self, assignment: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -18,12 +17,12 @@ from psyrun.workdir import (
     WHERE,
     Counts,
     Failure,
-    Input,
     JournalWriter,
     RowReceipt,
     encode_block,
     first_sections,
     pack_receipts,
+    unpack_reads,
 )
 from psyrun.worker.place import encode_place
 from psyrun.worker.reads import Reads
@@ -80,7 +79,7 @@ class Journals:
         found = first_sections(data, WHERE, INPUTS)
         child.where = found.get(WHERE) or child.where or self._place
         self._raise_error()
-        inputs = [Input(**each) for each in json.loads(found.get(INPUTS, b"[]"))]
+        inputs = unpack_reads(found[INPUTS]) if INPUTS in found else []
         append = partial(self._append, child.where, batch, rows, data)
         if inputs:
             child.inputs = inputs[-1].number

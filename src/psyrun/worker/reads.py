@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import threading
+import time
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import sync_folder
-from psyrun.workdir import ReadsWriter
+from psyrun.disk import digest_file, sync_folder
+from psyrun.workdir import Input, ReadsWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from psyrun.workdir import Input
-
 
 _LARGEST = 1 << 25  # bytes of a file that is digested; larger ones count by size and mtime
-_PART = 1 << 20  # bytes read at a time
 _MOST_WAITING = 64  # blocks that may wait for digests before their children have to
 
 
@@ -50,7 +46,7 @@ class Reads:
             _MOST_WAITING
         )
         self._lock = threading.Lock()  # of the file and of what is appended after it
-        self._digests: dict[tuple[str, int | None, int | None], str | None] = {}
+        self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # path, size, mtime -> digest, ctime, inode
         self._thread: threading.Thread | None = None
         self._opened = False
         self.error: Exception | None = None
@@ -89,10 +85,11 @@ class Reads:
 
     def _digest(self, found: Input) -> Input:
         key = found.path, found.size, found.mtime
-        if key not in self._digests:
+        known = self._known.get(key)
+        if known is None:
             path = os.path.join(self._root, found.path)
-            self._digests[key] = digest_file(path, found.size, found.mtime)
-        return replace(found, digest=self._digests[key])
+            known = self._known[key] = digest_reading(path, found.size, found.mtime)
+        return Input(*found[:6], known[0], *found[7:9], *known[1:])
 
     @contextmanager
     def syncing(self) -> Iterator[None]:
@@ -118,27 +115,21 @@ class Reads:
             self._writer.close()
 
 
-def digest_file(path: str, size: int | None, mtime: int | None) -> str | None:
-    """Return the SHA-256 of a file; None where it is too large, or not what it was when it was read."""
+def digest_reading(
+    path: str, size: int | None, mtime: int | None
+) -> tuple[str | None, int | None, int | None]:
+    """Return the digest, ctime and inode of a file that was read, as `Input` has them.
+
+    There is no digest where it is too large, or not what it was when it was read.
+    """
+    nothing = None, None, None
     if size is None or size > _LARGEST:
-        return None
+        return nothing
+    now = time.time_ns()
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # A pipe in its place is not waited for.
+        digest, stamp = digest_file(path, size)
     except OSError:
-        return None
-    try:
-        if (size, mtime) != _size_and_time(fd):
-            return None
-        digest = hashlib.sha256()
-        while data := os.read(fd, _PART):
-            digest.update(data)
-        return digest.hexdigest() if (size, mtime) == _size_and_time(fd) else None
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-
-
-def _size_and_time(fd: int) -> tuple[int, int]:
-    found = os.fstat(fd)
-    return found.st_size, found.st_mtime_ns
+        return nothing
+    if stamp is None or stamp[:2] != (size, mtime):
+        return nothing
+    return (digest, stamp.ctime, stamp.inode) if stamp.is_settled(now) else (digest, None, None)
