@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from psyrun.source.callers import find_caller
-from psyrun.source.tracked import describe_existence
+from psyrun.source.tracked import describe_existence, normalize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +32,7 @@ _stat = os.stat
 
 # Functions that look at more of a file than whether it is there.
 _LOOKS = frozenset({"", "stat", "lstat", "getsize", "getmtime", "getatime", "getctime"})
+_WRITES, _REPLACES = os.O_ACCMODE, os.O_TRUNC | os.O_APPEND | os.O_EXCL
 _WORDS = re.compile(r"[\s=;|<>&'\"]+")
 
 
@@ -236,16 +237,12 @@ class Observer:
 
     def notice(self, event: str, args: tuple[Any, ...]) -> None:
         """Note what an audit event says; never raise."""
-        thread = get_ident()
-        if thread in self._busy:
+        if self._busy and get_ident() in self._busy:
             return
-        self._busy.add(thread)
-        try:
+        try:  # noqa: SIM105 - faster
             self.handlers[event](*args)
         except Exception:  # noqa: S110 - A path may be anything.
             pass
-        finally:
-            self._busy.discard(thread)
 
     def _wrap(self, name: str) -> None:
         """Note what a function of `os` without an audit event is asked."""
@@ -265,24 +262,21 @@ class Observer:
 
     def _open(self, path: Any, mode: object, flags: int) -> None:
         known = self._opened.get(path) if type(path) is str else None
-        if known is not None and not flags & os.O_ACCMODE and self._is_same(*known):
+        if known is not None and not flags & _WRITES and self._is_same(*known):
             return
         if type(path) is int or path in self._written:
             return
-        if flags & os.O_ACCMODE == os.O_WRONLY or flags & (os.O_TRUNC | os.O_APPEND | os.O_EXCL):
+        if flags & _REPLACES or flags & _WRITES == os.O_WRONLY:
             self._write(path)
             return
         absolute = self._absolute(path)
         name = self._name(absolute)
-        if name is None:
-            return
-        reader = find_caller()[0]
-        if reader == "python" and absolute in self._sources:
+        if name is None or (absolute in self._sources and find_caller()[0] == "python"):
             return
         reading = self._note_file(name, absolute)
         if reading is None:
             return
-        if flags & os.O_ACCMODE:
+        if flags & _WRITES:
             self._tentative[reading.number] = reading, absolute
         elif type(path) is str and not self._places:
             self._opened[path] = absolute, reading
@@ -312,7 +306,7 @@ class Observer:
             return
         stamp, old = _stamp(absolute), self._seen.get(("folder", name, self._place()))
         same = old is not None and old.stamp == stamp
-        digest = old.digest if old and same else self._paths.digest_listing(name, self._products)
+        digest = old.digest if old and same else self._digest(self._paths.digest_listing, name)
         self._note("folder", name, digest=digest, stamp=stamp)
 
     def _match(self, pattern: Any, recursive: bool, folder: Any, *more: object) -> None:
@@ -326,8 +320,17 @@ class Observer:
             return
         old = self._seen.get(("glob", name, self._place()))
         same = old is not None and old.number >= self._first and not self._places
-        digest = old.digest if old and same else self._paths.digest_matches(name, self._products)
+        digest = old.digest if old and same else self._digest(self._paths.digest_matches, name)
         self._note("glob", name, digest=digest)
+
+    def _digest(self, digest: Callable[..., str | None], name: str) -> str | None:
+        """Return a digest of what is in a folder, without noting that it was looked at."""
+        thread = get_ident()
+        self._busy.add(thread)
+        try:
+            return digest(name, self._products)
+        finally:
+            self._busy.discard(thread)
 
     def _load(self, module: object, path: Any, *more: object) -> None:
         """Note an extension module, which Python does not open itself."""
@@ -380,12 +383,12 @@ class Observer:
     # -- notes
 
     def _absolute(self, path: Any) -> str:
-        path = os.fsdecode(path)
+        path = path if type(path) is str else os.fsdecode(path)
         if not path.startswith("/"):
             if self._folder is None:
                 self._folder = os.getcwd()  # noqa: PTH109 - a string
             path = f"{self._folder}/{path}"
-        return str(os.path.normpath(path) if "/." in path or "//" in path or path[-1] == "/" else path)
+        return normalize(path)
 
     def _name(self, path: str) -> str | None:
         if path.endswith(".pyc") and "__pycache__" in path:

@@ -54,7 +54,9 @@ class TrackedPaths:
         patterns = [os.path.normpath(os.path.join(folder, each)) for each in untracked]
         texts = [fnmatch.translate(text) for each in patterns for text in (each, f"{each}/*")]
         self._untracked = re.compile("|".join(texts)) if texts else None
-        self._counted: dict[str, bool] = {}  # folder -> whether what is in it counts
+        special = {each.split("/")[-2] for each in (*self._left_out, self._root)}
+        self._special = _PACKAGES | special  # last parts of paths that are looked at more closely
+        self._folders: dict[str, tuple[bool, str]] = {}  # folder -> whether what is in it counts, its name
 
     def name(self, path: str) -> str | None:
         """Return the name of an absolute path as an input; None where it does not count.
@@ -62,22 +64,23 @@ class TrackedPaths:
         It is relative to the project root where the path is below it, else the path.
         """
         folder, _, last = path.rpartition("/")
-        counts = self._counted.get(folder)
-        if counts is None:
-            counts = self._counted[folder] = self._is_counted(folder)
+        known = self._folders.get(folder)
+        if known is None:
+            known = self._is_counted(folder), f"{folder}/".removeprefix(self._root)
+            self._folders[folder] = known
+        counts, prefix = known
         if not counts and not self._is_result(folder, last):
             return None
-        if last in _PACKAGES or f"{path}/" in self._left_out:
+        special = last in self._special
+        if special and (last in _PACKAGES or f"{path}/" in self._left_out):
             return None
         if self._untracked is not None and self._untracked.match(path):
             return None
-        if path.startswith(self._root):
-            return path[len(self._root) :]
-        return "." if f"{path}/" == self._root else path
+        return "." if special and f"{path}/" == self._root else prefix + last
 
     def locate(self, name: str) -> str:
         """Return the absolute path of an input; of a pattern, one that `glob` takes."""
-        return os.path.normpath(os.path.join(self._root, name))
+        return normalize(name if name.startswith("/") else self._root + name)
 
     def digest_listing(self, name: str, products: Collection[str] = ()) -> str | None:
         """Return the SHA-256 of the names in a folder that count; None where it can't be listed."""
@@ -112,6 +115,11 @@ class TrackedPaths:
     def _is_result(self, folder: str, name: str) -> bool:
         is_task = f"{folder.rpartition('/')[0]}/" == self._work and f"{folder}/" != self._own
         return is_task and name.startswith("result.") and not name.endswith(".receipt")
+
+
+def normalize(path: str) -> str:
+    """Return an absolute path without dots and doubled slashes."""
+    return os.path.normpath(path) if "/." in path or "//" in path or path[-1] == "/" else path
 
 
 def describe_existence(path: str) -> str:

@@ -188,7 +188,7 @@ class ReceiptReader:
         order = [*block.rows, *(failure.row for failure in block.failures)] if block.failures else block.rows
         done = len(block.rows)
         for place, first, end, receipt in _align(order, unpack_receipts(block.sections.get(RECEIPTS, b""))):
-            found = receipt._replace(origin=origins[receipt.origin])
+            found = RowReceipt(*receipt[:-1], origins[receipt.origin])
             if place >= done:
                 failed |= dict.fromkeys(range(first, end), found)
             elif chosen is None:

@@ -207,14 +207,14 @@ def _make_receipts(
     end, left = 0, iter(marks)
     mark = next(left, None)
     for n, *measures in runs:
-        place, end, each = end, end + n, RowReceipt._make((*measures, 0, 0, 0))
+        place, end = end, end + n
         while place < end:
             at = end if mark is None else min(mark[0], end)
             if at > place:
-                yield at - place, each._replace(inputs=inputs, reads=inputs + 1)
+                yield at - place, RowReceipt._make((*measures, inputs, inputs + 1, 0))
             if mark is not None and at < end:
                 inputs = mark[1]
-                yield 1, each._replace(inputs=inputs, reads=mark[2])
+                yield 1, RowReceipt._make((*measures, *mark[1:], 0))
                 at, mark = at + 1, next(left, None)
             place = at
 
