@@ -10,13 +10,15 @@ import secrets
 import stat
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
     from pathlib import Path
     from typing import Self
+
+    Stamp = tuple[int, int, int, int]
 
 
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
@@ -60,25 +62,20 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-class Stamp(NamedTuple):
-    """What tells that a file changed: size in bytes, times of its last changes in nanoseconds, inode."""
-
-    size: int
-    mtime: int
-    ctime: int
-    inode: int
-
-    def is_settled(self, now: int) -> bool:
-        """Whether a change after this time, in nanoseconds, shows in the stamp: the last was long before."""
-        return max(self.mtime, self.ctime) + _RESOLUTION < now
-
-
 def take_stamp(path: str | int) -> Stamp | None:
-    """Return the stamp of a file, or of an open one; None where it is no regular file."""
+    """Return what tells that a file changed: size, mtime and ctime in nanoseconds, inode.
+
+    The file is a path or open; None where it is no regular file.
+    """
     found = _stat(path)
     if not stat.S_ISREG(found.st_mode):
         return None
-    return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def is_settled(stamp: Stamp, now: int) -> bool:
+    """Whether a change after this time, in nanoseconds, shows in the stamp: the last was long before."""
+    return max(stamp[1:3]) + _RESOLUTION < now
 
 
 def digest_file(path: str, most: int = sys.maxsize) -> tuple[str, Stamp | None]:

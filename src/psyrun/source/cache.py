@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import digest_file, read_file, take_stamp, write_atomic
+from psyrun.disk import digest_file, is_settled, read_file, take_stamp, write_atomic
 from psyrun.errors import TaskFileError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class SourceCache:
         known = self._data.get(name)
         if known is not None and known[:-1] == [*stamp]:
             return str(known[-1])
-        settled = stamp.is_settled(time.time_ns())
+        settled = is_settled(stamp, time.time_ns())
         content, after = digest_file(path)
         if settled and after == stamp:
             self._data[name] = [*stamp, content]

@@ -179,7 +179,7 @@ class InputStates:
             return describe_existence(self._paths.locate(path))
         stamp = self._stamp(path)
         if stamp is None or by_stat:
-            return None if stamp is None else f"{stamp.size} {stamp.mtime}"
+            return None if stamp is None else f"{stamp[0]} {stamp[1]}"
         with suppress(OSError):
             return self._cache.digest_file(path, self._paths.locate(path), stamp)
         return None

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import digest_file, sync_folder
+from psyrun.disk import digest_file, is_settled, sync_folder
 from psyrun.workdir import Input, ReadsWriter
 
 if TYPE_CHECKING:
@@ -132,4 +132,4 @@ def digest_reading(
         return nothing
     if stamp is None or stamp[:2] != (size, mtime):
         return nothing
-    return (digest, stamp.ctime, stamp.inode) if stamp.is_settled(now) else (digest, None, None)
+    return (digest, *stamp[2:]) if is_settled(stamp, now) else (digest, None, None)
