@@ -182,12 +182,12 @@ def test_file_that_changed_since_it_was_read_has_no_digest(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("a")
     size, mtime = path.stat().st_size, path.stat().st_mtime_ns
-    assert digest_reading(str(path), size, mtime)[0] == hashlib.sha256(b"a").hexdigest()
-    assert digest_reading(str(path), size + 1, mtime)[0] is None
+    assert digest_reading(str(path), size, mtime)[-1] == hashlib.sha256(b"a").hexdigest()
+    assert digest_reading(str(path), size + 1, mtime)[-1] is None
     os.utime(path, ns=(0, mtime + 1))
-    assert digest_reading(str(path), size, mtime)[0] is None
+    assert digest_reading(str(path), size, mtime)[-1] is None
     path.unlink()
-    assert digest_reading(str(path), size, mtime)[0] is None
+    assert digest_reading(str(path), size, mtime)[-1] is None
 
 
 @pytest.mark.parametrize("edit", ["no edit", "content", "content and mtime set back", "another file"])
@@ -196,7 +196,7 @@ def test_file_with_the_stamp_of_its_digest_is_not_read_again(tmp_path, monkeypat
     path.write_text("a")
     size, mtime = path.stat().st_size, path.stat().st_mtime_ns
     monkeypatch.setattr(time, "time_ns", lambda: mtime + 2_000_000_001)
-    digest, ctime, inode = digest_reading(str(path), size, mtime)
+    ctime, inode, digest = digest_reading(str(path), size, mtime)
     if edit.startswith("content"):
         path.write_text("b")
     if edit == "another file":
@@ -204,7 +204,7 @@ def test_file_with_the_stamp_of_its_digest_is_not_read_again(tmp_path, monkeypat
         other.replace(path)
     if edit == "content and mtime set back":
         os.utime(path, ns=(0, mtime))
-    read = Input(1, 1, "file", "a.txt", size, mtime, digest, ctime=ctime, inode=inode)
+    read = Input(1, 1, "file", "a.txt", size, mtime, ctime, inode, digest)
     assert (take_stamp(path) == read.stamp) is (edit == "no edit")
 
 
@@ -213,16 +213,16 @@ def test_file_that_changed_just_before_its_digest_has_no_stamp(tmp_path, monkeyp
     path.write_text("a")
     size, mtime = path.stat().st_size, path.stat().st_mtime_ns
     monkeypatch.setattr(time, "time_ns", lambda: mtime + 1_999_999_999)
-    assert digest_reading(str(path), size, mtime)[1:] == (None, None)
+    assert digest_reading(str(path), size, mtime)[:2] == (None, None)
 
 
 def test_large_files_count_by_size_and_time(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("abc")
     found = path.stat()
-    assert digest_reading(str(path), found.st_size, found.st_mtime_ns)[0]
+    assert digest_reading(str(path), found.st_size, found.st_mtime_ns)[-1]
     monkeypatch.setattr(worker_reads, "_LARGEST", 2)
-    assert digest_reading(str(path), found.st_size, found.st_mtime_ns)[0] is None
+    assert digest_reading(str(path), found.st_size, found.st_mtime_ns)[-1] is None
 
 
 def test_equal_files_are_digested_once(tmp_path, journals, monkeypatch):

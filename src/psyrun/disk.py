@@ -65,9 +65,12 @@ def _open_at_once(path: str, flags: int) -> int:
 def take_stamp(path: str | int) -> Stamp | None:
     """Return what tells that a file changed: size, mtime and ctime in nanoseconds, inode.
 
-    The file is a path or open; None where it is no regular file.
+    The file is a path or open; None where it is no regular file, or is not there.
     """
-    found = _stat(path)
+    try:
+        found = _stat(path)
+    except OSError:
+        return None
     if not stat.S_ISREG(found.st_mode):
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
@@ -86,7 +89,7 @@ def digest_file(path: str, most: int = sys.maxsize) -> tuple[str, Stamp | None]:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         digest, left = hashlib.sha256(), most
-        while left >= 0 and (data := os.read(fd, _PART)):
+        while left > 0 and (data := os.read(fd, _PART)):
             digest.update(data)
             left -= len(data)
         return digest.hexdigest(), take_stamp(fd)

@@ -79,19 +79,19 @@ class SourceCache:
             self.put(key, facts)
         return facts
 
-    def digest_file(self, name: str, path: str, stamp: Stamp) -> str:
+    def digest_file(self, name: str, path: str, stamp: Stamp | None) -> str:
         """Digest the content of a file with this stamp; the file is read again only if that changed.
 
         A digest taken within two seconds of the file's last change is taken again: another change may not
         show in the times.
         """
         known = self._data.get(name)
-        if known is not None and known[:-1] == [*stamp]:
+        if stamp and known and known[:-1] == [*stamp]:
             return str(known[-1])
-        settled = is_settled(stamp, time.time_ns())
+        now = time.time_ns()
         content, after = digest_file(path)
-        if settled and after == stamp:
-            self._data[name] = [*stamp, content]
+        if after and after == stamp and is_settled(after, now):
+            self._data[name] = [*after, content]
             self._changed = True
         return content
 
@@ -126,10 +126,10 @@ def digest_data(root: Path, paths: Iterable[str], cache: SourceCache | None = No
     digests = {}
     for name in sorted(set(paths)):
         path = str(root / name)
+        stamp = take_stamp(path)
+        if stamp is None and os.path.exists(path):  # noqa: PTH110 - a string
+            raise TaskFileError(f"file_dep: {name} is a folder, or no regular file; name the files in it")
         try:
-            stamp = take_stamp(path)
-            if stamp is None:
-                raise TaskFileError(f"file_dep: {name} is a folder, or no regular file; name the files in it")
             digests[name] = cache.digest_file(os.path.normpath(name), path, stamp)
         except FileNotFoundError:
             raise TaskFileError(f"file_dep: {name} does not exist; create it, or correct its name") from None

@@ -60,13 +60,15 @@ class Reading:
     stamp: tuple[int, int] | None = None
 
     def fields(self) -> tuple[Any, ...]:
-        """Return the fields of an `Input`, from its number to its place."""
+        """Return the fields of an `Input`, from its number on; the worker knows ctime and inode."""
         return (
             self.number,
             self.kind,
             self.path,
             self.size,
             self.mtime,
+            None,
+            None,
             self.digest,
             self.loading,
             self.place,

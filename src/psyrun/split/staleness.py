@@ -118,13 +118,16 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
     products = {each.path for inputs in reads.values() for each in inputs if each.kind == "product"}
     states = InputStates(outline, cache, products)
     accepted = plan.accepted if plan is not None else {}
+
+    def is_changed(each: Input) -> bool:
+        state = states.of(each)
+        return state != _recorded(each) and state != accepted.get(f"{each.kind} {each.path}", ())
+
     changed = {
         (run, each.child, each.number): each
         for run, inputs in reads.items()
         for each in inputs
-        if each.kind in KINDS
-        and each.path not in products
-        and states.of(each) not in (_recorded(each), accepted.get(f"{each.kind} {each.path}", ()))
+        if each.kind in KINDS and each.path not in products and is_changed(each)
     }
     if _outside_is_gone(changed.values(), reads):
         changed = {key: each for key, each in changed.items() if not Path(each.path).is_absolute()}
@@ -185,11 +188,11 @@ class InputStates:
         return None
 
     def _stamp(self, path: str) -> Stamp | None:
-        if path not in self._stamps:
-            self._stamps[path] = None
-            with suppress(OSError):
-                self._stamps[path] = take_stamp(self._paths.locate(path))
-        return self._stamps[path]
+        try:
+            return self._stamps[path]
+        except KeyError:
+            stamp = self._stamps[path] = take_stamp(self._paths.locate(path))
+            return stamp
 
 
 def tracked_paths(outline: Outline) -> TrackedPaths:

@@ -38,6 +38,9 @@ class Input(NamedTuple):
         Relative to the project root with ``/``, or absolute outside the project; of a glob its pattern.
     size, mtime
         Size in bytes and time of the last change in nanoseconds when it was read; None for what is no file.
+    ctime, inode
+        Time of the last change of its status in nanoseconds, and inode, when the digest was taken; None where
+        another change might not show in the times.
     digest
         SHA-256 of the content, or of the names in order; for ``exists`` the word ``file``, ``folder`` or
         ``absent``. None where it was too large: then size and mtime count.
@@ -45,9 +48,6 @@ class Input(NamedTuple):
         Whether it was read while the task file was loaded, rather than by a row.
     place
         The statement of a local module that read it while loading, as ``psy-tasks/task_x.py:4``, else ''.
-    ctime, inode
-        Time of the last change of its status in nanoseconds, and inode, when the digest was taken; None where
-        another change might not show in the times.
     """
 
     child: int
@@ -56,16 +56,16 @@ class Input(NamedTuple):
     path: str
     size: int | None = None
     mtime: int | None = None
+    ctime: int | None = None
+    inode: int | None = None
     digest: str | None = None
     loading: bool = False
     place: str = ""
-    ctime: int | None = None
-    inode: int | None = None
 
     @property
-    def stamp(self) -> tuple[int | None, ...] | None:
-        """The `psyrun.disk.Stamp` of the file when the digest was taken; None where it may not tell."""
-        return None if self.inode is None else (self.size, self.mtime, self.ctime, self.inode)
+    def stamp(self) -> tuple[int | None, ...]:
+        """What `take_stamp` returns as long as the file has the digest for certain."""
+        return self[4:8]
 
 
 def pack_reads(inputs: Sequence[Input]) -> bytes:

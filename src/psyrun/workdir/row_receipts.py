@@ -249,7 +249,10 @@ def _add_segment(
         first, end, receipt = spans[i]
         if first >= rows.stop:
             break
-        fill(first)
-        receipts.add(max(0, min(end, rows.stop) - max(place, first)), receipt)
-        place = max(place, min(end, rows.stop))
+        if first > place:
+            fill(first)
+            place = first
+        if end > place:
+            receipts.add(min(end, rows.stop) - place, receipt)
+            place = end
     fill(rows.stop)

@@ -46,7 +46,7 @@ class Reads:
             _MOST_WAITING
         )
         self._lock = threading.Lock()  # of the file and of what is appended after it
-        self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # path, size, mtime -> digest, ctime, inode
+        self._known: dict[tuple[Any, ...], tuple[Any, ...]] = {}  # path, size, mtime -> ctime, inode, digest
         self._thread: threading.Thread | None = None
         self._opened = False
         self.error: Exception | None = None
@@ -89,7 +89,7 @@ class Reads:
         if known is None:
             path = os.path.join(self._root, found.path)
             known = self._known[key] = digest_reading(path, found.size, found.mtime)
-        return Input(*found[:6], known[0], *found[7:9], *known[1:])
+        return Input._make((*found[:6], *known, *found[9:]))
 
     @contextmanager
     def syncing(self) -> Iterator[None]:
@@ -117,8 +117,8 @@ class Reads:
 
 def digest_reading(
     path: str, size: int | None, mtime: int | None
-) -> tuple[str | None, int | None, int | None]:
-    """Return the digest, ctime and inode of a file that was read, as `Input` has them.
+) -> tuple[int | None, int | None, str | None]:
+    """Return ctime, inode and digest of a file that was read, as `Input` has them.
 
     There is no digest where it is too large, or not what it was when it was read.
     """
@@ -132,4 +132,4 @@ def digest_reading(
         return nothing
     if stamp is None or stamp[:2] != (size, mtime):
         return nothing
-    return (digest, *stamp[2:]) if is_settled(stamp, now) else (digest, None, None)
+    return (*stamp[2:], digest) if is_settled(stamp, now) else (None, None, digest)
