@@ -294,6 +294,7 @@ def test_a_value_that_can_not_be_pickled_fails_its_row_by_name(project, value):
     assert sorted(journal.rows) == [0, 2]
     assert journal.failures[1].reason.startswith("ExecuteError: the value 'handle' of type ")
     assert "can't be pickled" in journal.failures[1].reason
+    assert journal.failures[1].traceback == ""  # there is nothing of the user's in it
 
 
 def test_a_traceback_begins_in_the_task_file(project):

@@ -195,8 +195,11 @@ class Observer:
         self._first = self.count + 1 if self._by_row else 0
 
     def end_row(self) -> tuple[int, int]:
-        """Say that a row ended; return how many readings count for it, and the first of its own."""
-        found = self.count, self.lowest
+        """Say that a row ended; return how many readings count for it, and the first of its own.
+
+        That is a number above where it read nothing.
+        """
+        found = self.count, self.lowest or self.count + 1
         self.lowest = 0
         if self._by_row:
             self._first = self.count + 1

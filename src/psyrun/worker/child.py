@@ -10,39 +10,35 @@ import copy
 import faulthandler
 import json
 import os
-import pickle
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError, PsyrunError
 from psyrun.pspace import RNG, make_rng, takes_rng
-from psyrun.values import check_returned, describe_value, dumps, reference_to
+from psyrun.values import check_returned, describe_value
+from psyrun.worker.blocks import BlockBuilder, Snapshots, make_receipts
 from psyrun.worker.generators import GeneratorWatch
 from psyrun.worker.place import Place
 from psyrun.worker.protocol import ERROR, connect, flush_output, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from psyrun.source import Observer, Source
-    from psyrun.workdir import BatchKey, Counts, Failure, RowReceipt
-    from psyrun.worker.meter import Run
+    from psyrun.workdir import BatchKey
     from psyrun.worker.protocol import ParentConnection, Request
-
-    RunOfRows = tuple[int, RowReceipt]  # number of rows, their receipt
 
 
 _REASON_LENGTH = 500  # characters
 _TRACEBACK_LENGTH = 20_000  # characters
 _FLUSH_BYTES = 1 << 24  # of values after which a child sends its finished rows
 _NUMBERS = frozenset({bool, int, float, complex, type(None)})
-_OWN_FILES = frozenset(
-    {__file__, GeneratorWatch.__call__.__code__.co_filename, check_returned.__code__.co_filename}
-)
+_OWN_FILES = {
+    each.__code__.co_filename for each in (check_returned, Snapshots.take, GeneratorWatch.__call__)
+} | {__file__}
 
 
 def command(
@@ -90,146 +86,6 @@ def command(
 _Batch = tuple[dict[str, list[Any]], list[str], "Sequence[int] | None"]
 
 
-class _PickledValue:
-    """A value as it was when its row returned it; unpickling gives the value itself."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (self._data,)
-
-
-class _Snapshots:
-    """Copies values, since user code may use its buffers again.
-
-    Parameters
-    ----------
-    local
-        Names of modules that another process may be unable to import: their classes are pickled by value.
-    """
-
-    def __init__(self, local: Iterable[str]) -> None:
-        self._local = {name: reference_to(name) for name in local}
-        self.bytes = 0
-
-    def take(self, name: str, value: Any) -> Any:
-        kind = type(value)
-        if kind is str or kind is bytes:
-            self.bytes += len(value)
-            return value
-        numpy = sys.modules.get("numpy")
-        if numpy is not None:
-            if isinstance(value, (numpy.number, numpy.bool_)):
-                return value
-            if kind is numpy.ndarray and not value.dtype.hasobject:
-                self.bytes += value.nbytes
-                return value.copy()
-        try:
-            data = dumps(value, self._local)
-        except Exception as error:
-            raise ExecuteError(
-                f"the value {name!r} of type {kind.__module__}.{kind.__qualname__} can't be pickled"
-                f" ({error}); return something else, or name it in exclude_from_result"
-            ) from error
-        self.bytes += len(data)
-        return _PickledValue(data)
-
-
-class _BlockBuilder:
-    """Collects the results of the rows of a request."""
-
-    def __init__(self) -> None:
-        self._groups: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
-        self._failures: list[Failure] = []
-
-    def add(self, row: int, values: dict[str, Any]) -> None:
-        names = tuple(values)
-        group = self._groups.get(names)
-        if group is None:
-            check_returned("execute", values, exact=True)
-            group = self._groups[names] = {}
-        group[row] = values
-
-    def add_failure(self, row: int, error: BaseException, seconds: float) -> None:
-        from psyrun.workdir import Failure
-
-        trace = sys.intern(_trace(error))  # equal texts are one object, which the block holds once
-        self._failures.append(Failure(row, _reason(error), trace, seconds, os.uname().nodename))
-
-    def encode(
-        self, rows: Sequence[int], runs: Sequence[RunOfRows], counts: Counts, sections: Mapping[int, bytes]
-    ) -> bytes:
-        """Return a block for each set of names; the failures are in the first.
-
-        Parameters
-        ----------
-        rows
-            The rows, in the order of evaluation.
-        runs
-            Their receipts.
-        counts
-            Numbers for the header; seconds of all of them.
-        sections
-            Further sections of the first block.
-        """
-        from psyrun.workdir import RECEIPTS, encode_block, pack_receipts
-
-        groups = [_columns(group) for group in self._groups.values()] or [([], {})]
-        blocks, failures = [], self._failures
-        for numbers, columns in groups:
-            order = [*numbers, *(failure.row for failure in failures)]
-            receipts = pack_receipts(runs if order == list(rows) else _reorder(rows, runs, order))
-            more = {**sections, RECEIPTS: receipts}
-            blocks.append(encode_block(numbers, columns, failures, counts=counts, sections=more))
-            failures, sections, counts = [], {}, replace(counts, seconds=0.0)
-        return b"".join(blocks)
-
-
-def _make_receipts(
-    runs: Iterable[Run], marks: Iterable[tuple[int, int, int]], inputs: int
-) -> Iterator[RunOfRows]:
-    """Yield the receipts of rows, some rows at a time.
-
-    Parameters
-    ----------
-    runs
-        The measures of rows.
-    marks
-        Of each row that read something: its place, how many inputs count for it, the first of its own.
-    inputs
-        How many counted before.
-    """
-    from psyrun.workdir import RowReceipt
-
-    end, left = 0, iter(marks)
-    mark = next(left, None)
-    for n, *measures in runs:
-        place, end = end, end + n
-        while place < end:
-            at = end if mark is None else min(mark[0], end)
-            if at > place:
-                yield at - place, RowReceipt._make((*measures, inputs, inputs + 1, 0))
-            if mark is not None and at < end:
-                inputs = mark[1]
-                yield 1, RowReceipt._make((*measures, *mark[1:], 0))
-                at, mark = at + 1, next(left, None)
-            place = at
-
-
-def _reorder(rows: Sequence[int], runs: Iterable[RunOfRows], order: Iterable[int]) -> list[RunOfRows]:
-    """Return the receipts of rows in another order."""
-    each = dict(zip(rows, ((1, receipt) for n, receipt in runs for _ in range(n))))
-    return [each[row] for row in order]
-
-
-def _columns(group: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], dict[str, list[Any]]]:
-    rows, records = list(group), list(group.values())
-    return rows, {name: [record[name] for record in records] for name in records[0]}
-
-
 class _Evaluator:
     """Evaluates rows of a captured task."""
 
@@ -238,7 +94,7 @@ class _Evaluator:
         spec: Mapping[str, Any],
         execute: Any,
         setup: dict[str, Any],
-        snapshots: _Snapshots,
+        snapshots: Snapshots,
         connection: ParentConnection,
         observer: Observer,
         source: Source,
@@ -253,13 +109,14 @@ class _Evaluator:
 
     def evaluate(self, request: Request) -> tuple[int, bytes]:
         """Evaluate rows of a request; return their number, and their blocks."""
-        from psyrun.workdir import Counts
+        from psyrun.workdir import Counts, Failure
 
         columns, mutable, replicates = self._batch(request.batch)
-        observer, marks = self._observer, list[tuple[int, int, int]]()
-        inputs = observer.count
+        observer = self._observer
+        inputs, reads = observer.count, observer.count + 1
+        marks = [(0, inputs, reads)]  # from a row on, how many inputs count, and the first of its own
         started = time.monotonic()
-        block = _BlockBuilder()
+        block = BlockBuilder()
         done = self._snapshots.bytes = 0
         for row in self._connection.iter_rows(request):
             done += 1
@@ -270,9 +127,13 @@ class _Evaluator:
                     assignment[name] = copy.deepcopy(assignment[name])
                 block.add(row, self._evaluate(assignment | rng))
             except BaseException as error:
-                block.add_failure(row, error, self._connection.elapsed())
-            if observer.lowest:
-                marks.append((done - 1, *observer.end_row()))
+                seconds = self._connection.elapsed()
+                block.add_failure(Failure(row, _reason(error), _trace(error), seconds, os.uname().nodename))
+            if observer.lowest or reads <= inputs:
+                now = observer.end_row()
+                if now != (inputs, reads):
+                    inputs, reads = now
+                    marks.append((done - 1, *now))
             if self._snapshots.bytes > _FLUSH_BYTES:
                 break
         connection = self._connection
@@ -280,9 +141,9 @@ class _Evaluator:
             seconds=time.monotonic() - started,
             child=connection.number,
             slot=connection.slot,
-            inputs=marks[-1][1] if marks else inputs,
+            inputs=inputs,
         )
-        receipts = list(_make_receipts(connection.meter.runs, marks, inputs))
+        receipts = list(make_receipts(connection.meter.runs, marks))
         return done, _encode(block, request.rows[:done], receipts, counts, self._sections())
 
     def _sections(self) -> dict[int, bytes]:
@@ -335,7 +196,7 @@ class _Evaluator:
         return columns, mutable, (inputs.replicates() or [0] * inputs.size) if draws else None
 
 
-def _encode(block: _BlockBuilder, *measures: Any) -> bytes:
+def _encode(block: BlockBuilder, *measures: Any) -> bytes:
     try:
         return block.encode(*measures)
     except Exception:
@@ -384,7 +245,8 @@ def _trace(error: BaseException) -> str:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except BaseException:
         text = f"{_reason(error)} (its traceback can't be shown)"
-    return _shorten(text, _TRACEBACK_LENGTH)
+    # Equal texts are one object, which a block holds once.
+    return sys.intern(_shorten(text, _TRACEBACK_LENGTH))
 
 
 # ---------------------------------------------------------------------- the process
@@ -420,7 +282,7 @@ def _run(spec: Mapping[str, Any], connection: ParentConnection) -> None:
         observer.end_loading()
         setup = call_setup(getattr(module, "setup", None), connection.slot)
         observer.begin_rows()
-        snapshots = _Snapshots([module.__name__, *source.modules])
+        snapshots = Snapshots([module.__name__, *source.modules])
         evaluator = _Evaluator(spec, module.execute, setup, snapshots, connection, observer, source)
         serve(connection, evaluator.evaluate)
 
