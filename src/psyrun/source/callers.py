@@ -23,7 +23,7 @@ _PATHLIB = pathlib.Path.exists.__code__.co_filename.rpartition("pathlib")[0] + "
 _GLOB = glob.glob.__code__.co_filename
 _SOURCES = frozenset({linecache.getline.__code__.co_filename, inspect.getsource.__code__.co_filename})
 _HOME = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - strings
-_OWN = {os.path.join(_HOME, name) for name in ("callers.py", "observe.py")}
+_OWN = {os.path.join(_HOME, name) for name in ("audit.py", "callers.py", "observe.py")}
 _IMPORT = "<frozen importlib"
 _METADATA = f"{importlib.__file__.removesuffix('__init__.py')}metadata"
 

@@ -6,18 +6,17 @@ wrapped. What C libraries open themselves, and what other processes read, is not
 
 from __future__ import annotations
 
-import functools
 import glob
 import importlib.util
 import os
 import re
 import stat
 import sys
-from _thread import get_ident
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from psyrun.source.audit import AUDIT
 from psyrun.source.callers import find_caller
 from psyrun.source.tracked import describe_existence, normalize
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from psyrun.source.tracked import TrackedPaths
 
 
-_WRAPPED = ("stat", "lstat", "access")
 _stat = os.stat
 
 # Functions that look at more of a file than whether it is there.
@@ -61,64 +59,8 @@ class Reading:
 
     def fields(self) -> tuple[Any, ...]:
         """Return the fields of an `Input`, from its number on; the worker knows ctime and inode."""
-        return (
-            self.number,
-            self.kind,
-            self.path,
-            self.size,
-            self.mtime,
-            None,
-            None,
-            self.digest,
-            self.loading,
-            self.place,
-        )
-
-
-class _Hook:
-    """The audit hook of the process, which can't be removed again, and the observers at work."""
-
-    def __init__(self) -> None:
-        self._observers: list[Observer] = []
-        self._handlers: dict[str, object] = {}  # those of the last observer
-        self._added = False
-
-    @property
-    def observer(self) -> Observer | None:
-        """The observer that sees what happens."""
-        return self._observers[-1] if self._observers else None
-
-    def add(self, observer: Observer) -> None:
-        """Let an observer see what happens, until it is removed or another one is added."""
-        if not self._added:
-            self._added = True
-            sys.addaudithook(self._make_hook())
-            os.register_at_fork(after_in_child=self._clear)
-        self._observers.append(observer)
-        self._handlers.update(observer.handlers)
-
-    def remove(self, observer: Observer) -> None:
-        """Let an observer see nothing more."""
-        if observer in self._observers:
-            self._observers.remove(observer)
-        if not self._observers:
-            self._handlers.clear()
-
-    def _clear(self) -> None:
-        self._observers.clear()
-        self._handlers.clear()
-
-    def _make_hook(self) -> Callable[[str, tuple[Any, ...]], None]:
-        observers, handlers = self._observers, self._handlers
-
-        def hook(event: str, args: tuple[Any, ...]) -> None:  # Python calls a function fastest.
-            if event in handlers:
-                observers[-1].notice(event, args)
-
-        return hook
-
-
-_HOOK = _Hook()
+        stamp = self.size, self.mtime, None, None
+        return self.number, self.kind, self.path, *stamp, self.digest, self.loading, self.place
 
 
 class Observer:
@@ -149,8 +91,6 @@ class Observer:
         self._products: set[str] = set()
         self._tentative: dict[int, tuple[Reading, str]] = {}
         self._programs: set[str] = set()
-        self._busy: set[int] = set()
-        self._real: dict[str, Callable[..., Any]] = {}
         self.handlers = self._make_handlers()
         self._forget()
 
@@ -167,15 +107,11 @@ class Observer:
     # -- phases
 
     def __enter__(self) -> Observer:
-        for name in _WRAPPED:
-            self._wrap(name)
-        _HOOK.add(self)
+        AUDIT.add(self.handlers)
         return self
 
     def __exit__(self, *error: object) -> None:
-        _HOOK.remove(self)
-        for name, real in self._real.items():
-            setattr(os, name, real)
+        AUDIT.remove(self.handlers)
 
     def declare(self, names: Iterable[str]) -> None:
         """Note data files that the task file names, which count as long as no read of them is seen."""
@@ -239,31 +175,6 @@ class Observer:
             **dict.fromkeys(("stat", "lstat"), self._ask),
             "access": lambda path: self._ask(path, "access"),
         }
-
-    def notice(self, event: str, args: tuple[Any, ...]) -> None:
-        """Note what an audit event says; never raise."""
-        if self._busy and get_ident() in self._busy:
-            return
-        try:  # noqa: SIM105 - faster
-            self.handlers[event](*args)
-        except Exception:  # noqa: S110 - A path may be anything.
-            pass
-
-    def _wrap(self, name: str) -> None:
-        """Note what a function of `os` without an audit event is asked."""
-        real = self._real[name] = getattr(os, name)
-
-        @functools.wraps(real)
-        def call(path: Any, *args: Any, **options: Any) -> Any:
-            if type(path) is not int and options.get("dir_fd") is None and _HOOK.observer is self:
-                self.notice(name, (path,))
-            return real(path, *args, **options)
-
-        call.__module__ = "os"  # by which pickle finds it
-        for functions in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
-            if real in functions:
-                functions.add(call)
-        setattr(os, name, call)
 
     def _open(self, path: Any, mode: object, flags: int) -> None:
         known = self._opened.get(path) if type(path) is str else None
@@ -330,12 +241,8 @@ class Observer:
 
     def _digest(self, digest: Callable[..., str | None], name: str) -> str | None:
         """Return a digest of what is in a folder, without noting that it was looked at."""
-        thread = get_ident()
-        self._busy.add(thread)
-        try:
+        with AUDIT.paused():
             return digest(name, self._products)
-        finally:
-            self._busy.discard(thread)
 
     def _load(self, module: object, path: Any, *more: object) -> None:
         """Note an extension module, which Python does not open itself."""
