@@ -13,7 +13,8 @@ import pytest
 
 import psyrun.worker.reads as worker_reads
 from psyrun.disk import take_stamp
-from psyrun.workdir.frame import INPUTS, Counts
+from psyrun.errors import FormatError
+from psyrun.workdir.frame import INPUTS, Counts, encode_frame
 from psyrun.workdir.journal import BatchKey, encode_block, read_blocks
 from psyrun.workdir.reads import Input, pack_reads, read_reads
 from psyrun.workdir.submissions import Submission, read_submission, write_submission
@@ -238,6 +239,13 @@ def test_equal_files_are_digested_once(tmp_path, journals, monkeypatch):
         journals.block(Child(), KEY, [row], block(row, input_of("a.txt", row + 1)))
     journals.close()
     assert len(seen) == 1
+
+
+def test_inputs_of_an_older_psyrun_are_refused_by_name(tmp_path):
+    path = tmp_path / "abcdefgh.reads"
+    path.write_bytes(encode_frame({8: b"[]"}, Counts()))
+    with pytest.raises(FormatError, match=r"abcdefgh\.reads: of an older psyrun; remove it"):
+        read_reads(path)
 
 
 def test_submission_without_settings_of_inputs_is_of_a_task_that_has_none(tmp_path):

@@ -14,6 +14,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psyrun.disk import AppendedFile, open_file
+from psyrun.errors import FormatError
 from psyrun.workdir.frame import INPUTS, Counts, encode_frame, file_size, read_header, read_sections
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ def read_reads(path: Path) -> list[Input] | None:
 
     Raises
     ------
-    NewerFormatError
-        If a newer psyrun wrote it.
+    FormatError
+        If an older or a newer psyrun wrote it.
     """
     found: list[Input] = []
     try:
@@ -105,8 +106,10 @@ def read_reads(path: Path) -> list[Input] | None:
         start, end = 0, file_size(file)
         while (header := read_header(file, start, end)) is not None:
             sections = read_sections(file, header)
-            if sections is None or INPUTS not in sections:
+            if sections is None:
                 break
+            if INPUTS not in sections:
+                raise FormatError(f"{path}: of an older psyrun; remove it: what its rows read is forgotten")
             found += unpack_reads(sections[INPUTS])
             start = header.end
     return found
