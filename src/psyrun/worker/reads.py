@@ -40,7 +40,7 @@ class Reads:
     """
 
     def __init__(self, root: Path, folder: Path, run: str) -> None:
-        self._root = root
+        self._root = str(root)
         self._writer = ReadsWriter(folder, run)
         self._waiting: queue.Queue[tuple[Sequence[Input], Callable[[], None]] | None] = queue.Queue(
             _MOST_WAITING
