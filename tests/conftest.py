@@ -189,6 +189,46 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, forks: ForkServer, b
 
 
 @pytest.fixture
+def gate(project: Project) -> Iterator[Path]:
+    """A file for which rows wait; it is there in the end, so that nothing waits for ever."""
+    path = project.root / "gate"
+    yield path
+    path.touch()
+
+
+class Started:
+    """A psy that was started, its output in a file."""
+
+    def __init__(self, project: Project, name: str, *arguments: str) -> None:
+        self._path = project.root / f"{name}.out"
+        with self._path.open("w") as file:
+            self.process = project.start(*arguments, stdout=file, stderr=file)
+
+    def said(self) -> str:
+        return self._path.read_text()
+
+    def end(self, code: int = 0) -> None:
+        """Wait for its end and check the exit code."""
+        assert self.process.wait(timeout=60) == code, self.said()
+
+
+@pytest.fixture
+def start(project: Project) -> Iterator[Callable[..., Started]]:
+    """Start psy; what is still there in the end is killed."""
+    started: list[Started] = []
+
+    def begin(*arguments: str, on: Project = project) -> Started:
+        started.append(Started(on, f"psy{len(started)}", *arguments))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        if each.process.poll() is None:
+            os.killpg(each.process.pid, signal.SIGKILL)
+            each.process.wait()
+
+
+@pytest.fixture
 def wait_until() -> Callable[..., None]:
     """Wait for a condition, with a deadline in seconds."""
 

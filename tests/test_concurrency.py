@@ -36,46 +36,6 @@ def execute(x):
 
 
 @pytest.fixture
-def gate(project):
-    """A file for which rows wait; it is there in the end, so that nothing waits for ever."""
-    path = project.root / "gate"
-    yield path
-    path.touch()
-
-
-class Started:
-    """A psy that was started, its output in a file."""
-
-    def __init__(self, project, name, *arguments):
-        self._path = project.root / f"{name}.out"
-        with self._path.open("w") as file:
-            self.process = project.start(*arguments, stdout=file, stderr=file)
-
-    def said(self):
-        return self._path.read_text()
-
-    def end(self, code=0):
-        """Wait for its end and check the exit code."""
-        assert self.process.wait(timeout=60) == code, self.said()
-
-
-@pytest.fixture
-def start(project):
-    """Start psy; what is still there in the end is killed."""
-    started = []
-
-    def begin(*arguments, on=project):
-        started.append(Started(on, f"psy{len(started)}", *arguments))
-        return started[-1]
-
-    yield begin
-    for each in started:
-        if each.process.poll() is None:
-            os.killpg(each.process.pid, signal.SIGKILL)
-            each.process.wait()
-
-
-@pytest.fixture
 def two(project, start, gate, wait_until):
     """Return a run that waits for the gate, and one that waits for this run."""
     project.task("example", GATED)

@@ -24,7 +24,15 @@ from psyrun.cli.group import (
     try_each,
     warnings_shown,
 )
-from psyrun.cli.text import count, show_details, show_group, show_kept, show_provenance, show_statuses
+from psyrun.cli.text import (
+    count,
+    show_details,
+    show_group,
+    show_kept,
+    show_provenance,
+    show_statuses,
+    show_times,
+)
 from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE, PsyrunError, worst
 
 if TYPE_CHECKING:
@@ -186,7 +194,12 @@ def list_(project: Project) -> int:
 
 @cli.command()
 @task_names
-@click.option("-v", "--verbose", is_flag=True, help="List missing and failed assignments.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="List assignments that failed, are missing, running, or took longest.",
+)
 @click.option("--all", "everything", is_flag=True, help="With -v: all of them, not just the first 100.")
 @click.option(
     "--receipt", is_flag=True, help="Tell where the rows come from: code, commits, packages, hosts, inputs."
@@ -214,7 +227,7 @@ def status(
       psy status --receipt fig1    what a reviewer asks for
       psy status --json
     """
-    from psyrun.cli.status import as_json, list_details, read_status
+    from psyrun.cli.status import as_json, list_details, list_running, list_slowest, read_status
 
     selection = project.select(tasks)
     if receipt:
@@ -222,7 +235,9 @@ def status(
     queues = jobs.QueueCache(selection.outlines)
 
     def print_details(outline: Outline) -> None:
-        lines = show_details(list_details(outline, queues), None if everything else 100)
+        most = None if everything else 100
+        lines = show_details(list_details(outline, queues), most)
+        lines += show_times(list_running(outline, queues), list_slowest(outline), most)
         plan = workdir.read_plan(outline.layout)
         lines += [] if plan is None else show_kept(*split.count_adopted(outline.layout, plan))
         if lines:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psyrun.cli.rows import read_assignments
+from psyrun.cli.rows import locate_rows, read_assignments
 from psyrun.errors import TaskFileError
 from psyrun.jobs import explain_ends
 from psyrun.scheduler import JobState
@@ -17,6 +19,7 @@ from psyrun.task import open_task
 from psyrun.workdir import (
     is_current,
     list_journals,
+    list_rows_in_hand,
     read_plan,
     read_progress,
     read_receipt,
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from psyrun.jobs import QueueCache
     from psyrun.source import SourceCache
     from psyrun.task import Outline
-    from psyrun.workdir import Failure, Layout, Plan
+    from psyrun.workdir import Failure, Layout, Plan, PlanProgress, RowsInHand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ class Status:
     total
         Rows of the space, and rows kept beyond it.
     done, failed, running, queued, missing
-        Rows that have values, that failed, whose batch is running or queued, and the others.
+        Rows that have values, that failed, that processes are at, that jobs have yet to come to, and others.
     uptodate
         Whether there is a result, made from the sources as they are.
     result
@@ -110,19 +113,38 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
     missing: Counter[JobState | None] = Counter()
     for each in progress.batches:
         missing[states.get(each.batch.number)] += each.missing
+    running = _count_in_hand(progress, states, list_rows_in_hand(layout.out) if states else [])
     return Status(
         name=outline.name,
         total=plan.total,
         done=progress.done,
         failed=progress.failed,
-        running=missing[JobState.RUNNING] + missing[JobState.UNKNOWN],
-        queued=missing[JobState.QUEUED],
+        running=running,
+        queued=sum(missing.values()) - missing[None] - running,
         missing=missing[None],
         uptodate=uptodate and progress.complete,
         result=result,
         generators=generators,
         allow_failed=outline.allow_failed,
     )
+
+
+def _count_in_hand(
+    progress: PlanProgress, states: Mapping[int, JobState], workers: Iterable[RowsInHand]
+) -> int:
+    """Count the rows that processes are at, and those of batches that may or may not run."""
+    left = {
+        each.batch.key: each.missing
+        for each in progress.batches
+        if states.get(each.batch.number) in (JobState.RUNNING, JobState.UNKNOWN)
+    }
+    running = 0
+    for worker in workers:
+        running += min(worker.processes, sum(left.pop(key, 0) for key in worker.keys))
+    unknown = {
+        each.batch.key for each in progress.batches if states.get(each.batch.number) is JobState.UNKNOWN
+    }
+    return running + sum(rows for key, rows in left.items() if key in unknown)
 
 
 def _is_planned(outline: Outline, plan: Plan, cache: SourceCache) -> bool:
@@ -206,6 +228,54 @@ def count_reasons(outline: Outline) -> Counter[tuple[str, ...]]:
             failures[row].names for row in failures.keys() & wanted.get(batch.number, failures.keys())
         )
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class TimedRow:
+    """A row, how long it has been evaluated or was, and where."""
+
+    assignment: Mapping[str, Any] | None
+    seconds: float
+    host: str
+
+
+def list_running(outline: Outline, queues: QueueCache) -> list[TimedRow]:
+    """Return the rows that have been evaluated for some seconds and have not ended, the oldest first."""
+    layout, plan = outline.layout, read_plan(outline.layout)
+    if plan is None:
+        return []
+    states, found = queues.batch_states(outline), []
+    batches = {batch.key: batch for batch in plan.batches if batch.number in states}
+    for worker in list_rows_in_hand(layout.out) if batches else ():
+        for key in worker.keys & batches.keys():
+            rows = [(row, since) for number, row, since in worker.rows if number == key.number]
+            assignments = read_assignments(layout, plan, batches[key], [row for row, _ in rows])
+            found += [
+                TimedRow(assignment, max(0.0, time.time() - since), worker.host)
+                for assignment, (_, since) in zip(assignments, rows)
+            ]
+    return sorted(found, key=lambda row: -row.seconds)
+
+
+def list_slowest(outline: Outline, most: int = 3, least: float = 1.0) -> list[TimedRow]:
+    """Return the rows that took longest, of those that ended and took at least so many seconds."""
+    from psyrun.results import find_receipts
+
+    layout, plan = outline.layout, read_plan(outline.layout)
+    if plan is None:
+        return []
+    receipts, begin, slow = find_receipts(layout, plan), 0, []
+    for n, receipt in receipts.runs:
+        if receipt.seconds >= least:
+            slow += [(receipt.seconds, begin + i, receipt.origin) for i in range(min(n, most))]
+        begin += n
+    slow = heapq.nlargest(most, slow)
+    hosts = ["", *(str(place.get("host", "")) for place in receipts.origins)]
+    places = locate_rows(plan, [row for _, row, _ in slow])
+    return [
+        TimedRow(read_assignments(layout, plan, batch, [row])[0], seconds, hosts[origin])
+        for (seconds, _, origin), (batch, row) in zip(slow, places)
+    ]
 
 
 # Values in a reason that do not make it another reason: numbers, and text in quotes.

@@ -9,7 +9,7 @@ from psyrun.values import show_value
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from psyrun.cli.status import Detail, Group, Status
+    from psyrun.cli.status import Detail, Group, Status, TimedRow
 
 
 def count(number: int, noun: str) -> str:
@@ -71,6 +71,19 @@ def show_details(details: Iterable[Detail], most: int | None) -> list[str]:
         else:
             missing.append(f"  missing: {words}" + (f"  {detail.reason}" if detail.reason else ""))
     return [*_cut(failed, most, "failed"), *_cut(missing, most, "missing")]
+
+
+def show_times(running: Sequence[TimedRow], slowest: Sequence[TimedRow], most: int | None) -> list[str]:
+    """Return lines about the rows that take long, and about those that took longest."""
+    lines = [
+        f"  running: {show_assignment(each.assignment)}  for {duration(each.seconds)} on {each.host}"
+        for each in running
+    ]
+    lines = _cut(lines, most, "running")
+    for each in slowest:
+        where = f" on {each.host}" if each.host else ""
+        lines.append(f"  slowest: {show_assignment(each.assignment)}  {duration(each.seconds)}{where}")
+    return lines
 
 
 def show_kept(older: int, outside: int) -> list[str]:

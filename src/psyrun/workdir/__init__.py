@@ -8,6 +8,13 @@ from psyrun._door import open_door
 
 if TYPE_CHECKING:
     from psyrun.workdir.frame import INPUTS, RECEIPTS, WHERE, Counts, first_sections
+    from psyrun.workdir.inhand import (
+        RowsInHand,
+        forget_rows_in_hand,
+        list_rows_in_hand,
+        remove_rows_in_hand,
+        write_rows_in_hand,
+    )
     from psyrun.workdir.inputs import (
         Inputs,
         create_inputs,
@@ -88,6 +95,7 @@ else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         frame="INPUTS RECEIPTS WHERE Counts first_sections",
+        inhand="RowsInHand forget_rows_in_hand list_rows_in_hand remove_rows_in_hand write_rows_in_hand",
         inputs="Inputs create_inputs is_input pack_inputs pack_replicates read_inputs",
         journal="BatchKey Failure JournalWriter encode_block new_run parse_name write_journal",
         layout="Layout create_root",

@@ -218,10 +218,11 @@ def _granted_cores(variables: Sequence[str]) -> int:
 
 def _evaluate(journals: Journals, work: Sequence[Work], config: PoolConfig, stop: _StopState) -> int:
     ended = threading.Event()
+    journals.begin(config.size)
     syncer = threading.Thread(target=journals.sync_until, args=(ended,), daemon=True)
     syncer.start()
     try:
-        complete = evaluate(work, journals, config, lambda: stop.request)
+        complete = evaluate(work, journals, config, lambda: stop.request, journals.watch)
     finally:
         ended.set()
         syncer.join()

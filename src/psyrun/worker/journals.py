@@ -19,10 +19,14 @@ from psyrun.workdir import (
     Failure,
     JournalWriter,
     RowReceipt,
+    RowsInHand,
     encode_block,
     first_sections,
+    forget_rows_in_hand,
     pack_receipts,
+    remove_rows_in_hand,
     unpack_reads,
+    write_rows_in_hand,
 )
 from psyrun.worker.place import encode_place
 from psyrun.worker.reads import Reads
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
 _PAUSE_SECONDS = 1.0
 _LONGEST_SHARE = 20  # the pause is so many times as long as the last sync took, where that is more
+_SLOW_SECONDS = 2.0  # of rows that are named while they are in hand
 _THREADS = 8  # a disk syncs several files at a time
 
 
@@ -66,6 +71,34 @@ class Journals:
         self._ended: list[JournalWriter] = []
         self._names_changed = False
         self._failed: OSError | None = None
+        self._processes = 0
+        self._in_hand: RowsInHand | None = None
+        self._in_hand_written: RowsInHand | None = None
+
+    def begin(self, processes: int) -> None:
+        """Take over from workers that were killed, with so many processes."""
+        self._processes = processes
+        forget_rows_in_hand(self._folder, self._left.keys())
+        self.watch([])
+
+    def watch(self, rows: Sequence[tuple[BatchKey, int, float]]) -> None:
+        """Take the rows that children are at, and their seconds so far, for others to see."""
+        now = time.time()
+        known = {(number, row): since for number, row, since in self._in_hand.rows} if self._in_hand else {}
+        slow = {(batch.number, row): now - took for batch, row, took in rows if took > _SLOW_SECONDS}
+        slow |= {row: known[row] for row in slow.keys() & known.keys()}  # Clocks drift.
+        self._in_hand = RowsInHand(
+            host=os.uname().nodename,
+            processes=self._processes,
+            batches=tuple(sorted((batch.number, batch.tie) for batch in self._left)),
+            rows=tuple(sorted((*row, since) for row, since in slow.items())),
+        )
+
+    def _show_rows_in_hand(self) -> None:
+        found = self._in_hand
+        if found is not None and found != self._in_hand_written:
+            self._in_hand_written = found
+            write_rows_in_hand(self._folder, self._run, found)
 
     @property
     def left(self) -> int:
@@ -123,9 +156,11 @@ class Journals:
     def sync_until(self, ended: threading.Event) -> None:
         """Sync regularly what was appended; the next append raises an error of this."""
         pause = _PAUSE_SECONDS
+        self._show_rows_in_hand()
         while not ended.wait(pause):
             began = time.monotonic()
             try:
+                self._show_rows_in_hand()
                 self._sync()
             except OSError as error:
                 self._failed = error
@@ -145,6 +180,7 @@ class Journals:
 
     def close(self) -> None:
         """Sync and close all journals; raise the error that was met since the last append."""
+        remove_rows_in_hand(self._folder, self._run)
         self._reads.drain()
         with self._lock:
             self._ended += self._open.values()

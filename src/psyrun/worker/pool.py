@@ -22,12 +22,15 @@ from psyrun.worker.protocol import DISCONNECTED, ERROR, NO_ROW, READY
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from psyrun.worker.process import RowInHand
+
 
 _POLL_SECONDS = 0.05
 _SUSPENDED_SECONDS = 1.0  # between two polls; more: this process was stopped, its children perhaps too
 _EXIT_SECONDS = 0.5  # from the end of a child's messages to its exit
 _KILL_SECONDS = 5.0  # from SIGKILL to the exit
 _MAX_STARTUP_FAILURES = 3
+_WATCH_SECONDS = 1.0
 
 
 class Sink(Protocol):
@@ -53,6 +56,7 @@ def evaluate(
     sink: Sink,
     config: PoolConfig,
     stop: Callable[[], StopRequest] = lambda: StopRequest.NONE,
+    watch: Callable[[list[RowInHand]], None] = lambda rows: None,
 ) -> bool:
     """Evaluate rows in child processes.
 
@@ -69,6 +73,8 @@ def evaluate(
     stop
         Called every 0.05 s. On FINISH, children get no more rows; on STOP, rows that are unfinished after the
         grace period are given up.
+    watch
+        Called every second or so with (batch, row, seconds so far) of the rows that children are at.
 
     Returns
     -------
@@ -81,7 +87,7 @@ def evaluate(
     ExecuteError
         If a child reports that it can't evaluate anything, or three in a row die before one is ready.
     """
-    pool = _Pool(Backlog(work), sink, config)
+    pool = _Pool(Backlog(work), sink, config, watch)
     try:
         return pool.run(stop)
     finally:
@@ -89,8 +95,15 @@ def evaluate(
 
 
 class _Pool:
-    def __init__(self, backlog: Backlog, sink: Sink, config: PoolConfig) -> None:
-        self.backlog, self.sink, self.config = backlog, sink, config
+    def __init__(
+        self,
+        backlog: Backlog,
+        sink: Sink,
+        config: PoolConfig,
+        watch: Callable[[list[RowInHand]], None],
+    ) -> None:
+        self.backlog, self.sink, self.config, self.watch = backlog, sink, config, watch
+        self.watched = time.monotonic()
         self.children: dict[int, ChildProcess] = {}
         self.started = self.startup_failures = 0
         self.last_poll = time.monotonic()
@@ -167,6 +180,9 @@ class _Pool:
         now = time.monotonic()
         elapsed, self.last_poll = now - self.last_poll, now
         self.suspended = elapsed if elapsed > _SUSPENDED_SECONDS else 0.0
+        if now - self.watched > _WATCH_SECONDS:
+            self.watched = now
+            self.watch([row for child in self.children.values() if (row := child.row_in_hand(now))])
         for child in list(self.children.values()):
             if child.process.poll() is not None:
                 self.reap(child)

@@ -13,7 +13,7 @@ from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psyrun.worker.protocol import BLOCK, ERROR, HEADER, LENGTH, NO_ROW, READY, RowMarker
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from psyrun.worker.chunks import Chunk
 
+    RowInHand = tuple[Any, int, float]  # batch, row, seconds so far
     _Message = tuple[int, int, float, bytearray]  # kind, rows, seconds, data
 
 
@@ -109,6 +110,14 @@ class ChildProcess:
     def read_messages(self) -> Iterator[_Message]:
         """Yield the messages that have arrived; EOFError: the pipe is closed, or its content invalid."""
         return self._reader.read(self.messages)
+
+    def row_in_hand(self, now: float) -> RowInHand | None:
+        """Return batch and row that the child is at, and for how many seconds; None where it is at none."""
+        mark, since = self.marker.marks[0], self.marker.times[0]
+        first = self.pending[0] if self.pending else None
+        if first is None or mark == NO_ROW or not 0 <= mark - first.first < len(first.chunk):
+            return None
+        return first.chunk.work.batch, first.chunk.rows[mark - first.first], now - since
 
     def log_size(self) -> int:
         """Return the size of its log in bytes; 0 where it has none."""
