@@ -231,6 +231,22 @@ CHANGED = {
         "with open('grid.txt') as f:\n    i = zip([1, 2], [3, 4])\n    L = next(i)\nK = list(i)",
         "with open('grid.txt') as f:\n    i = zip([1, 2], [3, 4])\nK = list(i)",
     ),
+    "array added to a number": (
+        "import numpy as np\nX = 0\nX += np.ones(2)\nY = X\nY += 1\nK = X.tolist()",
+        "import numpy as np\nX = 0\nX += np.ones(2)\nY = X\nY += 2\nK = X.tolist()",
+    ),
+    "list in a grown tuple": (
+        "X = ()\nX += ([1],)\nY = X[0]\nY += [1]\nK = X",
+        "X = ()\nX += ([1],)\nY = X[0]\nY += [2]\nK = X",
+    ),
+    "array of a scalar type": (
+        "import numpy as np\nX = np.float64([1, 2])\nY = X\nY += 1\nK = X.tolist()",
+        "import numpy as np\nX = np.float64([1, 2])\nY = X\nY += 2\nK = X.tolist()",
+    ),
+    "default of the environment": (
+        "import os\nX = [1]\nY = os.environ.get('NOT_THERE_', X)\nY += [1]\nK = X",
+        "import os\nX = [1]\nY = os.environ.get('NOT_THERE_', X)\nY += [2]\nK = X",
+    ),
     "star": ("from helper import *\nK = f(2)", "from helper import *\ndef f(x):\n    return 9\nK = f(2)"),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-SCHEME = 2  # version of the rules of digests: goes up when equal sources get other digests than before
+SCHEME = 3  # version of the rules of digests: goes up when equal sources get other digests than before
 
 _FORMAT = 2
 _LAST = "digest.json"

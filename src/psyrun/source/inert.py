@@ -188,9 +188,9 @@ class Judge:
                 kind = self.kind(value)
                 return self._is_hint(hint) and kind >= Kind.OPAQUE and self._bind(target, kind)
             case ast.AugAssign(target=ast.Name(id=name) as target, value=value):
-                known = self.bound[name] = self._kind_of(name)
-                plain = self.kind(value) >= Kind.PLAIN
-                return plain and (known == Kind.FROZEN or self._grow(target))
+                known, added = self._kind_of(name), self.kind(value)
+                self.bound[name] = min(known, added)
+                return added >= Kind.PLAIN and (known == Kind.FROZEN or self._grow(target))
             case ast.If() | ast.For() | ast.With():
                 return self._is_inert_block(node)
             case ast.Expr(value=ast.Call() as call):
@@ -282,7 +282,8 @@ class Judge:
             kind, *name = self._program.meaning(statement, value.func)
             own = kind == "foreign" and name[0].startswith("psyrun.")
             return own or (not value.keywords and name[0:] in (["list"], ["dict"], ["set"], ["numpy.zeros"]))
-        return isinstance(value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.BinOp)
+        new = ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.BinOp
+        return isinstance(value, new | ast.Constant)
 
     def _is_growth(self, call: ast.Call) -> bool:
         match call:

@@ -38,15 +38,14 @@ READ_WITH = frozenset({
 _ONCE = {"enumerate", "reversed", "zip"} | {
     f"itertools.{name}" for name in ("chain", "combinations", "pairwise", "permutations", "product", "repeat")
 }
-_PLAIN = {"abs", "dict", "list", "max", "min", "next", "round", "set", "sorted", "sum"} | {
+_PLAIN = {"abs", "dict", "list", "max", "min", "next", "round", "set", "sorted", "sum", "os.environ.get"} | {
     f"numpy.{name}" for name in (
-        "arange", "array", "eye", "full", "geomspace", "linspace", "logspace", "ones", "zeros",
+        *("arange", "array", "eye", "full", "geomspace", "linspace", "logspace", "ones", "zeros"),
+        *("bool_", "float32", "float64", "int32", "int64"),  # arrays, where they are given lists
     )
 }
-_FROZEN = {"bool", "complex", "float", "int", "len", "range", "str", "os.environ.get"} | {
+_FROZEN = {"bool", "complex", "float", "int", "len", "range", "str"} | {
     f"os.path.{name}" for name in ("abspath", "basename", "dirname", "join")
-} | {
-    f"numpy.{name}" for name in ("bool_", "float32", "float64", "int32", "int64")
 } | {
     f"math.{name}" for name in ("ceil", "cos", "exp", "floor", "log", "log10", "log2", "pow", "sin", "sqrt")
 }
