@@ -247,6 +247,22 @@ CHANGED = {
         "import os\nX = [1]\nY = os.environ.get('NOT_THERE_', X)\nY += [1]\nK = X",
         "import os\nX = [1]\nY = os.environ.get('NOT_THERE_', X)\nY += [2]\nK = X",
     ),
+    "own TYPE_CHECKING": (
+        "TYPE_CHECKING = True\nK = 1\nif TYPE_CHECKING:\n    K = 2",
+        "TYPE_CHECKING = True\nK = 1\nif TYPE_CHECKING:\n    K = 3",
+    ),
+    "TYPE_CHECKING of another module": (
+        "from helper import A as TYPE_CHECKING\nK = 1\nif TYPE_CHECKING:\n    K = 2",
+        "from helper import A as TYPE_CHECKING\nK = 1\nif TYPE_CHECKING:\n    K = 3",
+    ),
+    "parameter called TYPE_CHECKING": (
+        "def f(TYPE_CHECKING):\n    if TYPE_CHECKING:\n        return 2\nK = f(1)",
+        "def f(TYPE_CHECKING):\n    if TYPE_CHECKING:\n        return 3\nK = f(1)",
+    ),
+    "main in a function of a module that calls itself so": (
+        "__name__ = '__main__'\ndef f():\n    if __name__ == '__main__':\n        return 2\nK = f()",
+        "__name__ = '__main__'\ndef f():\n    if __name__ == '__main__':\n        return 3\nK = f()",
+    ),
     "star": ("from helper import *\nK = f(2)", "from helper import *\ndef f(x):\n    return 9\nK = f(2)"),
 }  # fmt: skip
 

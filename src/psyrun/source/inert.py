@@ -35,7 +35,7 @@ from psyrun.source.pure import (
     READS_OUTPUT,
     Kind,
 )
-from psyrun.source.syntax import SCOPES, is_skipped
+from psyrun.source.syntax import SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -206,7 +206,7 @@ class Judge:
         if isinstance(node, ast.For):
             begins = self.kind(node.iter) >= Kind.ONCE and self._bind(node.target, Kind.PLAIN)
             self._paths = paths | self._named_paths(node)
-        elif is_skipped(node.test):
+        elif id(node) in self._statement.skipped:
             begins, body = True, []
         else:
             begins = self.kind(node.test) >= Kind.PLAIN

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, TypeAlias
 
 from psyrun.source.inert import Judge
-from psyrun.source.syntax import FUNCTIONS, bind_names, is_skipped, parameters
+from psyrun.source.syntax import FUNCTIONS, bind_names, parameters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +68,7 @@ class Normalizer:
             self._put_function(node, named=True)
         elif isinstance(node, ast.ClassDef):
             self._put_class(node)
-        elif isinstance(node, ast.If) and is_skipped(node.test):
+        elif id(node) in self._statement.skipped and isinstance(node, ast.If):
             self._put_block(node.orelse)
         elif isinstance(node, ast.AnnAssign) and node.simple and not self._whole:
             self._put(ast.Assign(targets=[node.target], value=node.value) if node.value else None)

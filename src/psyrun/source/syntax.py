@@ -67,6 +67,8 @@ class Statement:
         Import statements in it; those of them inside functions.
     in_class
         Ids of names directly in the body of a class.
+    skipped
+        Ids of each `if` whose body never runs.
     """
 
     node: ast.stmt
@@ -79,6 +81,7 @@ class Statement:
     imported: list[ast.Import | ast.ImportFrom] = field(default_factory=list)
     later: list[ast.Import | ast.ImportFrom] = field(default_factory=list)
     in_class: set[int] = field(default_factory=set)
+    skipped: set[int] = field(default_factory=set)
 
     @property
     def reads(self) -> set[str]:
@@ -100,14 +103,23 @@ def read_statements(trees: Iterable[tuple[str, ast.Module]]) -> list[Statement]:
     rebound: set[str] = set()
     for each in found:
         each.binds, each.imports = bind_names([each.node])
-        typing = isinstance(each.node, ast.ImportFrom | ast.Import)
-        rebound |= each.binds - ({"typing", "TYPE_CHECKING"} if typing else set())
+        rebound |= each.binds - _typing(each.node)
     for each in found:
         _read(each, rebound)
     return found
 
 
-def is_skipped(test: ast.expr, rebound: Iterable[str] = ()) -> bool:
+def _typing(node: ast.stmt) -> set[str]:
+    """Return the names that an import of `typing` binds."""
+    match node:
+        case ast.Import(names=[ast.alias(name="typing", asname=None)]):
+            return {"typing"}
+        case ast.ImportFrom(module="typing", level=0, names=aliases):
+            return {each.name for each in aliases if each.asname is None}
+    return set()
+
+
+def _is_skipped(test: ast.expr, rebound: Iterable[str]) -> bool:
     """Tell whether the body of an ``if`` never runs: ``__name__ == "__main__"``, ``TYPE_CHECKING``."""
     match test:
         case ast.Compare(
@@ -141,17 +153,19 @@ def _read(statement: Statement, rebound: set[str]) -> None:
                 statement.later.append(node)
         elif isinstance(node, ast.Global):
             statement.declares.update(node.names)
-        stack.extend(reversed(_parts(node, hidden, place, rebound)))
+        elif isinstance(node, ast.If) and _is_skipped(node.test, hidden | rebound):
+            statement.skipped.add(id(node))
+            stack += [(child, hidden, place) for child in (*reversed(node.orelse), node.test)]
+            continue
+        stack.extend(reversed(_parts(node, hidden, place)))
 
 
-def _parts(node: ast.AST, hidden: frozenset[str], place: _Place, rebound: set[str]) -> list[_Part]:
+def _parts(node: ast.AST, hidden: frozenset[str], place: _Place) -> list[_Part]:
     """Return the children of a node that may run, each with the variables of functions around it."""
     if isinstance(node, SCOPES):
         return _inner_parts(node, hidden, place)
     if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         return _comprehension_parts(node, hidden, place)
-    if isinstance(node, ast.If) and is_skipped(node.test, rebound):
-        return [(child, hidden, place) for child in (node.test, *node.orelse)]
     if isinstance(node, ast.With) and place == "module":
         hidden |= _own_names(node)
     return [(child, hidden, place) for child in ast.iter_child_nodes(node)]
