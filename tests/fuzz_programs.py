@@ -219,7 +219,73 @@ NEW = {
         "{n} = {arr} * {k}",
         "{n} = np.linspace(0, {k}, 3)",
     ],
+    "own": [
+        "def {n}(q=0):\n    return [{k}, {k}]",
+        "def {n}(q=0):\n    out = []\n    for i in range({k}):\n        out.append(i)\n    return out",
+        "def {n}(q=0):\n    return {list}",
+        "def {n}(*q):\n    {list}.append({k})\n    return [{k}]",
+        "def {n}(*q):\n    return {own}(*q)",
+        "def {n}(q=0):\n    return q or [{k}]",
+        "def {n}(q=0):\n    x = {list}\n    x.append({k})\n    return x",
+        "def {n}(q=0):\n    {list}.append({k})\n    return [{k}]",
+        "def {n}(q=0):\n    x = {list}\n    x += [{k}]\n    return x",
+        "def {n}(q=0):\n    x = [{list}]\n    x[0] = [{k}]\n    return x[0]",
+        "def {n}(q=0):\n    x = [{list}]\n    x[0] += [{k}]\n    return x[0]",
+        "def {n}(q=0):\n    for x in [{list}]:\n        x.append({k})\n    return [{k}]",
+        "def {n}(q=[]):\n    q = q or []\n    q.append({k})\n    return q",
+        "def {n}(q=[]):\n    return q",
+        "def {n}(q={num}):\n    return [q]",
+        "def {n}(q=0):\n    for i in range({k}):\n        yield i",
+        "def {n}(q=0):\n    yield from {list}",
+        "def {n}(q=0):\n    return zip([1, 2], {list})",
+        "def {n}(q=0):\n    return {iter}",
+        "def {n}(q=0):\n    return [next({iter}, 0)]",
+        "def {n}(q=0):\n    with open('b.txt') as f:\n        return [int(x) + {k} for x in f]",
+        "def {n}(q=0):\n    f = open('b.txt')\n    return f",
+        "def {n}(q=0):\n    f = open('b.txt', 'a')\n    return [{k}]",
+        "def {n}(q='b.txt'):\n    return [len(x) for x in open(q)]",
+        "def {n}(q=0):\n    try:\n        return [{num}]\n    except NameError:\n        return [{k}]",
+        "def {n}(q=0):\n    try:\n        return json.load(open('o{k}.txt'))\n    except OSError:\n        return [{k}]",
+        "def {n}(q=0):\n    if {num} > {k}:\n        return [1]\n    return list({own}(q))",
+        "def {n}(q=0):\n    return list({own}(q)) + [{k}]",
+        "def {n}(q=0):\n    global {num}\n    {num} = {k}\n    return [1]",
+        "@functools.cache\ndef {n}(q=0):\n    return [{k}]",
+        "def {n}(q=0):\n    {own}.c = {k}\n    return [{k}]",
+        "def {n}(q=0):\n    return [getattr({own}, 'c', {k})]",
+        "def {n}(q=0):\n    return [lambda: {list}, {k}][1:]",
+        "def {n}(q=0):\n    return helper.load()",
+        "def {n}(q=0):\n    t = 0\n    for x in {list}:\n        t += x\n    return [t]",
+        "def {n}(q=0):\n    t = {num}\n    t += {k}\n    return [t]",
+        "def {n}(q=0):\n    t = 0\n    while t < {k}:\n        t += 1\n    return [t, {num}]",
+        "def {n}(q=0):\n    x = [{list}, 1]\n    y = x\n    return y",
+        "{n} = {own}",
+        "{n} = lambda q=0: [{k}]",
+    ],
 }
+OWN_USES = {
+    "list": [
+        "{n} = list({own}())", "{n} = list({own}({list}))", "{n} = [*{own}(q={list})]", "{n} = {own}()", "{n} = {own}({list})",
+        "{n} = list(zip({own}(), {own}()))", "{n} = []\nfor i in {own}():\n    {n}.append(i)", "{n} = [{own}()]", "{n} = [{own}()][0]",
+        "with open('b.txt') as f:\n    {n} = [f.read(1), *{own}()]", "{n} = [x for x in {own}()]", "{n}, _ = {own}(), {k}",
+    ],
+    "num": [
+        "{n} = len(list({own}()))", "{n} = 0\n{n} += len(list({own}({list})))", "{n} = max({own}(), default={k})", "{n} = {k}",
+        "{n} = 0\nfor i in {own}():\n    {n} += i",
+    ],
+    "iter": ["{n} = iter({own}())", "{n} = {own}()", "{n} = zip({own}(), {own}())"],
+    "own": NEW["own"],
+}  # fmt: skip
+# Changes that the analysis of functions is about.
+OWN_CHANGE = [
+    "{own}()", "{own}({list})", "_ = {own}({list})", "alias{k} = {own}()\nalias{k}.append({k})", "alias{k} = {own}({list})\nalias{k} += [{k}]",
+    "{own}({list}).append({k})", "{own}.__defaults__ = ([{k}],)", "{own}.c = {k}", "(lambda f: setattr(f, '__defaults__', ([{k}],)))({own})",
+    "{own}.__kwdefaults__ = {{}}", "{list}.append({k})", "{list} += [{k}]", "{num} = {k}", "{num} += {k}", "next({iter}, None)",
+    "helper.load = lambda: [{k}]", "setattr(helper, 'load', lambda: [{k}])", "with open('b.txt', 'w') as f:\n    f.write('{k}\\n')",
+    "def {own}(q=0):\n    return [{k}, 1, 2]", "{own} = lambda q=0: [{k}, 3]", "same{k} = {own}\nsame{k}.__defaults__ = ([{k}],)",
+    "for f in [{own}]:\n    f.__defaults__ = ([{k}],)", "list(zip({own}(), {iter}))", "functions{k} = {{'a': {own}}}\nfunctions{k}['a'](8)",
+    "x{k} = [{own}() for _ in range(2)]", "open = lambda *a, k={k}: [str(k)]", "len = lambda q, k={k}: k", "print({own}())",
+    "from unittest import mock\nmock.patch('helper.load', lambda: [{k}]).start()", "mock{k} = {list}\nmock{k}.append({own}())",
+]  # fmt: skip
 CHANGE = [
     "with open('b.txt', 'w') as f:\n    f.write('{k}\\n')", "Path('b.txt').write_text('{k}\\n')", "f = {k}", "os.chdir('sub')",
     "json.dump([{k}, {num}], open('a.json', 'w'))", "open('b.txt', 'a').write('{k}\\n')", "helper.save({num})",
@@ -248,7 +314,7 @@ CHANGE = [
     "from helper import STATE as st\nst['a'] = {k}", "np.sum = lambda x, k={k}: k", "len = lambda q, k={k}: k" , "del {num}\n{num} = {k}",
     "s{k} = 'a string with {num}'", "CONST{k} = {k}", "if {num} > {k}:\n    {list}.clear()\nelse:\n    {num} = {k}",
 ]  # fmt: skip
-# Changes that the white lists are about: in half of the programs there are no others.
+# Changes that the white lists are about.
 QUIET = [
     "{list}.append({k})",
     "{list} += [{k}]",
@@ -267,7 +333,7 @@ QUIET = [
 ]
 USE = {
     "list": "list({n})", "nest": "[list(q) for q in {n}]", "num": "{n}", "iter": "next({n}, None)", "func": "{n}(x)",
-    "cls": "{n}.v", "obj": "{n}.v", "arr": "{n}.tolist()",
+    "cls": "{n}.v", "obj": "{n}.v", "arr": "{n}.tolist()", "own": "str(list({n}()))",
 }  # fmt: skip
 HIDDEN = [
     "[f.__name__ for f in REGISTRY]",
@@ -280,6 +346,7 @@ HIDDEN = [
 SPACE = [
     "Param(x=[1, 2])", "Param(x=[1, {k}])", "Param(x=range({k} % 4))", "Param(x={list}[:3])", "Param(x=[{num}, 1])",
     "Param(x=[{func}(1), 2])", "Param(x=np.arange({k} % 3))", "Param(x=[1]) + Param(x=[i * {k} for i in range(2)])",
+    "Param(x=list({own}())[:3])", "Param(x={own}({num}))",
 ]  # fmt: skip
 
 
@@ -288,10 +355,18 @@ class Generator:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.quiet = False
+        self.new, self.changes, self.kinds = NEW, CHANGE, [None, *NEW, *NEW]
+
+    def choose(self) -> None:
+        """Choose what a program is about: anything, the white lists, or functions of its own."""
+        self.new, self.changes, self.kinds = self.random.choice([
+            (NEW, CHANGE, [None, *NEW, *NEW]),
+            (NEW, QUIET, ["list", "num", "iter"]),
+            (OWN_USES, OWN_CHANGE, ["list", "list", "num", "iter", "own", "own", "own"]),
+        ])  # fmt: skip
 
     def block(self, names: dict[str, list[str]], kind: str | None) -> str:
-        template = self.random.choice((QUIET if self.quiet else CHANGE) if kind is None else NEW[kind])
+        template = self.random.choice(self.changes if kind is None else self.new[kind])
         name = "_"
         if kind is not None:
             known = names[kind]
@@ -303,15 +378,15 @@ class Generator:
         return text
 
     def program(self) -> list[str]:
-        self.quiet = self.random.random() < 0.5
+        self.choose()
         names = {kind: [f"{kind}0"] for kind in NEW}
         blocks = [
             "f = 0", "list0 = [5, 6]", "nest0 = [[1], [2]]", "num0 = 4", "iter0 = iter([7, 8, 9])", "arr0 = np.ones(3)",
             "def func0(x):\n    return x + 1", "class cls0(Model):\n    v = 2", "obj0 = Model()",
+            "def own0(q=0):\n    return [5, 6]",
         ]  # fmt: skip
         for _ in range(self.random.randint(3, 14)):
-            kinds = ["list", "num", "iter"] if self.quiet else [None, *NEW, *NEW]
-            kind = self.random.choice(kinds) if self.random.random() < 0.7 else None
+            kind = self.random.choice(self.kinds) if self.random.random() < 0.7 else None
             blocks.append(self.block(names, kind))
         given = {each: self.random.choice(known) for each, known in names.items()}
         space = self.random.choice(SPACE).format(k=self.random.randint(2, 9), **given)

@@ -156,6 +156,15 @@ SPACES = {  # name of a task: (before, after, evaluated, values of x in the resu
         2,
         [0, 1, 2, 5, 6],
     ),
+    "made_by_a_function": (
+        "pspace = Param(x=range(N))",
+        (
+            "def values(n):\n    return [2 * i for i in range(n)]\n\n\n"
+            "def make_grid():\n    return Param(x=values(N))\n\n\npspace = make_grid()"
+        ),
+        1,
+        [0, 2, 4],
+    ),
     "removed": ("range(N)", "[0, 2]", 0, [0, 2]),
     "reordered": ("range(N)", "[2, 0, 1]", 0, [2, 0, 1]),
     "one_kept_one_new": ("range(N)", "[1, 9]", 1, [1, 9]),

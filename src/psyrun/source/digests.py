@@ -226,12 +226,7 @@ class Analysis:
     def _exposed(self) -> set[Meaning]:
         """Return what acting statements do more with than call it."""
         if not hasattr(self, "_exposed_names"):
-            found = set()
-            for each in self.acting:
-                called = {id(node.func) for node in each.nodes if isinstance(node, ast.Call)}
-                uses = self.program.uses(each).items()
-                found |= {meaning for place, (_, meaning) in uses if place not in called}
-            self._exposed_names = found
+            self._exposed_names: set[Meaning] = set().union(*map(self.known.handed, self.acting))
         return self._exposed_names
 
     # -- order

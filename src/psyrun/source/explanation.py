@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psyrun.source.digests import Analysis, deep_recursion
-from psyrun.source.inert import Judge
+from psyrun.source.judge import Judge
 from psyrun.source.syntax import FUNCTIONS
 
 if TYPE_CHECKING:

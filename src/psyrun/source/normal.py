@@ -6,7 +6,7 @@ import ast
 import re
 from typing import TYPE_CHECKING, TypeAlias
 
-from psyrun.source.inert import Judge
+from psyrun.source.judge import Judge
 from psyrun.source.syntax import FUNCTIONS, bind_names, parameters
 
 if TYPE_CHECKING:

@@ -253,13 +253,13 @@ class Program:
 
     def mentions(self, statement: Statement) -> list[Meaning]:
         """Return what a statement leads to other than by its names: by imports, and by words in strings."""
-        return [*self._named_in_imports(statement), *self._named_in_strings(statement)]
+        return [*self._named_in_imports(statement), *self.named_in_strings(statement)]
 
     def below(self, name: str) -> list[Module]:
         """Return a module, and those in it."""
         return [m for each, m in self.modules.items() if each == name or each.startswith(f"{name}.")]
 
-    def _named_in_strings(self, statement: Statement) -> list[Meaning]:
+    def named_in_strings(self, statement: Statement) -> list[Meaning]:
         """Return what the words in strings mean where they are names of the module."""
         module = self.home[statement]
         texts = [n.value for n in statement.nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]

@@ -102,6 +102,11 @@ BASES = frozenset({
     *("abc.ABC", "typing.NamedTuple", "typing.Protocol"),
     *(n for n, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, Exception)),
 })
+# Errors that a function may catch: none of them says that a name is not bound yet.
+CAUGHT = frozenset({
+    *("FileNotFoundError", "OSError", "IOError", "PermissionError", "IndexError", "KeyError", "ValueError"),
+    *("StopIteration", "ZeroDivisionError", "json.JSONDecodeError"),
+})
 IN_CLASSES = frozenset({"dataclasses.field"})
 HOOKS = frozenset({
     "__init_subclass__", "__set_name__", "__prepare__", "__class_getitem__", "__subclasshook__",
