@@ -19,6 +19,7 @@ from psyrun.source.capture import read_source
 from psyrun.source.digests import digest_sources
 from psyrun.source.explanation import find_parts
 from psyrun.source.pure import DECORATORS, METHODS, METHODS_OF_FILES, PURE, READS_FIRST, Kind
+from psyrun.store import PickleStore
 
 HEAD = "from psyrun import Param\npspace = Param(x=[1, 2])\nimport helper\n"
 EXECUTE = "def execute(x):\n    return {'y': repr(K)}\n"
@@ -350,6 +351,7 @@ import pandas as pd
 import yaml
 from pathlib import Path
 from psyrun import Param
+from psyrun.store import load_plain
 HERE = Path(__file__).parent
 TABLE = np.loadtxt(HERE / "table.txt")
 with open("settings.toml", "rb") as f:
@@ -367,6 +369,7 @@ def execute(x):
         'xs = json.load(open("grid.json"))',
         'with open("grid.json") as f:\n    xs = json.load(f)["xs"]',
         'with open(HERE / "grid.json", encoding="utf8") as f, open("b") as g:\n    a = json.load(f)\n    xs = g.read().split()',
+        'xs = load_plain("../psy-work/a/result.pkl")["x"]',
         'xs = sorted(Path("data").glob("*.csv"))',
         'xs = [path.stem for path in sorted((HERE / "data").glob("*.csv"))]',
         'xs = sorted(glob.glob("*.csv"))',
@@ -406,6 +409,26 @@ def test_reader_that_may_do_more_than_return_plain_values_is_code(text):
     before = READERS.replace("xs = [1, 2]", "MODE = 'r'\nXS = [0]\nxs = [1, 2]")
     after = before.replace("pspace", f"q = {text}\npspace")
     assert digests(after)["code"] != digests(before)["code"]
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        "import pickle\nxs = pickle.load(open('r.pkl', 'rb'))",
+        "from psyrun.store import PickleStore\nxs = PickleStore().load('r.pkl')",
+        "from psyrun.store import AutodetectStore as Any\nstore = Any()\nxs = store.load('r.pkl')",
+        "import psyrun\nxs = psyrun.store.NpzStore().load('r.npz')",
+    ],
+)
+def test_reader_that_may_make_objects_of_classes_by_name_makes_all_code(reader):
+    text = HEAD + reader + "\npspace = Param(x=xs)\ndef execute(x):\n    return {'y': x.f()}\n"
+    assert digests(text)["code"] != digests(text, HELPER.replace("v = 1", "v = 2"))["code"]
+
+
+def test_store_that_results_are_kept_in_leaves_the_code_as_it_is():
+    text = HEAD.replace("Param", "Param, PickleStore", 1) + "store = PickleStore()\n" + EXECUTE
+    for edited in (HELPER.replace("v = 1", "v = 2"), HELPER.replace("return 1", "return 2")):
+        assert digests(text) == digests(text, edited)
 
 
 def test_yaml_that_may_make_objects_of_the_program_is_code():
@@ -492,7 +515,7 @@ ARGUMENTS = {
     **{f"numpy.{name}": ("a.txt",) for name in ("genfromtxt", "loadtxt")},
     "numpy.load": ("a.npy",), "glob.glob": ("*",), "glob.iglob": ("*",), "os.listdir": (".",), "pathlib.Path": ("a.txt",),
     "csv.reader": (["a,b"],), "csv.DictReader": (["a,b", "1,2"],), "open": ("a.txt",), "io.open": ("a.txt",),
-    "json.loads": ("[1]",), "tomllib.loads": ("a = 1",), "pandas.read_csv": ("a.txt",), "yaml.safe_load": ("[1]",),
+    "psyrun.store.load_plain": ("a.pkl",), "json.loads": ("[1]",), "tomllib.loads": ("a = 1",), "pandas.read_csv": ("a.txt",), "yaml.safe_load": ("[1]",),
 }  # fmt: skip
 # What gets an iterator of its own for each call.
 ITERATORS = {
@@ -514,6 +537,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a.txt").write_text("1\n2\n")
     np.save("a.npy", np.ones(2))
+    PickleStore().save("a.pkl", {"x": [1]})
     return tmp_path
 
 

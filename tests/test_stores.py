@@ -1,6 +1,8 @@
 """What every store does, and what only one of them does."""
 
 import itertools
+import os
+import pickle
 import subprocess
 import sys
 import warnings
@@ -17,7 +19,16 @@ from hypothesis import strategies as st
 
 import psyrun.store
 from psyrun.errors import StoreError
-from psyrun.store import EXTENSIONS, AutodetectStore, ChunkStore, H5Store, NpzStore, PickleStore, Store
+from psyrun.store import (
+    EXTENSIONS,
+    AutodetectStore,
+    ChunkStore,
+    H5Store,
+    NpzStore,
+    PickleStore,
+    Store,
+    load_plain,
+)
 from psyrun.store.columns import describe, join
 from psyrun.store.encoding import escape, unescape
 from psyrun.testing import KINDS, ChunkContract, StoreContract
@@ -693,3 +704,28 @@ def test_plugins_add_extensions_and_broken_ones_are_named(monkeypatch):
     assert type(AutodetectStore.get_concrete_store("a.npz")) is NpzStore
     with pytest.raises(StoreError, match=r"\.bad .*no_such_module"):
         AutodetectStore.get_concrete_store("a.bad")
+
+
+def test_plain_tables_are_read_from_pickles_and_other_objects_are_refused(tmp_path):
+    values = [1, 2.5, "a", b"b", None, 1j, {1}, range(3), (1, {"k": [2]})]
+    scalars = [np.float64(3), np.bool_(True), np.datetime64("2020")]
+    arrays = [
+        np.arange(6).reshape(2, 3),
+        np.array(["a", "b"]),
+        np.zeros((2, 2), order="F"),
+        np.array([None, "c"]),
+    ]
+    for protocol in range(3, pickle.HIGHEST_PROTOCOL + 1):
+        for n, each in enumerate([*values, *scalars, *arrays]):
+            path = tmp_path / f"{n}.pkl"
+            PickleStore(protocol).save(path, {"x": [each]})
+            [again] = load_plain(path)["x"]
+            assert type(again) is type(each)
+            assert repr(again) == repr(each)
+    for other in (Path("a"), print, iter([1]), os.system):
+        PickleStore().save(tmp_path / "other.pkl", {"x": [1, other]})
+        with pytest.raises(StoreError, match=r"other.pkl: holds .*, no plain value"):
+            load_plain(tmp_path / "other.pkl")
+    (tmp_path / "other.pkl").write_bytes(b"x")
+    with pytest.raises(StoreError, match="not a pickle file"):
+        load_plain(tmp_path / "other.pkl")

@@ -408,3 +408,14 @@ def test_a_million_rows_become_an_hdf5_file_in_less_than_500_mb(project):
     table = load(project, "H5Store")
     number = np.arange(10**6)
     np.testing.assert_array_equal(table["z"], number // 1000 + 0.5 * (number % 1000))
+
+
+def test_row_added_to_a_result_that_the_space_reads_as_plain_values_is_one_row_more(project):
+    task = "from counting import seen\nfrom psyrun import Param\nfrom psyrun.store import load_plain\npspace = {}\n"
+    project.task("a", task.format("Param(x=[1, 2])") + "def execute(x):\n    return {'y': 10 * x}\n")
+    rows = "file_dep = ['../psy-work/a/result.pkl']\ndef execute(z):\n    seen(z)\n    return {'w': z + 1}\n"
+    project.task("b", task.format("Param(z=load_plain('../psy-work/a/result.pkl')['y'])") + rows)
+    assert project.count("run") == 2
+    project.edit("psy-tasks/task_a.py", "[1, 2]", "[1, 2, 3]")
+    assert project.count("run") == 1
+    assert project.result("b") == {"z": [10, 20, 30], "w": [11, 21, 31]}

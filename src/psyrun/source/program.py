@@ -37,6 +37,7 @@ _HIDING_MODULES = re.compile(
     r"|ply|yacc)(\.|$)|sys\.(modules|_getframe|settrace|setprofile|addaudithook|_current_frames|meta_path|path_hooks)"
     r"|(pickle|joblib|torch|cloudpickle)\.(loads?|Unpickler)\b|pandas\.read_pickle|hydra\.utils|pydoc\.locate"
 )
+_STORES = re.compile(r"psyrun\.([\w.]+\.)?\w*Store$")  # which unpickle, where something calls their `load`
 # fmt: on
 _WORD = re.compile(r"[^\W\d]\w*")
 
@@ -277,12 +278,14 @@ class Program:
 
     def _hides(self, statement: Statement, meanings: Iterable[Meaning]) -> bool:
         """Tell whether a statement may reach names in ways that its text does not show."""
+        is_import = isinstance(statement.node, ast.Import | ast.ImportFrom)
         for kind, *name in meanings:
             if kind == "builtin" and name[0] in _HIDING_BUILTINS:
                 return True
             if kind == "foreign" and _HIDING_MODULES.match(name[0]):
                 return True
-        is_import = isinstance(statement.node, ast.Import | ast.ImportFrom)
+            if kind == "foreign" and not is_import and _STORES.match(name[0]):
+                return True
         return not is_import and any(map(_shows_names, statement.nodes))
 
     def loads(self, names: Iterable[str]) -> list[Module]:

@@ -25,15 +25,15 @@ class Kind(IntEnum):
 READERS = {
     **dict.fromkeys(("csv.DictReader", "csv.reader", "glob.iglob", "io.open", "open"), Kind.ONCE),
     **dict.fromkeys(("glob.glob", "json.load", "json.loads", "numpy.genfromtxt", "numpy.load"), Kind.PLAIN),
-    **dict.fromkeys(("numpy.loadtxt", "os.listdir", "pandas.read_csv"), Kind.PLAIN),
-    **dict.fromkeys(("tomllib.load", "tomllib.loads", "yaml.safe_load"), Kind.PLAIN),
+    **dict.fromkeys(("numpy.loadtxt", "os.listdir", "pandas.read_csv", "tomllib.load"), Kind.PLAIN),
+    **dict.fromkeys(("psyrun.store.load_plain", "tomllib.loads", "yaml.safe_load"), Kind.PLAIN),
     **dict.fromkeys(("os.path.exists", "os.path.isdir", "os.path.isfile", "pathlib.Path"), Kind.FROZEN),
 }
 # Where one of these modules is patched, what reads files may do more.
 READ_WITH = frozenset({
     *("ast", "builtins", "codecs", "collections", "contextlib", "csv", "datetime", "fnmatch", "functools"),
     *("genericpath", "glob", "io", "itertools", "json", "locale", "numpy", "operator", "os", "pathlib"),
-    *("posixpath", "re", "stat", "string", "struct", "warnings", "zipfile"),
+    *("pickle", "posixpath", "re", "stat", "string", "struct", "warnings", "zipfile"),
 })
 _ONCE = {"enumerate", "reversed", "zip"} | {
     f"itertools.{name}" for name in ("chain", "combinations", "pairwise", "permutations", "product", "repeat")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from psyrun.store.parquet import to_arrow as to_arrow
     from psyrun.store.pickle import DefaultStore as DefaultStore
     from psyrun.store.pickle import PickleStore as PickleStore
+    from psyrun.store.pickle import load_plain as load_plain
     from psyrun.store.protocol import ChunkStore as ChunkStore
     from psyrun.store.protocol import Store as Store
     from psyrun.store.protocol import count_rows as count_rows
@@ -30,6 +31,6 @@ else:
         h5="H5Store",
         npz="NpzStore",
         parquet="ParquetStore to_arrow",
-        pickle="DefaultStore PickleStore",
+        pickle="DefaultStore PickleStore load_plain",
         protocol="ChunkStore Store count_rows locate_row",
     )

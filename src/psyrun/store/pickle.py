@@ -16,6 +16,77 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+# Where NumPy's functions stand depends on its version.
+_NUMPY = ("numpy.core.", "numpy._core.")
+_PLAIN = frozenset(
+    {
+        *("_codecs.encode", "builtins.bytearray", "builtins.complex", "builtins.frozenset", "builtins.range"),
+        *("builtins.set", "datetime.date", "datetime.datetime", "datetime.timedelta"),
+        *("numpy.dtype", "numpy.ndarray", "numpy.multiarray._reconstruct", "numpy.multiarray.scalar"),
+        "numpy.numeric._frombuffer",
+    }
+)
+
+
+def load_plain(filename: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a table of plain values from a pickle: numbers, text, arrays, containers of these.
+
+    No other object is made of what the file says. So a space that is read from the result of another task
+    depends on its values alone: rows added there are rows added here.
+
+    Returns
+    -------
+    dict
+        Name -> values (n,).
+
+    Raises
+    ------
+    StoreError
+        If the file holds no table, or other objects.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> filename = os.path.join(tempfile.mkdtemp(), "table.pkl")
+    >>> PickleStore().save(filename, {"x": [1, 2.5, "three"]})
+    >>> load_plain(filename)
+    {'x': [1, 2.5, 'three']}
+    """
+    return _load(filename, _PlainUnpickler)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Makes no objects but plain values."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Find what makes a plain value; see `pickle.Unpickler.find_class`."""
+        home = next((f"numpy.{module[len(each) :]}" for each in _NUMPY if module.startswith(each)), module)
+        if f"{home}.{name}" in _PLAIN:
+            return super().find_class(module, name)
+        raise _OtherObjectError(f"{module}.{name}")
+
+
+class _OtherObjectError(Exception):
+    """A pickle holds an object that is no plain value."""
+
+
+def _load(filename: str | os.PathLike[str], unpickler: type[pickle.Unpickler]) -> dict[str, Any]:
+    with Path(filename).open("rb") as file:
+        try:
+            data = unpickler(file).load()
+        except OSError:
+            raise
+        except _OtherObjectError as error:
+            raise StoreError(
+                f"{filename}: holds {error}, no plain value; read it with PickleStore().load"
+            ) from None
+        except Exception as error:  # Damaged pickles raise anything.
+            raise StoreError(f"{filename}: not a pickle file, or cut short ({error!r})") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"{filename}: holds a {type(data).__name__}, not a table (a dict of lists)")
+    return data
+
+
 class PickleStore:
     """Keeps a table as a pickled dict of lists.
 
@@ -60,15 +131,7 @@ class PickleStore:
         StoreError
             If the file holds no table, or not that row.
         """
-        with Path(filename).open("rb") as file:
-            try:
-                data = pickle.load(file)
-            except OSError:
-                raise
-            except Exception as error:  # Damaged pickles raise anything.
-                raise StoreError(f"{filename}: not a pickle file, or cut short ({error!r})") from error
-        if not isinstance(data, dict):
-            raise StoreError(f"{filename}: holds a {type(data).__name__}, not a table (a dict of lists)")
+        data = _load(filename, pickle.Unpickler)
         if row is None:
             return data
         index = locate_row(filename, row, count_rows(data))
