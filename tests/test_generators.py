@@ -253,3 +253,12 @@ def test_receipts_say_which_generators_outlived_rows_of_a_place(project):
     project.task("t", START + "\n".join(OUTLIVING["a generator"][1:]))
     project.psy("run")
     assert b'"generators"' in (project.root / "psy-work/t/receipts.rows").read_bytes()
+
+
+def test_trial_of_a_row_warns_too(project):
+    project.task("t", START + "\n".join(OUTLIVING["a generator"][1:]))
+    assert (
+        "execute draws from rng (psy-tasks/task_t.py:6), which outlives a row" in project.psy("test").stdout
+    )
+    project.edit("psy-tasks/task_t.py", "rng.normal()", "np.random.default_rng(x).normal()")
+    assert WARNING not in project.psy("test").stdout

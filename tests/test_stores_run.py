@@ -411,7 +411,8 @@ def test_a_million_rows_become_an_hdf5_file_in_less_than_500_mb(project):
 
 
 def test_row_added_to_a_result_that_the_space_reads_as_plain_values_is_one_row_more(project):
-    task = "from counting import seen\nfrom psyrun import Param\nfrom psyrun.store import load_plain\npspace = {}\n"
+    task = "from counting import seen\nfrom psyrun import Param\nfrom psyrun.store import load_plain\n"
+    task += "pspace = {}\n"
     project.task("a", task.format("Param(x=[1, 2])") + "def execute(x):\n    return {'y': 10 * x}\n")
     rows = "file_dep = ['../psy-work/a/result.pkl']\ndef execute(z):\n    seen(z)\n    return {'w': z + 1}\n"
     project.task("b", task.format("Param(z=load_plain('../psy-work/a/result.pkl')['y'])") + rows)

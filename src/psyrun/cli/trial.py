@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from psyrun.cli.text import count, duration, show_assignment
 from psyrun.disk import make_folders
 from psyrun.errors import ExecuteError, TaskFileError
+from psyrun.jobs import describe_generators
 from psyrun.source import SCHEME, write_zip
 from psyrun.split import KINDS, name_input, pack_assignments
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.values import dumps
 from psyrun.workdir import (
     INPUTS,
+    WHERE,
     JournalWriter,
     create_inputs,
     first_sections,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from psyrun.task import Outline, Task
-    from psyrun.workdir import BatchKey
+    from psyrun.workdir import BatchKey, Records
     from psyrun.worker import ChildProcess
 
 
@@ -56,11 +58,14 @@ def try_one(outline: Outline) -> Iterator[str]:
         assignment = _first_assignment(task)
         yield f"execute({show_assignment(assignment)})"
         began = time.perf_counter()
-        values, seconds, read = _evaluate(task, assignment, Path(folder))
+        values, records, read = _evaluate(task, assignment, Path(folder))
         yield f"returned {show_assignment(values)}"
         if read:
             more = f" and {len(read) - _MOST_READ:,} more" if len(read) > _MOST_READ else ""
             yield f"read {', '.join(read[:_MOST_READ])}{more}"
+        if records.generators:
+            yield describe_generators(sorted(records.generators))
+        seconds = records.seconds
         overhead = max(0.0, time.perf_counter() - began - seconds)
         yield f"{seconds:.3g} s, and {overhead:.2g} s to start a process"
         row = assignment | values
@@ -92,10 +97,10 @@ class _Sink:
         self, child: ChildProcess, batch: BatchKey, rows: Sequence[int], data: bytes | bytearray
     ) -> None:
         """Write a block, and keep what was read for it."""
-        found = first_sections(data, INPUTS)
+        found = first_sections(data, WHERE, INPUTS)
         reads = unpack_reads(found[INPUTS]) if INPUTS in found else []
         self.read += [name_input(f"{each.kind} {each.path}") for each in reads if each.kind in KINDS]
-        self.journal.append(data, b"{}")
+        self.journal.append(data, found.get(WHERE, b"{}"))
 
     def fail(self, child: ChildProcess, batch: BatchKey, row: int, reason: str, seconds: float) -> None:
         """Keep the reason of a death."""
@@ -104,8 +109,8 @@ class _Sink:
 
 def _evaluate(
     task: Task, assignment: dict[str, Any], folder: Path
-) -> tuple[dict[str, Any], float, list[str]]:
-    """Return the values of a row, its seconds, and what it read."""
+) -> tuple[dict[str, Any], Records, list[str]]:
+    """Return the values of a row, its record, and what it read."""
     outline = task.outline
     code, inputs, out = folder / f"{outline.source.code}.zip", folder / "in", folder / "out"
     make_folders(inputs, out)
@@ -122,7 +127,7 @@ def _evaluate(
     for failure in records.failures.values():
         raise ExecuteError(f"{outline.path}: {failure.reason}\n{failure.traceback}".rstrip())
     for _, columns in read_values(journals):
-        return {name: column[0] for name, column in columns.items()}, records.seconds, sink.read
+        return {name: column[0] for name, column in columns.items()}, records, sink.read
     raise ExecuteError(f"{outline.path}: the process died: {sink.reason}")
 
 

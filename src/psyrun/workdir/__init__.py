@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     )
     from psyrun.workdir.records import (
         JournalFile,
+        Records,
         RowCounter,
         list_journals,
         read_first_records,
@@ -106,7 +107,7 @@ else:
         reads="Input ReadsWriter pack_reads read_reads unpack_reads",
         receipts="file_digest holds_rows is_current make_receipt "
         "read_journal_ends read_receipt refresh_receipt write_receipt",
-        records="JournalFile RowCounter list_journals read_first_records "
+        records="JournalFile Records RowCounter list_journals read_first_records "
         "read_records read_values up_to_receipt",
         row_receipts="ReceiptReader Receipts RowReceipt pack_receipts "
         "read_receipts unpack_receipts write_receipts",
