@@ -171,6 +171,18 @@ CHANGED = {
         "import os\nN = os.open('grid.txt', os.O_RDONLY)\nos.dup2(N, 9)\ndef f(n):\n    return [open(n, closefd=False).read(3) for n in [9]]\nL = f('a')\nK = open(9).read()",
         "import os\nN = os.open('grid.txt', os.O_RDONLY)\nos.dup2(N, 9)\ndef f(n):\n    return [open(n, closefd=False).read(3) for n in [9]]\nK = open(9).read()",
     ),
+    "number of an open file among others": (
+        "import os\nN = os.open('grid.txt', os.O_RDONLY)\nos.dup2(N, 9)\ndef f(n='a'):\n    return open(n, closefd=False).read(3)\nL = f(*[9])\nK = open(9).read()",
+        "import os\nN = os.open('grid.txt', os.O_RDONLY)\nos.dup2(N, 9)\ndef f(n='a'):\n    return open(n, closefd=False).read(3)\nK = open(9).read()",
+    ),
+    "number of an open file by a dict": (
+        "import os\nN = os.open('grid.txt', os.O_RDONLY)\nos.dup2(N, 9)\ndef f(n='a'):\n    return open(n, closefd=False).read(3)\nL = f(**{'n': 9})\nK = open(9).read()",
+        "import os\nN = os.open('grid.txt', os.O_RDONLY)\nos.dup2(N, 9)\ndef f(n='a'):\n    return open(n, closefd=False).read(3)\nK = open(9).read()",
+    ),
+    "default called like a parameter of the caller": (
+        "import os\nN = os.open('grid.txt', os.O_RDONLY)\nos.dup2(N, 9)\nM = 9\ndef g(n=M):\n    return open(n, closefd=False).read(3)\ndef f(M='a'):\n    return g()\nL = f('a')\nK = open(9).read()",
+        "import os\nN = os.open('grid.txt', os.O_RDONLY)\nos.dup2(N, 9)\nM = 9\ndef g(n=M):\n    return open(n, closefd=False).read(3)\ndef f(M='a'):\n    return g()\nK = open(9).read()",
+    ),
     "it writes a file": (
         "def f():\n    open('t.txt', 'w').write('1')\n    return 1\nL = f()\nimport os\nK = os.path.exists('t.txt')",
         "def f():\n    open('t.txt', 'w').write('1')\n    return 1\nimport os\nK = os.path.exists('t.txt')",

@@ -174,11 +174,11 @@ class Expressions:
         function = self._known.function(meaning)
         if function is None:
             return Kind.ACTS
-        shown = not any(isinstance(each, ast.Starred) for each in call.args)
-        given = dict(zip(function.parameters, call.args)) if shown else {}
-        given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+        given: dict[str | None, ast.expr] = dict(zip(function.parameters, call.args))
+        given |= {keyword.arg: keyword.value for keyword in call.keywords}
+        unclear = None in given or any(isinstance(each, ast.Starred) for each in call.args)
         paths = all(self._is_path(given.get(name, function.defaults.get(name))) for name in function.paths)
-        return function.kind if paths else Kind.ACTS
+        return Kind.ACTS if function.paths and (unclear or not paths) else function.kind
 
     def _is_harmless(self, name: str, call: ast.Call) -> bool:
         """Tell whether a call is without those arguments with which a function of the list does more."""

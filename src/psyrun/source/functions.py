@@ -28,7 +28,7 @@ class Function:
     parameters
         Names of its parameters that may be given by position.
     defaults
-        Name of a parameter -> its default.
+        Name of a parameter -> its default, where that is a constant.
     kind
         What is known of the value.
     new
@@ -38,7 +38,7 @@ class Function:
     """
 
     parameters: Sequence[str]
-    defaults: Mapping[str, ast.expr]
+    defaults: Mapping[str, ast.Constant]
     kind: Kind = Kind.FROZEN
     new: bool = True
     paths: frozenset[str] = frozenset()
@@ -48,9 +48,9 @@ class Function:
         """Return the best that may be known of a function; its body is not looked at."""
         arguments = node.args
         names = [each.arg for each in (*arguments.posonlyargs, *arguments.args)]
-        defaults = dict(zip(reversed(names), reversed(arguments.defaults)))
-        others = zip(arguments.kwonlyargs, arguments.kw_defaults)
-        defaults |= {each.arg: default for each, default in others if default}
+        given: list[tuple[str, ast.expr | None]] = [*zip(reversed(names), reversed(arguments.defaults))]
+        given += zip((each.arg for each in arguments.kwonlyargs), arguments.kw_defaults)
+        defaults = {name: default for name, default in given if isinstance(default, ast.Constant)}
         return cls(parameters=names, defaults=defaults)
 
 
