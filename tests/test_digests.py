@@ -277,6 +277,37 @@ def test_edit_that_changes_values_changes_the_digest(name):
     assert digests(before)["code"] != digests(after)["code"]
 
 
+# Text of the helper, before and after, and of the task file above execute.
+CHANGED_HELPERS = {
+    "names that a star imports": ("M = 9\n__all__ = ['f']\n", "M = 9\n__all__ = ['f', 'M']\n", "M = 1\nfrom helper import *\nK = M"),
+    "builtin that a star hides": (
+        "def max(*a):\n    return 9\n__all__ = ['f']\n", "def max(*a):\n    return 9\n__all__ = ['f', 'max']\n",
+        "from helper import *\nK = max(1, 2)",
+    ),
+    "names that a star imports, grown": (
+        "M = 9\n__all__ = ['f']\n__all__ += []\n", "M = 9\n__all__ = ['f']\n__all__ += ['M']\n", "M = 1\nfrom helper import *\nK = M",
+    ),
+    "names that a star imports, appended": (
+        "M = 9\n__all__ = ['f']\n__all__.append('f')\n", "M = 9\n__all__ = ['f']\n__all__.append('M')\n", "M = 1\nfrom helper import *\nK = M",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGED_HELPERS)
+def test_edit_of_a_module_that_changes_values_changes_the_digest(name):
+    before, after, text = CHANGED_HELPERS[name]
+    task, helpers = f"{HEAD}{text}\n{EXECUTE}", [HELPER + each for each in (before, after)]
+    values = [run_plainly(task, each) for each in helpers]
+    assert None not in values
+    assert values[0] != values[1]
+    assert digests(task, helpers[0])["code"] != digests(task, helpers[1])["code"]
+
+
+def test_names_that_a_star_imports_leave_what_they_do_not_name_as_it_is():
+    task, helper = HEAD + "from helper import *\nK = f(2)\n" + EXECUTE, HELPER + "__all__ = ['f', 'A']\n"
+    assert digests(task, helper)["code"] == digests(task, helper.replace("return 1", "return 2"))["code"]
+
+
 BASE = """\
 import math
 import helper

@@ -119,6 +119,8 @@ class Program:
                         return self._module(name)
             case ast.ImportFrom(names=aliases) as node:
                 origin = module.origin(node)
+                if _is_star(node) and _exported(self.modules[origin]) is None:
+                    return None
                 for alias in aliases:
                     if alias.name == "*" or (alias.asname or alias.name) == name:
                         inside = name if alias.name == "*" else alias.name
@@ -165,7 +167,7 @@ class Program:
             for module, statement in stars:
                 assert isinstance(statement.node, ast.ImportFrom)  # noqa: S101
                 origin = self.modules.get(module.origin(statement.node))
-                for name in origin.bindings if origin else ():
+                for name in (_exported(origin) or origin.bindings) if origin else ():
                     if statement not in (bound := module.bindings.setdefault(name, [])):
                         bound.append(statement)
         self.has_foreign_star = any(m.origin(s.node) not in self.modules for m, s in stars)  # type: ignore[arg-type]
@@ -352,6 +354,18 @@ def _origin(node: ast.ImportFrom, package: str) -> str:
 
 def _is_star(node: ast.AST) -> bool:
     return isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+
+
+def _exported(module: Module) -> list[str] | None:
+    """Return the names that `import *` of a module binds; None where the text does not show them."""
+    users = [each.node for each in module.statements if any(name.id == "__all__" for name in each.names)]
+    match users:
+        case []:
+            return [name for name in module.bindings if not name.startswith("_")]
+        case [ast.Assign(targets=[ast.Name()], value=ast.List(elts=parts) | ast.Tuple(elts=parts))]:
+            names = [part.value for part in parts if isinstance(part, ast.Constant)]
+            return [str(name) for name in names] if len(names) == len(parts) else None
+    return None
 
 
 def _is_stored(node: ast.AST) -> bool:
