@@ -303,6 +303,20 @@ def test_edit_of_a_module_that_changes_values_changes_the_digest(name):
     assert digests(task, helpers[0])["code"] != digests(task, helpers[1])["code"]
 
 
+@pytest.mark.parametrize("line", ["sub = None", "def sub(): ...", ""])
+def test_module_of_a_package_counts_where_the_package_binds_its_name(line):
+    def digest(value):
+        files = {
+            "t.py": b"import pkg.sub\npspace = []\ndef execute():\n    return {'y': pkg.sub.K}\n",
+            "pkg/__init__.py": line.encode(), "pkg/sub.py": f"K = {value}\n".encode(),
+        }  # fmt: skip
+        return digest_sources("t.py", None, files, {"pkg": "pkg/__init__.py", "pkg.sub": "pkg/sub.py"})[
+            "code"
+        ]
+
+    assert digest(1) != digest(2)
+
+
 def test_names_that_a_star_imports_leave_what_they_do_not_name_as_it_is():
     task, helper = HEAD + "from helper import *\nK = f(2)\n" + EXECUTE, HELPER + "__all__ = ['f', 'A']\n"
     assert digests(task, helper)["code"] == digests(task, helper.replace("return 1", "return 2"))["code"]

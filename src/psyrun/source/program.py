@@ -141,9 +141,12 @@ class Program:
         kind, owner = meaning[:2]
         if kind == "foreign":
             return (kind, f"{owner}.{name}")
-        if owner in self.modules and name in self.modules[owner].bindings:
-            return self.resolve(self.modules[owner], name)
         inside = f"{owner}.{name}"
+        bindings = self.modules[owner].bindings.get(name) if owner in self.modules else None
+        if bindings and (inside not in self._packages or all(name in each.imports for each in bindings)):
+            return self.resolve(self.modules[owner], name)
+        if bindings:  # Importing the module in it binds the name, too.
+            return ("part", owner, name)
         return ("module", inside) if inside in self._packages else ("part", owner, name)
 
     def resolve_import(self, origin: str, name: str) -> Meaning:
