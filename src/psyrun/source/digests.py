@@ -97,9 +97,13 @@ class Analysis:
     Attributes
     ----------
     code, space
-        The statements that values of `execute`, and the space, depend on.
+        The statements that values of `execute`, and the space, depend on, each with one that leads to it.
+    hiding
+        A statement for which all count, since it may reach names that its text does not show.
     acting
         Statements that may do something when the task file is loaded.
+    unnamed
+        Statements of modules that no import statement names.
     made
         Definitions in the space that parameters may be made of.
     """
@@ -110,18 +114,23 @@ class Analysis:
         self.program = program = read_program(task, conf, files, modules)
         self._files = files
         self.known = Inertness(program)
+        named = self._named()
+        self.unnamed = [each for each, module in program.home.items() if module.name not in named]
         loaded = {each for module in self._loaded() for each in module.statements}
         self.acting = [each for each in program.home if each in loaded and each in self.known.acting]
-        always = [*self.acting, *self.unnamed()]
-        self.space = self._reach([*self.bound("pspace"), *always])
+        always = [*self.acting, *self.unnamed]
+        self.space, _ = self._reach([*self.bound("pspace"), *always])
         values = self.known.kinds.get((program.task.name, "pspace"), -1)
         self.made = (
             [s for s in self.space if isinstance(s.node, (*FUNCTIONS, ast.ClassDef))] if values < 2 else []
         )
-        self.code = self._reach([*self.bound("execute"), *self.bound("setup"), *always, *self.made])
+        roots = [*self.bound("execute"), *self.bound("setup"), *always, *self.made]
+        self.code, self.hiding = self._reach(roots)
         self._words = {word for each in self.code | self.space for word in words(each)}
-        lenient = reach(program, self.acting, self.acting)
-        self._strict = lenient is None or any(map(_is_lenient, lenient)) or self.code == set(program.home)
+        lenient, hiding = reach(program, self.acting, self.acting)
+        everything = len(self.code) == len(program.home)
+        self._strict = everything or hiding is not None or any(map(_is_lenient, lenient))
+        self._exposed: set[Meaning] = set().union(*map(self.known.handed, self.acting))
         self._parts: dict[Statement, list[Part]] = {}
 
     def bound(self, name: str) -> Sequence[Statement]:
@@ -131,10 +140,13 @@ class Analysis:
     def _resolve(self, name: str) -> Meaning:
         return self.program.resolve(self.program.task, name)
 
-    def _reach(self, roots: Iterable[Statement]) -> set[Statement]:
-        hidden = self.program.has_foreign_star
-        found = None if hidden else reach(self.program, roots, self.known.acting)
-        return set(self.program.home) if found is None else found
+    def _reach(
+        self, roots: Iterable[Statement]
+    ) -> tuple[dict[Statement, Statement | None], Statement | None]:
+        found, hiding = reach(self.program, roots, self.known.acting)
+        if hiding or self.program.has_foreign_star:
+            found |= {each: found.get(each) for each in self.program.home}
+        return found, hiding
 
     def _named(self) -> set[str]:
         """Return the names that import statements of the program may import."""
@@ -143,16 +155,11 @@ class Analysis:
         named = {name for node, module in nodes for name in imported_names(node, module.package)}
         return {above for name in named for above in with_packages(name)} | {program.task.name}
 
-    def unnamed(self) -> list[Statement]:
-        """Return the statements of modules that no import statement names."""
-        named = self._named()
-        return [each for each, module in self.program.home.items() if module.name not in named]
-
     def _loaded(self) -> list[Module]:
         """Return the modules that loading the task file imports, as far as import statements tell."""
         program = self.program
         names = [name for each in program.task.statements for name in imported_now(each, program.task)]
-        unnamed = {program.home[each].name for each in self.unnamed()}
+        unnamed = {program.home[each].name for each in self.unnamed}
         return [program.task, *program.loads([*names, *unnamed])]
 
     # -- digests
@@ -219,15 +226,9 @@ class Analysis:
         known = self._parts.get(statement)
         if known is None:
             whole = bool(self._words & _REFLECTION)
-            form = Normalizer(self.known, statement, whole=whole, exposed=self._exposed()).parts
+            form = Normalizer(self.known, statement, whole=whole, exposed=self._exposed).parts
             known = self._parts[statement] = [*form, *self.program.mentions(statement)]
         return known
-
-    def _exposed(self) -> set[Meaning]:
-        """Return what acting statements do more with than call it."""
-        if not hasattr(self, "_exposed_names"):
-            self._exposed_names: set[Meaning] = set().union(*map(self.known.handed, self.acting))
-        return self._exposed_names
 
     # -- order
 

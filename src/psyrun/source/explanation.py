@@ -13,7 +13,7 @@ from psyrun.source.judge import Judge
 from psyrun.source.syntax import FUNCTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from psyrun.source.archive import Source
     from psyrun.source.program import Program
@@ -111,22 +111,23 @@ def find_parts(source: Source) -> dict[tuple[str, int, int], str]:
 def _explain(source: Source) -> Explanation:
     analysis = Analysis(source.task, source.conf, source.files, source.modules)
     program = analysis.program
-    reasons = _Reasons(analysis)
-    verdicts = [
-        Verdict(
+    verdicts = []
+    for each in program.home:
+        code, space = each in analysis.code, each in analysis.space
+        acts = (code or space) and each in analysis.known.acting
+        no_line = not acts and isinstance(each.node, (*_IMPORTS, ast.Pass))
+        verdict = Verdict(
             path=each.path,
             line=each.node.lineno,
             title=_title(each),
-            code=each in analysis.code,
-            space=each in analysis.space,
-            acts=each in reasons.acting,
-            reason=reasons.of(each),
+            code=code,
+            space=space,
+            acts=acts,
+            reason=_find_reason(analysis, each, acts=acts) if code or space else "",
             packages=_packages(program, each),
-            imports=(each not in reasons.acting and isinstance(each.node, (*_IMPORTS, ast.Pass)))
-            or _is_text(each),
+            imports=no_line or _is_text(each),
         )
-        for each in program.home
-    ]
+        verdicts.append(verdict)
     return Explanation(verdicts=verdicts, hidden=_find_hidden(analysis))
 
 
@@ -151,66 +152,25 @@ def _packages(program: Program, statement: Statement) -> Sequence[str]:
     return sorted({name.partition(".")[0] for name in foreign} - sys.stdlib_module_names - {"psyrun"})
 
 
-class _Reasons:
-    """Why statements count."""
-
-    def __init__(self, analysis: Analysis) -> None:
-        self._analysis = analysis
-        counted = analysis.code | analysis.space
-        self.acting = {each for each in analysis.known.acting if each in counted}
-        roots = [each for name in ("execute", "setup", "pspace") for each in analysis.bound(name)]
-        self._roots = set(roots)
-        self._unnamed = set(analysis.unnamed())
-        self._made = set(analysis.made)
-        self._by: dict[Statement, Statement] = {}
-        order = {each: place for place, each in enumerate(analysis.program.home)}
-        queue = [*roots, *sorted(self.acting, key=order.__getitem__)]
-        seen = set(queue)
-        for each in queue:  # grows
-            read, _ = analysis.program.reads(each)
-            for other in sorted((read & counted) - seen, key=order.__getitem__):
-                seen.add(other)
-                self._by[other] = each
-                queue.append(other)
-
-    def of(self, statement: Statement) -> str:
-        """Return why a statement counts, in words."""
-        analysis = self._analysis
-        if statement not in analysis.code and statement not in analysis.space:
-            return ""
-        if statement in self.acting:
-            act = _shorten(ast.unparse(Judge(analysis.known, statement).find_act()))
-            return "may do something" if act == _title(statement) else f"may do something: {act}"
-        if statement in self._roots:
-            return ""
-        if statement in self._unnamed:
-            return "no import statement names its module"
-        if statement in self._by:
-            reader = _title(self._by[statement])
-            made = ", and parameters may be made of it" if statement in self._made else ""
-            return f"read by {reader}{made}"
+def _find_reason(analysis: Analysis, statement: Statement, *, acts: bool) -> str:
+    """Return why a statement counts, in words."""
+    if acts:
+        act = _shorten(ast.unparse(Judge(analysis.known, statement).find_act()))
+        return "may do something" if act == _title(statement) else f"may do something: {act}"
+    if any(statement in analysis.bound(name) for name in ("execute", "setup", "pspace")):
         return ""
+    if statement in analysis.unnamed:
+        return "no import statement names its module"
+    reader = analysis.code.get(statement) or analysis.space.get(statement)
+    made = ", and parameters may be made of it" if statement in analysis.made else ""
+    return f"read by {_title(reader)}{made}" if reader else ""
 
 
 def _find_hidden(analysis: Analysis) -> str:
     """Return why the text does not show what is reached; empty where it does."""
-    program = analysis.program
-    if not analysis.code >= set(program.home):
-        return ""
-    if program.has_foreign_star:
+    if analysis.program.has_foreign_star:
         return "import * of an installed package may bind any name"
-    for each in _reached(analysis):
-        if program.reads(each)[1]:
-            return f"{each.path}:{each.node.lineno} may reach names that its text does not show"
-    return ""
-
-
-def _reached(analysis: Analysis) -> Iterator[Statement]:
-    """Yield the statements that `execute`, `setup` and those that may do something lead to."""
-    queue = [*analysis.bound("execute"), *analysis.bound("setup"), *analysis.acting]
-    seen = set(queue)
-    for each in queue:  # grows
-        yield each
-        more = analysis.program.reads(each)[0] - seen
-        seen |= more
-        queue += more
+    if analysis.hiding is None:
+        return ""
+    place = f"{analysis.hiding.path}:{analysis.hiding.node.lineno}"
+    return f"{place} may reach names that its text does not show"

@@ -12,7 +12,7 @@ from psyrun.source.program import imported_names
 from psyrun.source.pure import HOOKS, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from psyrun.source.program import Meaning, Program
     from psyrun.source.syntax import Statement
@@ -61,16 +61,14 @@ class Inertness:
                 bound[module.name, name] = min(kind, bound.get((module.name, name), kind))
         for each in list(self._functions):
             self._functions[each] = Body(self, each).judge(self._functions[each])
-        touched = reach(program, self.acting, self.acting)
-        self._changed = None if touched is None else set().union(*map(self.handed, touched))
+        touched, hiding = reach(program, self.acting, self.acting)
+        self._changed = None if hiding else set().union(*map(self.handed, touched))
         for module in program.modules.values():
             for name, statements in module.bindings.items():
                 key = module.name, name
                 kind = min(self.kinds[key], bound.get(key, Kind.OPAQUE))
                 outside = any(name not in each.binds for each in statements)
-                if outside or (
-                    kind < Kind.FROZEN and (touched is None or not touched.isdisjoint(statements))
-                ):
+                if outside or (kind < Kind.FROZEN and (hiding or not touched.keys().isdisjoint(statements))):
                     kind = min(kind, Kind.OPAQUE)
                 self.kinds[key] = kind
         return before != (len(self.acting), self.kinds, self._functions)
@@ -98,32 +96,35 @@ class Inertness:
 
 
 def reach(
-    program: Program, roots: Iterable[Statement], acting: Iterable[Statement] = ()
-) -> set[Statement] | None:
-    """Return the statements that some lead to; None where the text does not show them.
+    program: Program, roots: Iterable[Statement], acting: Collection[Statement] = ()
+) -> tuple[dict[Statement, Statement | None], Statement | None]:
+    """Return the statements that some lead to, the nearest first, each with one that leads to it.
 
     Parameters
     ----------
     acting
         What importing a module runs where a function that is reached imports it.
+
+    Returns
+    -------
+    Statement or None
+        One that may lead to any other, since its text does not show what it reaches.
     """
-    acting = set(acting)
-    seen: set[Statement] = set()
-    todo = list(roots)
-    while todo:
-        statement = todo.pop()
-        if statement in seen:
-            continue
-        seen.add(statement)
-        read, more = program.reads(statement)
-        if more:
-            return None
-        todo += read - seen
+    found: dict[Statement, Statement | None] = dict.fromkeys(roots)
+    queue, hiding = list(found), None
+    for statement in queue:  # grows
+        read, hides = program.reads(statement)
+        more = list(read)
         if statement.later:
             package = program.home[statement].package
             names = [name for node in statement.later for name in imported_names(node, package)]
-            todo += (each for m in program.loads(names) for each in m.statements if each in acting)
-    return seen
+            more += (each for m in program.loads(names) for each in m.statements if each in acting)
+        for each in more:
+            if each not in found:
+                found[each] = statement
+                queue.append(each)
+        hiding = hiding or (statement if hides else None)
+    return found, hiding
 
 
 def words(statement: Statement) -> Iterator[str]:

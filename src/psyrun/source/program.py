@@ -79,7 +79,7 @@ class Program:
         self._packages = {above for name in modules for above in with_packages(name)}
         self._meanings: dict[tuple[str, str], Meaning] = {}
         self._used: dict[Statement, dict[int, tuple[ast.AST, Meaning]]] = {}
-        self._reads: dict[Statement, tuple[set[Statement], bool]] = {}
+        self._reads: dict[Statement, tuple[Mapping[Statement, None], bool]] = {}
         for module in modules.values():
             for statement in module.statements:
                 for name in statement.binds | statement.declares:
@@ -243,17 +243,17 @@ class Program:
 
     # -- reach
 
-    def reads(self, statement: Statement) -> tuple[set[Statement], bool]:
+    def reads(self, statement: Statement) -> tuple[Iterable[Statement], bool]:
         """Return the statements that one leads to; True if it may lead to others, too."""
         known = self._reads.get(statement)
         if known is None:
             meanings = [meaning for _, meaning in self.uses(statement).values()]
             meanings += self.mentions(statement)
-            found: set[Statement] = set()
+            found: dict[Statement, None] = {}
             for meaning in meanings:
-                found.update(self.bindings(meaning))
-                if meaning[0] in ("module", "part"):
-                    found.update(each for module in self.below(meaning[1]) for each in module.statements)
+                found |= dict.fromkeys(self.bindings(meaning))
+                for module in self.below(meaning[1]) if meaning[0] in ("module", "part") else ():
+                    found |= dict.fromkeys(module.statements)
             known = self._reads[statement] = found, self._hides(statement, meanings)
         return known
 
