@@ -381,6 +381,8 @@ def test_innocent_edits_of_a_helper_and_of_conf_change_no_digest():
         ("N = 3", "N = 4"),
         ("Param(x=range(N))", "Param(x=[i / 2 for i in range(N)])"),
         ("range(N))\n", "range(N))\npspace += Param(x=[9])\n"),
+        ("GAIN = 2", "xs: list[int] = []\nxs.append(3)\nGAIN = 2"),
+        ("GAIN = 2", "i = 0\nwhile i < 5:\n    i += 2\nGAIN = 2"),
         ("range(N))\n", "range(N))\nfor k in (5, 6):\n    pspace += Param(x=[k])\n"),
         ("GAIN = 2", "import numpy as np\nxs = np.linspace(0, 1, 3)\nGAIN = 2"),
     ],

@@ -22,6 +22,7 @@ from psyrun.source.pure import (
     READS_FIRST,
     Kind,
 )
+from psyrun.source.syntax import assigned_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -256,7 +257,5 @@ class Expressions:
         places = self._module.statements
         match self._program.bindings(self._program.meaning(self._statement, node)):
             case [each] if each in places[: places.index(self._statement)]:
-                match each.node:
-                    case ast.Assign(targets=[ast.Name()], value=value):
-                        return Expressions(self._known, each), value
+                return Expressions(self._known, each), assigned_value(each.node)
         return self, None

@@ -21,7 +21,7 @@ from psyrun.source.pure import (
     READS_OUTPUT,
     Kind,
 )
-from psyrun.source.syntax import SCOPES
+from psyrun.source.syntax import SCOPES, assigned_value
 
 if TYPE_CHECKING:
     from psyrun.source.inert import Inertness
@@ -151,15 +151,12 @@ class Judge(Expressions):
             return False
         name = meaning[2]
         makers = [each for each in self._module.bindings[name] if _assigns(each, name)]
-        match [each.node for each in makers]:
-            case [ast.Assign(targets=[ast.Name()], value=value)] if self._is_made(value, makers[0]):
-                self.grows.add(name)
-                places = self._module.statements
-                return places.index(makers[0]) < places.index(self._statement)
-        return False
-
-    def _is_made(self, value: ast.expr, statement: Statement) -> bool:
-        return Expressions(self._known, statement).is_new(value)
+        value = assigned_value(makers[0].node) if len(makers) == 1 else None
+        if value is None or not Expressions(self._known, makers[0]).is_new(value):
+            return False
+        self.grows.add(name)
+        places = self._module.statements
+        return places.index(makers[0]) < places.index(self._statement)
 
     def _is_growth(self, call: ast.Call) -> bool:
         match call:
@@ -188,9 +185,10 @@ class Judge(Expressions):
         match call.func:
             case ast.Attribute(value=owner, attr=method) if method in LOGGING:
                 bindings = self._program.bindings(self._program.meaning(self._statement, owner))
-                match [each.node for each in bindings]:
-                    case [ast.Assign(value=ast.Call(func=maker))]:
-                        return self._program.meaning(bindings[0], maker) == ("foreign", "logging.getLogger")
+                values = [assigned_value(each.node) for each in bindings]
+                made = [each.func for each in values if isinstance(each, ast.Call)]
+                logger = ("foreign", "logging.getLogger")
+                return len(values) == 1 and [self._program.meaning(bindings[0], e) for e in made] == [logger]
         return False
 
     def _is_found(self, node: ast.Import | ast.ImportFrom) -> bool:

@@ -211,6 +211,16 @@ def _comprehension_parts(node: _Comprehension, hidden: frozenset[str], place: _P
     return parts
 
 
+def assigned_value(node: ast.stmt) -> ast.expr | None:
+    """Return what an assignment to a single name assigns; None for another statement."""
+    match node:
+        case ast.Assign(targets=[ast.Name()], value=value):
+            return value
+        case ast.AnnAssign(target=ast.Name()):
+            return node.value
+    return None
+
+
 def body_of(node: _Inner) -> Sequence[ast.AST]:
     """Return the body of a function or class, without docstring."""
     if isinstance(node, ast.Lambda):
