@@ -106,6 +106,14 @@ CHANGED = {
         "import numpy as np\nnp.set_printoptions(precision=3)\nK = str(np.array([1 / 3]))",
     ),
     "docstring": ("def f():\n    'a'\nK = f.__doc__", "def f():\n    'b'\nK = f.__doc__"),
+    "docstring of a class that something gets": (
+        "def f(c):\n    return getattr(c.m, '__do' + 'c__')\nclass C:\n    def m(self):\n        'a'\nK = f(C)",
+        "def f(c):\n    return getattr(c.m, '__do' + 'c__')\nclass C:\n    def m(self):\n        'b'\nK = f(C)",
+    ),
+    "message of a name that nothing binds": (
+        "def f():\n    print('a')\n    return 1\ntry:\n    K = f()\nexcept NameError:\n    K = 0",
+        "def f():\n    print(a)\n    return 1\ntry:\n    K = f()\nexcept NameError:\n    K = 0",
+    ),
     "annotation": ("def f(a: int): ...\nK = f.__annotations__", "def f(a: str): ...\nK = f.__annotations__"),
     "name of a function": ("def f(): ...\nK = f.__name__", "def g(): ...\nK = g.__name__"),
     "line": ("def f(): ...\nK = f.__code__.co_firstlineno", "# why\ndef f(): ...\nK = f.__code__.co_firstlineno"),
@@ -465,6 +473,8 @@ def test_reader_that_may_do_more_than_return_plain_values_is_code(text):
         "from psyrun.store import PickleStore\nxs = PickleStore().load('r.pkl')",
         "from psyrun.store import AutodetectStore as Any\nstore = Any()\nxs = store.load('r.pkl')",
         "import psyrun\nxs = psyrun.store.NpzStore().load('r.npz')",
+        "import yaml\nxs = yaml.unsafe_load(open('r.yaml'))",
+        "import yaml\nxs = yaml.load(open('r.yaml'), Loader=yaml.FullLoader)",
     ],
 )
 def test_reader_that_may_make_objects_of_classes_by_name_makes_all_code(reader):

@@ -33,12 +33,13 @@ class Normalizer:
     whole
         Whether docstrings, annotations and names count, since something reads them.
     exposed
-        Meanings of functions that something unknown gets.
+        Meanings of functions and classes that something unknown gets.
     """
 
     def __init__(self, known: Inertness, statement: Statement, *, whole: bool, exposed: set[Meaning]) -> None:
-        self._known, self._statement, self._whole, self._exposed = known, statement, whole, exposed
-        self._module = known.program.home[statement]
+        self._statement, self._module = statement, known.program.home[statement]
+        own = ("local", self._module.name, getattr(statement.node, "name", ""))
+        self._whole = whole or own in exposed
         self._judge = Judge(known, statement)
         self._uses = known.program.uses(statement)
         self._renamed: dict[str, str] = {}
@@ -121,8 +122,12 @@ class Normalizer:
                 return True
             case ast.Expr(value=ast.Call() as call) if self._judge.is_output(call):
                 values = [*call.args, *(keyword.value for keyword in call.keywords)]
-                return all(isinstance(part, _PLAIN) for value in values for part in ast.walk(value))
+                return all(self._is_shown(part) for value in values for part in ast.walk(value))
         return False
+
+    def _is_shown(self, node: ast.AST) -> bool:
+        """Tell whether a part of a message does nothing: it is no name that nothing binds."""
+        return isinstance(node, _PLAIN) and self._uses.get(id(node), (node, ("",)))[1][0] != "unknown"
 
     def _put_class(self, node: ast.ClassDef) -> None:
         known = all(map(self._judge.is_decorator, node.decorator_list))
@@ -139,9 +144,8 @@ class Normalizer:
         self.parts.append(")")
 
     def _put_function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, *, named: bool) -> None:
-        own = ("local", self._module.name, node.name)
         known = all(self._judge.is_decorator(each, node.name) for each in node.decorator_list)
-        whole = self._whole or not known or (not named and own in self._exposed)
+        whole = self._whole or not known
         arguments = node.args
         self.parts.append(f"({type(node).__name__} {node.name if named or whole else ''}")
         for field in (node.decorator_list, arguments.defaults, arguments.kw_defaults):

@@ -34,7 +34,8 @@ _HIDING_ATTRIBUTES = frozenset({
 })
 _HIDING_MODULES = re.compile(
     r"(importlib(?!\.(resources|metadata)\b)|runpy|pkgutil|gc|ctypes|builtins|zipimport|imp|dill|inspect|shelve"
-    r"|ply|yacc)(\.|$)|sys\.(modules|_getframe|settrace|setprofile|addaudithook|_current_frames|meta_path|path_hooks)"
+    r"|ply|yacc|_pickle|jsonpickle)(\.|$)|yaml\.(unsafe_load|full_load|UnsafeLoader|FullLoader|Loader)\b"
+    r"|sys\.(modules|_getframe|settrace|setprofile|addaudithook|_current_frames|meta_path|path_hooks)"
     r"|(pickle|joblib|torch|cloudpickle)\.(loads?|Unpickler)\b|pandas\.read_pickle|hydra\.utils|pydoc\.locate"
 )
 _STORES = re.compile(r"psyrun\.([\w.]+\.)?\w*Store$")  # which unpickle, where something calls their `load`
