@@ -103,6 +103,8 @@ NEW = {
         "{n} = helper.LINES",
         "{n} = helper.load()",
         "{n} = [{k}, {k}]",
+        "{n}: list[int] = [{k}]",
+        "{n} = os.environ.get('NOT_THERE_', {list})",
         "{n} = list(range({k}))",
         "{n} = [i * {k} for i in range(3)]",
         "{n} = []",
@@ -209,6 +211,9 @@ NEW = {
     ],
     "arr": [
         "{n} = np.zeros(3)",
+        "{n} = {k}\n{n} += np.ones(3)",
+        "{n} = np.float64([{k}, 1, 2])",
+        "{n} = {k}\nfor q in {arr}:\n    {n} += {arr}",
         "{n} = np.arange({k}.0, {k} + 3)",
         "{n} = {arr}[:2]",
         "{n} = {arr}",
@@ -318,6 +323,14 @@ CHANGE = [
 QUIET = [
     "{list}.append({k})",
     "{list} += [{k}]",
+    "while len({list}) < {k} % 5:\n    {list}.append({k})",
+    "for q in {list}:\n    if q > {k}:\n        break\n    {num} += q",
+    "alias{k} = {list}\nalias{k} += [{k}]",
+    "alias{k} = {arr}\nalias{k} += {k}",
+    "alias{k} = {num}\nalias{k} += {k}",
+    "{arr} += {k}",
+    "{arr} = {arr} + {k}",
+    "{arr}[0] = {k}",
     "{num} += {k}",
     "list(zip([1, 2], {iter}))",
     "next({iter}, None)",
@@ -361,7 +374,7 @@ class Generator:
         """Choose what a program is about: anything, the white lists, or functions of its own."""
         self.new, self.changes, self.kinds = self.random.choice([
             (NEW, CHANGE, [None, *NEW, *NEW]),
-            (NEW, QUIET, ["list", "num", "iter"]),
+            (NEW, QUIET, ["list", "num", "iter", "arr"]),
             (OWN_USES, OWN_CHANGE, ["list", "list", "num", "iter", "own", "own", "own"]),
         ])  # fmt: skip
 
