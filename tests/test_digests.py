@@ -473,6 +473,7 @@ def test_reader_that_may_do_more_than_return_plain_values_is_code(text):
         "from psyrun.store import PickleStore\nxs = PickleStore().load('r.pkl')",
         "from psyrun.store import AutodetectStore as Any\nstore = Any()\nxs = store.load('r.pkl')",
         "import psyrun\nxs = psyrun.store.NpzStore().load('r.npz')",
+        "import psyrun\nxs = psyrun.load('a')['x']",
         "import yaml\nxs = yaml.unsafe_load(open('r.yaml'))",
         "import yaml\nxs = yaml.load(open('r.yaml'), Loader=yaml.FullLoader)",
     ],
@@ -483,9 +484,10 @@ def test_reader_that_may_make_objects_of_classes_by_name_makes_all_code(reader):
 
 
 def test_store_that_results_are_kept_in_leaves_the_code_as_it_is():
-    text = HEAD.replace("Param", "Param, PickleStore", 1) + "store = PickleStore()\n" + EXECUTE
-    for edited in (HELPER.replace("v = 1", "v = 2"), HELPER.replace("return 1", "return 2")):
-        assert digests(text) == digests(text, edited)
+    text = HEAD.replace("Param", "Param, PickleStore", 1) + "from psyrun.store import CsvStore\n" + EXECUTE
+    for store in ("PickleStore()", "CsvStore()", "CsvStore"):
+        for edited in (HELPER.replace("v = 1", "v = 2"), HELPER.replace("return 1", "return 2")):
+            assert digests(text)["code"] == digests(f"{text}store = {store}\n", edited)["code"]
 
 
 def test_yaml_that_may_make_objects_of_the_program_is_code():

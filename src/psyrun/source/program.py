@@ -38,7 +38,8 @@ _HIDING_MODULES = re.compile(
     r"|sys\.(modules|_getframe|settrace|setprofile|addaudithook|_current_frames|meta_path|path_hooks)"
     r"|(pickle|joblib|torch|cloudpickle)\.(loads?|Unpickler)\b|pandas\.read_pickle|hydra\.utils|pydoc\.locate"
 )
-_STORES = re.compile(r"psyrun\.([\w.]+\.)?\w*Store$")  # which unpickle, where something calls their `load`
+# What unpickles: a store where something calls its `load`, and results loaded by the name of their task.
+_UNPICKLING = re.compile(r"psyrun\.(([\w.]+\.)?\w*Store|(results\.)?load)$")
 # fmt: on
 _WORD = re.compile(r"[^\W\d]\w*")
 
@@ -290,7 +291,7 @@ class Program:
                 return True
             if kind == "foreign" and _HIDING_MODULES.match(name[0]):
                 return True
-            if kind == "foreign" and not is_import and _STORES.match(name[0]):
+            if kind == "foreign" and not is_import and _UNPICKLING.match(name[0]):
                 return True
         return not is_import and any(map(_shows_names, statement.nodes))
 

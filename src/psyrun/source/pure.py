@@ -86,7 +86,8 @@ EXTENDS_YAML = frozenset({
 })
 PSYRUN = frozenset({
     "Param", "Slurm", "Local", "ImmediateRun", "GridEngine", "Sqsub", "DistributeBackend", "missing",
-    "LoadBalancingBackend", "PickleStore", "AutodetectStore", "NpzStore", "H5Store",
+    "LoadBalancingBackend", "PickleStore", "AutodetectStore", "NpzStore", "H5Store", "CsvStore",
+    "ParquetStore",
 })
 CONSTANTS = frozenset({
     *("bool", "complex", "float", "int", "str"),
