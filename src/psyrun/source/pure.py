@@ -38,13 +38,15 @@ READ_WITH = frozenset({
 _ONCE = {"enumerate", "reversed", "zip"} | {
     f"itertools.{name}" for name in ("chain", "combinations", "pairwise", "permutations", "product", "repeat")
 }
-_PLAIN = {"abs", "dict", "list", "max", "min", "next", "round", "set", "sorted", "sum", "os.environ.get"} | {
+_PLAIN = {"abs", "dict", "list", "max", "min", "next", "round", "set", "sorted", "sum", "tuple"} | {
+    "os.environ.get"
+} | {
     f"numpy.{name}" for name in (
         *("arange", "array", "eye", "full", "geomspace", "linspace", "logspace", "ones", "zeros"),
         *("bool_", "float32", "float64", "int32", "int64"),  # arrays, where they are given lists
     )
 }
-_FROZEN = {"bool", "complex", "float", "int", "len", "range", "str"} | {
+_FROZEN = {"all", "any", "bool", "complex", "float", "int", "len", "range", "str"} | {
     f"os.path.{name}" for name in ("abspath", "basename", "dirname", "join")
 } | {
     f"math.{name}" for name in ("ceil", "cos", "exp", "floor", "log", "log10", "log2", "pow", "sin", "sqrt")
@@ -58,7 +60,8 @@ PURE: Mapping[str, Kind] = {
 # What reads iterators, all that it is given or the first; nothing else may get one, since it may keep it.
 READS_ALL = frozenset({"zip", "itertools.chain", "itertools.product"})
 READS_FIRST = frozenset({
-    *("dict", "enumerate", "list", "max", "min", "next", "set", "sorted", "sum", "csv.DictReader"),
+    *("all", "any", "dict", "enumerate", "list", "max", "min", "next", "set", "sorted", "sum", "tuple"),
+    "csv.DictReader",
     *("csv.reader", "json.load", "numpy.genfromtxt", "numpy.load", "numpy.loadtxt", "pandas.read_csv"),
     *("tomllib.load", "yaml.safe_load"),
     *("itertools.combinations", "itertools.pairwise", "itertools.permutations"),
@@ -70,11 +73,14 @@ FORBIDDEN: Mapping[str, tuple[str | None, ...]] = {
     "numpy.load": ("mmap_mode", "allow_pickle", None), "pandas.read_csv": ("chunksize", "iterator", None),
 }
 # Methods that among plain values and iterators only paths, text, arrays, dicts or files have.
-_TEXT = ("lower", "lstrip", "read_bytes", "read_text", "rstrip", "strip", "upper")
+_TEXT = (
+    *("endswith", "join", "lower", "lstrip", "read_bytes", "read_text", "rstrip", "startswith"),
+    *("strip", "upper"),
+)
 _PATH = ("absolute", "exists", "is_dir", "is_file", "joinpath", "resolve", "with_name", "with_suffix")
 METHODS: Mapping[str, Kind] = {
     **dict.fromkeys(("glob", "items", "iterdir", "keys", "open", "rglob", "values"), Kind.ONCE),
-    **dict.fromkeys(("read", "readlines", "split", "splitlines", "tolist"), Kind.PLAIN),
+    **dict.fromkeys(("get", "read", "readlines", "split", "splitlines", "tolist"), Kind.PLAIN),
     **dict.fromkeys((*_TEXT, *_PATH), Kind.FROZEN),
 }
 METHODS_OF_FILES = frozenset({"read", "readlines"})
