@@ -129,6 +129,7 @@ class _Evaluator:
             except BaseException as error:
                 seconds = self._connection.elapsed()
                 block.add_failure(Failure(row, _reason(error), _trace(error), seconds, os.uname().nodename))
+                self._connection.failed = True
             if observer.lowest or reads <= inputs:
                 now = observer.end_row()
                 if now != (inputs, reads):

@@ -85,6 +85,7 @@ class ParentConnection:
     def __init__(self, slot: int, number: int, requests: int, messages: int, marker: RowMarker) -> None:
         self.slot, self.number = slot, number
         self.meter = RowMeter(flush_output, _move_up)
+        self.failed = False  # whether the row failed that was yielded last: it is measured by itself
         self._requests, self._messages, self._marker = requests, messages, marker
         self._forked = False
         os.register_at_fork(after_in_child=self._disconnect_fork)
@@ -106,7 +107,8 @@ class ParentConnection:
         try:
             for mark, row in enumerate(request.rows, first):
                 now = clock()
-                if now - began > SLOW_SECONDS and mark > first:
+                if (now - began > SLOW_SECONDS or self.failed) and mark > first:
+                    self.failed = False
                     self._marker.logs[0] = self.meter.measure(mark - first - 1, began, now)
                     now = clock()
                 if now > end and mark > first:
@@ -120,7 +122,8 @@ class ParentConnection:
         finally:
             marks[0] = NO_ROW
             now = clock()
-            if now - began > SLOW_SECONDS:
+            if now - began > SLOW_SECONDS or self.failed:
+                self.failed = False
                 self.meter.measure(mark - first, began, now)
             self.meter.end(mark - first + 1, now)
 
