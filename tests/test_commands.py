@@ -427,7 +427,7 @@ def test_options_are_completed(project):
     assert complete(project, "psy run --cont") == ["--continue"]
 
 
-TAKE_TASKS = ["run", "plan", "status", "errors", "test", "clean", "kill"]
+TAKE_TASKS = ["run", "plan", "status", "errors", "log", "test", "clean", "kill"]
 
 
 @pytest.fixture

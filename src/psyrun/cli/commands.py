@@ -305,6 +305,34 @@ def errors(project: Project, tasks: Sequence[str]) -> int:
     return OK
 
 
+@cli.command(context_settings={"ignore_unknown_options": True})  # -1 is a row
+@click.argument("name", metavar="TASK", shell_complete=complete_task)
+@click.argument("rows", nargs=-1, metavar="[N | NAME=VALUE...]")
+@click.pass_obj
+def log(project: Project, name: str, rows: Sequence[str]) -> int:
+    """Print what a row printed.
+
+    N is the number of the row in the order of the space, from 0, or from its end where it is negative. x=4
+    selects the rows whose x is 4, 4.0 or '4'; of several, each has a heading, and the first ten are printed.
+    Without either: the ends of the newest logs.
+
+    \b
+    Examples:
+      psy log fig1 17
+      psy log fig1 -1              the last row
+      psy log fig1 x=4 seed=1
+      psy log fig1
+    """
+    from psyrun.cli.output import show_log
+
+    def print_log(outline: Outline) -> None:
+        for part in show_log(outline.layout, workdir.read_plan(outline.layout), rows):
+            click.echo(part, nl=False)
+
+    selection = project.select([name])
+    return try_each(selection.outlines, print_log, selection.broken.values())[1]
+
+
 @cli.command()
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("filename", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))

@@ -38,6 +38,7 @@ _PSY = {
     "clean",
     "errors",
     "kill",
+    "log",
     "new-task",
     "completion",
     "debug",

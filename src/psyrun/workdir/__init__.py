@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         ReceiptReader,
         Receipts,
         RowReceipt,
+        find_receipts,
         pack_receipts,
         read_receipts,
         unpack_receipts,
@@ -109,7 +110,7 @@ else:
         "read_journal_ends read_receipt refresh_receipt write_receipt",
         records="JournalFile Records RowCounter list_journals read_first_records "
         "read_records read_values up_to_receipt",
-        row_receipts="ReceiptReader Receipts RowReceipt pack_receipts "
+        row_receipts="ReceiptReader Receipts RowReceipt find_receipts pack_receipts "
         "read_receipts unpack_receipts write_receipts",
         submissions="End Submission forget_submissions list_submissions "
         "new_token read_submission write_submission",

@@ -24,6 +24,7 @@ from psyrun.workdir.frame import (
     read_sections,
 )
 from psyrun.workdir.journal import parse_name
+from psyrun.workdir.records import read_first_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,7 +44,7 @@ class RowReceipt(NamedTuple):
     Parameters
     ----------
     seconds
-        Time spent in `execute`; the mean of its neighbours for a row of less than 5 ms.
+        Time spent in `execute`; the mean of its neighbours for a row of less than 5 ms that did not fail.
     memory
         Peak memory of its process in bytes; 0: not known.
     log, log_end
@@ -203,6 +204,19 @@ class ReceiptReader:
         for number, rows in segments:
             _add_segment(self._spans.get(number, []), self._failed.get(number, {}), rows, self._receipts)
         return self._receipts
+
+
+def find_receipts(
+    journals: Iterable[JournalFile], rows: Sequence[int], size: int
+) -> Iterator[tuple[RowReceipt, Mapping[str, Any]]]:
+    """Return receipt and place of some rows of a batch of `size` rows; an empty place: not known.
+
+    They are those of the first record, or of the last failure where there is none.
+    """
+    reader = ReceiptReader()
+    for journal, block, fresh in read_first_records(journals, rows=size):
+        reader.add(0, journal, block, fresh)
+    return reader.in_order((0, range(row, row + 1)) for row in rows).rows()
 
 
 def _align(rows: Sequence[int], runs: Iterable[Run]) -> Iterator[tuple[int, int, int, RowReceipt]]:
