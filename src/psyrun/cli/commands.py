@@ -27,7 +27,6 @@ from psyrun.cli.group import (
 from psyrun.cli.text import (
     count,
     show_details,
-    show_group,
     show_kept,
     show_provenance,
     show_statuses,
@@ -227,7 +226,8 @@ def status(
       psy status --receipt fig1    what a reviewer asks for
       psy status --json
     """
-    from psyrun.cli.status import as_json, list_details, list_running, list_slowest, read_status
+    from psyrun.cli.status import as_json, list_details, read_status
+    from psyrun.cli.times import list_running, list_slowest
 
     selection = project.select(tasks)
     if receipt:
@@ -281,25 +281,23 @@ def _print_receipts(selection: Selection, *, for_programs: bool) -> int:
 def errors(project: Project, tasks: Sequence[str]) -> int:
     """Show why rows failed, grouped by cause.
 
-    One traceback for each cause, how often, and for which assignments.
+    For each cause: how often, a traceback, the end of what the first row printed, assignments; for the most
+    frequent one, which values of parameters these rows have and others have not, where that is no chance.
 
     \b
     Example:
       psy errors fig1
     """
-    from psyrun.cli.status import group_failures, list_details
+    from psyrun.cli.failures import describe_failures
 
     selection = project.select(tasks)
     report_errors(selection.broken.values())
     queues = jobs.QueueCache(selection.outlines)
 
-    def find_lines(outline: Outline) -> Iterator[str]:
-        groups = group_failures(list_details(outline, queues))
-        yield from map(show_group, groups)
-        if any(group.failed and not group.traceback for group in groups):
-            yield f"what they printed is in {outline.layout.relative(outline.layout.log)}"
+    def print_failures(outline: Outline) -> int:
+        return print_lines(outline.name, describe_failures(outline, queues))
 
-    printed, code = try_each(selection.outlines, lambda each: print_lines(each.name, find_lines(each)))
+    printed, code = try_each(selection.outlines, print_failures)
     if not (any(printed) or code or selection.broken):
         click.echo("no row failed")
     return OK

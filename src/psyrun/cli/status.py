@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 import json
-import re
-import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psyrun.cli.rows import locate_rows, read_assignments
+from psyrun.cli.rows import read_assignments
 from psyrun.errors import TaskFileError
 from psyrun.jobs import explain_ends
 from psyrun.scheduler import JobState
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
     from psyrun.jobs import QueueCache
     from psyrun.source import SourceCache
     from psyrun.task import Outline
-    from psyrun.workdir import Failure, Layout, Plan, PlanProgress, RowsInHand
+    from psyrun.workdir import Batch, Failure, Layout, Plan, PlanProgress, RowsInHand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,11 +166,14 @@ class Detail:
         Its failure; None where it was not evaluated yet.
     reason
         Reason why its job ended early, where that is known.
+    place
+        Its batch, and the place in it.
     """
 
     assignment: Mapping[str, Any] | None
     failure: Failure | None
-    reason: str | None = None
+    reason: str | None
+    place: tuple[Batch, int]
 
     @property
     def words(self) -> str | None:
@@ -208,7 +208,8 @@ def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
         rows = sorted(lacking & records.failures.keys() if batch.number in active else lacking)
         assignments = read_assignments(layout, plan, batch, rows)
         for row, assignment in zip(rows, assignments):
-            yield Detail(assignment, records.failures.get(row), reasons.get(batch.number))
+            failure = records.failures.get(row)
+            yield Detail(assignment, failure, reasons.get(batch.number), (batch, row))
 
 
 def _holds_failures(plan: Plan, layout: Layout) -> bool:
@@ -228,101 +229,3 @@ def count_reasons(outline: Outline) -> Counter[tuple[str, ...]]:
             failures[row].names for row in failures.keys() & wanted.get(batch.number, failures.keys())
         )
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class TimedRow:
-    """A row, how long it has been evaluated or was, and where."""
-
-    assignment: Mapping[str, Any] | None
-    seconds: float
-    host: str
-
-
-def list_running(outline: Outline, queues: QueueCache) -> list[TimedRow]:
-    """Return the rows that have been evaluated for some seconds and have not ended, the oldest first."""
-    layout, plan = outline.layout, read_plan(outline.layout)
-    if plan is None:
-        return []
-    states, found = queues.batch_states(outline), []
-    batches = {batch.key: batch for batch in plan.batches if batch.number in states}
-    for worker in list_rows_in_hand(layout.out) if batches else ():
-        for key in worker.keys & batches.keys():
-            rows = [(row, since) for number, row, since in worker.rows if number == key.number]
-            assignments = read_assignments(layout, plan, batches[key], [row for row, _ in rows])
-            found += [
-                TimedRow(assignment, max(0.0, time.time() - since), worker.host)
-                for assignment, (_, since) in zip(assignments, rows)
-            ]
-    return sorted(found, key=lambda row: -row.seconds)
-
-
-def list_slowest(outline: Outline, most: int = 3, least: float = 1.0) -> list[TimedRow]:
-    """Return the rows that took longest, of those that ended and took at least so many seconds."""
-    from psyrun.results import find_receipts
-
-    layout, plan = outline.layout, read_plan(outline.layout)
-    if plan is None:
-        return []
-    receipts, begin, slow = find_receipts(layout, plan), 0, []
-    for n, receipt in receipts.runs:
-        if receipt.seconds >= least:
-            slow += [(receipt.seconds, begin + i, receipt.origin) for i in range(min(n, most))]
-        begin += n
-    slow = heapq.nlargest(most, slow)
-    hosts = ["", *(str(place.get("host", "")) for place in receipts.origins)]
-    places = locate_rows(plan, [row for _, row, _ in slow])
-    return [
-        TimedRow(read_assignments(layout, plan, batch, [row])[0], seconds, hosts[origin])
-        for (seconds, _, origin), (batch, row) in zip(slow, places)
-    ]
-
-
-# Values in a reason that do not make it another reason: numbers, and text in quotes.
-_VALUE = re.compile(r"""\d+(?:\.\d+)?(?:e[-+]?\d+)?|'[^']*'|"[^"]*\"""")
-
-
-@dataclass(slots=True)
-class Group:
-    """Rows without values for one reason.
-
-    Parameters
-    ----------
-    reason, traceback
-        Reason and traceback of the first.
-    count
-        Their number.
-    examples
-        Some of their assignments.
-    failed
-        Whether they were evaluated, and failed.
-    """
-
-    reason: str
-    traceback: str
-    failed: bool
-    count: int = 0
-    examples: list[Mapping[str, Any]] = field(default_factory=list)
-
-
-def group_failures(details: Iterable[Detail], examples: int = 3) -> list[Group]:
-    """Group failures by traceback, the most frequent first; those without one by reason."""
-    groups: dict[tuple[bool, str], Group] = {}
-    for detail in details:
-        failed, reason, traceback = detail.failure is not None, detail.reason, ""
-        if detail.failure is not None:
-            reason, traceback = detail.failure.reason, detail.failure.traceback
-        if reason is None:
-            continue
-        key = failed, _frames(traceback) or _VALUE.sub("#", reason)
-        group = groups.setdefault(key, Group(detail.words or reason, traceback, failed))
-        group.count += 1
-        if detail.assignment is not None and len(group.examples) < examples:
-            group.examples.append(detail.assignment)
-    return sorted(groups.values(), key=lambda group: -group.count)
-
-
-def _frames(traceback: str) -> str:
-    """Return what tracebacks of one cause share: the frames, and the type of the exception."""
-    *frames, last = traceback.strip().splitlines() or [""]
-    return "\n".join([*frames, last.partition(":")[0]])

@@ -9,7 +9,8 @@ from psyrun.values import show_value
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from psyrun.cli.status import Detail, Group, Status, TimedRow
+    from psyrun.cli.status import Detail, Status
+    from psyrun.cli.times import TimedRow
 
 
 def count(number: int, noun: str) -> str:
@@ -97,15 +98,6 @@ def _cut(lines: list[str], most: int | None, kind: str) -> list[str]:
     if most is None or len(lines) <= most:
         return lines
     return [*lines[:most], f"  and {len(lines) - most:,} more are {kind} (all of them: psy status -v --all)"]
-
-
-def show_group(group: Group) -> str:
-    """Return failures of one cause: how many, the traceback, examples."""
-    state = "failed" if group.failed else "not evaluated"
-    lines = [f"{count(group.count, 'row')} {state}: {group.reason}"]
-    lines += [f"    {line}" for line in group.traceback.rstrip().splitlines()]
-    lines += [f"  for example  {show_assignment(example)}" for example in group.examples]
-    return "\n".join(lines)
 
 
 def show_provenance(found: Mapping[str, Any]) -> list[str]:
