@@ -47,6 +47,20 @@ RENAME = "            temporary.replace(path)\n"
 
 MUTATIONS = [
     Mutation(
+        "failures at random have something in common",
+        "cli/contrast.py",
+        "log_p=self.log_p + math.log(max(1, number))",
+        "log_p=self.log_p",
+        "test_contrast.py -k random",
+    ),
+    Mutation(
+        "missing rows set failed rows apart",
+        "cli/failures.py",
+        "if each.missing:",
+        "if False:",
+        "test_failures.py -k not_evaluated",
+    ),
+    Mutation(
         "rows compared by column (missing)",
         "pspace/algebra.py",
         "def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:\n",

@@ -193,7 +193,7 @@ def _make_axis(name: str, values: Sequence[Any], wrong: NDArray[np.bool_]) -> _A
         # What is not a number stands behind all numbers, in no condition.
         places = dict.fromkeys(distinct, len(known)) | {value: i for i, value in enumerate(known)}
         codes = np.fromiter(map(places.__getitem__, values), np.intp, len(values))
-    except TypeError:
+    except Exception:  # Some can't be hashed, or methods of the user's raise.
         return None
     return _Axis(name, known, codes, wrong, ordered, 2 * len(known) <= len(values)) if known[1:] else None
 
