@@ -25,6 +25,7 @@ from psyrun.workdir.row_receipts import (
     ReceiptReader,
     Receipts,
     RowReceipt,
+    find_receipts,
     pack_receipts,
     read_receipts,
     unpack_receipts,
@@ -120,6 +121,11 @@ def test_each_row_has_the_receipt_of_its_first_record_in_the_order_of_the_plan(
     ]
     wanted = {**failures, **expected}  # Of a row without values, that of its last failure.
     assert found == [wanted.get(row) for _, rows in segments for row in rows]
+    some = [row for _, rows in segments for row in rows][::2]
+    alone = find_receipts(list_journals(folder).get(KEY, ()), some, 8)
+    assert [(receipt.seconds, place["host"]) if place else None for receipt, place in alone] == [
+        wanted.get(row) for row in some
+    ]
 
 
 def files_failure(row):

@@ -24,7 +24,7 @@ from psyrun.workdir.frame import (
     read_sections,
 )
 from psyrun.workdir.journal import parse_name
-from psyrun.workdir.records import read_first_records
+from psyrun.workdir.records import read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -176,10 +176,8 @@ class ReceiptReader:
 
     def add(self, number: int, journal: JournalFile, block: Block, fresh: Sequence[int]) -> None:
         """Add a block of a batch; `fresh` are the places in it of rows whose first record it holds."""
-        name, where = journal.path.stem, block.where()
-        if where is None and self._where[0] == name:
-            where = self._where[1]
-        self._where = name, where
+        self.skip(journal, block)
+        name, where = self._where
         named = parse_name(name)
         run = {"run": named[1] if named is not None else "", "slot": block.header.counts.slot}
         own = 0 if where is None else self._receipts.add_origin({**where, **run})
@@ -197,6 +195,13 @@ class ReceiptReader:
             else:
                 spans += [(row, row + 1, found) for row in range(first, end) if row in chosen]
 
+    def skip(self, journal: JournalFile, block: Block) -> None:
+        """Pass a block whose receipts are not wanted: those after it may have its place."""
+        name, where = journal.path.stem, block.where()
+        if where is None and self._where[0] == name:
+            where = self._where[1]
+        self._where = name, where
+
     def in_order(self, segments: Iterable[tuple[int, range]]) -> Receipts:
         """Return the receipts of (batch number, its rows)."""
         for spans in self._spans.values():
@@ -213,9 +218,15 @@ def find_receipts(
 
     They are those of the first record, or of the last failure where there is none.
     """
-    reader = ReceiptReader()
-    for journal, block, fresh in read_first_records(journals, rows=size):
-        reader.add(0, journal, block, fresh)
+    reader, left, wanted = ReceiptReader(), set(rows), set(rows)
+    for journal in journals:
+        for block in read_journal(journal, size):
+            found = [row for row in left if row in block.rows]
+            left.difference_update(found)
+            if found or any(failure.row in wanted for failure in block.failures):
+                reader.add(0, journal, block, [block.rows.index(row) for row in found])
+            else:
+                reader.skip(journal, block)
     return reader.in_order((0, range(row, row + 1)) for row in rows).rows()
 
 
