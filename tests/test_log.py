@@ -154,7 +154,16 @@ def test_log_of_the_task_shows_the_ends_of_its_newest_logs(noisy):
     assert of_rows(noisy) == "t: nothing was printed; of a row: psy log t N, or x=4\n"
 
 
-def test_log_reads_and_writes_nothing_else(noisy):
+def test_log_of_a_task_whose_file_is_broken_or_gone(noisy):
+    path = noisy.root / "psy-tasks/task_t.py"
+    path.write_text("pspace = (")
+    assert of_rows(noisy, "5") == expected(2, 1)
+    path.unlink()
+    assert of_rows(noisy, "x=2", "seed=1") == expected(2, 1)
+    assert "no task 'u'" in noisy.psy("log", "u", "5", code=2).stderr
+
+
+def test_log_writes_nothing(noisy):
     files = {path: path.read_bytes() for path in noisy.root.rglob("*") if path.is_file()}
     of_rows(noisy, "x=1")
     of_rows(noisy)

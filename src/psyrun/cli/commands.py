@@ -312,7 +312,7 @@ def log(project: Project, name: str, rows: Sequence[str]) -> int:
 
     N is the number of the row in the order of the space, from 0, or from its end where it is negative. x=4
     selects the rows whose x is 4, 4.0 or '4'; of several, each has a heading, and the first ten are printed.
-    Without either: the ends of the newest logs.
+    Without either: the ends of the newest logs. The task file may be broken or gone.
 
     \b
     Examples:
@@ -327,7 +327,7 @@ def log(project: Project, name: str, rows: Sequence[str]) -> int:
         for part in show_log(outline.layout, workdir.read_plan(outline.layout), rows):
             click.echo(part, nl=False)
 
-    selection = project.select([name])
+    selection = project.select([name], folders=True)
     return try_each(selection.outlines, print_log, selection.broken.values())[1]
 
 

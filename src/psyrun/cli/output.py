@@ -31,7 +31,7 @@ _MOST_LOGS, _LOG_LINES = 5, 20  # of the task as a whole
 _TAIL_BYTES = 20_000
 _CHUNK_BYTES = 1 << 20
 _QUICK_SECONDS = 0.005  # rows that take less time are not told apart in the log
-_OWN_FRAME = re.compile(r'  File "(.*/psyrun/\w+(/\w+)?\.py|<frozen runpy>)", line \d+ in .+')
+_OWN_FRAME = re.compile(r'  File "(.*/psyrun/(worker|source)/\w+\.py|<frozen runpy>)", line \d+ in .+')
 
 
 @dataclass(frozen=True, slots=True)
