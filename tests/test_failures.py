@@ -67,6 +67,21 @@ def test_failed_row_has_lines_of_its_own_among_rows_of_microseconds(project):
     assert "    row 30\n  for example" in project.psy("errors").stdout
 
 
+def test_errors_is_about_the_last_of_several_attempts(project):
+    """Journals have random names: their order says nothing."""
+    project.write("attempt", "0")
+    text = "from psyrun import Param\npspace = Param(x=[1])\nuntracked = ['../attempt']\n"
+    text += "def execute(x):\n    n = open('../attempt').read()\n    print('attempt', n)\n"
+    project.task("t", text + "    raise ValueError(n)\n")
+    for attempt in range(6):
+        project.write("attempt", str(attempt))
+        project.psy("run", code=1)
+        said = project.psy("errors").stdout
+        assert f"1 row failed: ValueError: {attempt}\n" in said
+        assert f"    attempt {attempt}\n" in said
+        assert project.psy("log", "t", "0").stdout.endswith(f"attempt {attempt}\n")
+
+
 def test_errors_shows_where_a_process_crashed_and_no_function_of_psyrun(project):
     text = "import ctypes\nfrom psyrun import Param\npspace = Param(x=range(3))\n"
     text += "def execute(x):\n    print('begin', x)\n    return {'y': x if x != 1 else ctypes.string_at(0)}\n"

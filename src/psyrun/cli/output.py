@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from psyrun.cli.rows import find_rows, locate_rows, read_assignments
@@ -108,6 +109,8 @@ def find_output(
         there = journals.get(batch.key, ())
         # The first record counts: those that process.json names, in its order.
         counting = [*up_to_receipt(there, ends.get(batch.key, ())), *there]
+        if len(there) > 1:  # Of several failures, it is the last.
+            counting += sorted(there, key=attrgetter("mtime"))
         for row, known in zip(wanted, find_receipts(counting, wanted, batch.size)):
             found[batch, row] = known
     lost = {number: place for place, number in zip(places, numbers) if not found[place][1]}

@@ -6,6 +6,7 @@ import os
 import stat
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from psyrun.workdir.journal import BatchKey, parse_name, read_blocks, read_headers
@@ -35,12 +36,15 @@ class JournalFile:
         Its tie, which its blocks have too.
     end
         Read no further than this many bytes, where it is not None.
+    mtime
+        When it was written last, in nanoseconds; 0: not known.
     """
 
     path: Path
     size: int
     tie: bytes
     end: int | None = None
+    mtime: int = 0
 
     @property
     def closed(self) -> bool:
@@ -110,10 +114,11 @@ def list_journals(folder: Path) -> dict[BatchKey, list[JournalFile]]:
     with entries:
         for entry in entries:
             named = parse_name(entry.name)
-            size = None if named is None or not entry.name.endswith(_SUFFIXES) else _size(entry)
-            if named is not None and size is not None:
+            look = None if named is None or not entry.name.endswith(_SUFFIXES) else _look(entry)
+            if named is not None and look is not None:
                 tie = bytes.fromhex(named[0].tie)
-                found.setdefault(named[0], []).append(JournalFile(folder / entry.name, size, tie))
+                journal = JournalFile(folder / entry.name, look[0], tie, mtime=look[1])
+                found.setdefault(named[0], []).append(journal)
     return {batch: _dedupe(journals) for batch, journals in found.items()}
 
 
@@ -123,15 +128,15 @@ def _dedupe(journals: list[JournalFile]) -> list[JournalFile]:
     return list({journal.path.stem: journal for journal in ordered}.values())
 
 
-def _size(entry: os.DirEntry[str]) -> int | None:
-    """Return the size of a file; None where it is no regular file."""
+def _look(entry: os.DirEntry[str]) -> tuple[int, int] | None:
+    """Return size and modification time of a file; None where it is no regular file."""
     try:
         status = entry.stat()
     except FileNotFoundError:  # Closed, and thereby renamed, since it was listed.
-        return 0
+        return 0, 0
     except OSError:  # A link to itself.
         return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def up_to_receipt(journals: Iterable[JournalFile], ends: Iterable[tuple[str, int]]) -> list[JournalFile]:
@@ -159,7 +164,7 @@ def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) ->
         How many rows the batch has: a block that names others is damaged.
     """
     done: set[int] = set()
-    failures: dict[int, Failure] = {}
+    tried: list[tuple[int, Failure]] = []
     seconds = 0.0
     ends = []
     read: dict[str, int] = {}
@@ -169,14 +174,15 @@ def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) ->
         for block in read_journal(journal, rows):
             if block.header.end > read.get(name, 0):
                 done.update(block.rows)
-                failures.update((failure.row, failure) for failure in block.failures)
+                tried += [(journal.mtime, failure) for failure in block.failures]
                 seconds += block.header.counts.seconds
                 generators.update(block.generators())
                 last = block.header
         if last is not None:
             ends.append((name, last.end, last.checksum))
             read[name] = last.end
-    left = {row: failure for row, failure in failures.items() if row not in done}
+    tried.sort(key=itemgetter(0))
+    left = {failure.row: failure for _, failure in tried if failure.row not in done}
     return Records(frozenset(done), left, seconds, tuple(ends), frozenset(generators))
 
 
