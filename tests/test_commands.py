@@ -289,7 +289,8 @@ def test_test_evaluates_in_a_fresh_process_and_leaves_nothing(project, folder_of
     process = project.start("test", "t")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    setup, row = project.rows_seen()
+    setup, row, *others = project.rows_seen()
+    assert len(others) == 3
     assert row == "(0, 'a', 'hammer')"
     assert eval(setup)[:2] == ("setup", 0)
     assert eval(setup)[2] != process.pid
@@ -320,7 +321,7 @@ def test_test_leaves_a_finished_task_as_it_is(project):
     project.task("t", TRIED.replace("range(1000)", "range(3)"))
     project.psy("run")
     before = read_files(project.root / "psy-work")
-    assert project.count("test") == 2  # A setup and a row.
+    assert project.count("test") == 5  # A setup, a row, then the first, the middle and the last.
     assert read_files(project.root / "psy-work") == before
     assert project.count("run") == 0
 

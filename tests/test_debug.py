@@ -115,3 +115,78 @@ def test_leaving_the_debugger_ends_the_command(task):
     assert code == 0
     assert "BdbQuit" not in said.replace("bdb.BdbQuit", "")
     assert said.count("(Pdb)") == 1
+
+
+# ---------------------------------------------------------------------- psy test
+
+
+def test_trial_takes_a_row_by_its_values(task):
+    said = task().psy("test", "t", "x=4", "seed=1").stdout
+    assert "execute(x=4, seed=1)" in said
+    assert "y=2.5" in said
+    assert "whole space" not in said
+    assert "x=4" in task().psy("test", "t", "x=5", code=2).stderr
+    assert "name the task" in task().psy("test", "x=5", code=2).stderr
+
+
+def test_trial_warms_up_before_it_estimates(project):
+    """The first row is slow, being the first of its process, as where it imports much; others are quick."""
+    project.task(
+        "t",
+        """\
+        import time
+        from psyrun import Param
+        pspace = Param(x=range(10_000))
+        seen = []
+        def execute(x):
+            if not seen:
+                time.sleep(0.5)
+            seen.append(x)
+            time.sleep(0.02 if x == 9_999 else 0.01)
+            return {"y": x}
+        """,
+    )
+    said = project.psy("test").stdout
+    [line] = [line for line in said.splitlines() if "once warm" in line]
+    first, middle, last = map(float, re.findall(r"([\d.e-]+) s for", line))
+    assert 0.01 <= first < 0.3
+    assert 0.01 <= middle < 0.3
+    assert 0.02 <= last < 0.3
+    [words] = re.findall(r"10,000 rows like these: about (.*) of computing", said)
+    assert words.endswith(" min")
+    assert float(words.split()[0]) < 25  # With the first row it would be over an hour.
+
+
+def test_trial_of_slow_rows_evaluates_one(project, monkeypatch):
+    project.task(
+        "t",
+        """\
+        import time
+        from counting import seen
+        from psyrun import Param
+        pspace = Param(x=range(10))
+        def execute(x):
+            seen(x)
+            time.sleep(5.1)
+            return {}
+        """,
+    )
+    said = project.psy("test").stdout
+    assert project.rows_seen() == ["(0,)"]
+    assert "10 rows like this: about 51 s of computing" in said
+
+
+def test_trial_says_that_the_last_row_fails(task):
+    said = task().psy("test").stdout
+    assert "the last fails: x=0, seed=1  ZeroDivisionError: division by zero" in said
+    assert "the whole space, 6 rows" in said
+
+
+def test_breakpoint_stops_in_a_trial(task):
+    """In the child process, which has the terminal; without a limit of time."""
+    code, said = talk(
+        task("breakpoint()", "timeout = 0.1"), "import time; time.sleep(0.3)\np x\nc\n", "test", "t", "x=4"
+    )
+    assert code == 0, said
+    assert "\r\n4\r\n" in said
+    assert "y=2.5" in said

@@ -342,9 +342,9 @@ def test_end_of_a_run_of_an_unfinished_task():
 # ---------------------------------------------------------------------- test
 
 
-def test_test_evaluates_one_assignment(two):
+def test_test_evaluates_the_first_row_and_then_the_first_the_middle_and_the_last(two):
     said = two.psy("test", "good").stdout
-    assert two.rows_seen() == ["(0,)"]
+    assert two.rows_seen() == ["(0,)", "(0,)", "(2,)", "(3,)"]
     assert "execute(x=0)" in said
     assert "y=0" in said
     assert "4 rows" in said

@@ -394,15 +394,22 @@ def export(project: Project, /, name: str, filename: Path, force: bool, **given:
 def test(project: Project, tasks: Sequence[str]) -> int:
     """Evaluate one assignment in a fresh process.
 
-    Puts its values through the store, estimates time and size for the whole space, and leaves nothing behind.
+    Puts its values through the store, and leaves nothing behind. Where it is quick, the first, the middle and
+    the last row follow, for an estimate of time and size of the whole space. On a terminal, `breakpoint()`
+    stops.
 
     \b
-    Example:
+    Examples:
       psy test fig1
+      psy test fig1 x=4 seed=1    that row alone
     """
-    from psyrun.cli.trial import try_one
+    from psyrun.cli.trial import try_rows
 
-    return run_each(project.select(tasks), try_one)
+    names = [word for word in tasks if "=" not in word]
+    words = [word for word in tasks if "=" in word]
+    if words and len(names) != 1:
+        raise click.UsageError("name the task whose row to evaluate: psy test TASK x=4")
+    return run_each(project.select(names), lambda outline: try_rows(outline, words))
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})

@@ -9,13 +9,13 @@ from psyrun._door import open_door
 if TYPE_CHECKING:
     from psyrun.worker.child import call_setup, command
     from psyrun.worker.chunks import Work
-    from psyrun.worker.pool import evaluate
-    from psyrun.worker.process import ChildProcess, PoolConfig
+    from psyrun.worker.pool import StopRequest, evaluate
+    from psyrun.worker.process import ChildProcess, PoolConfig, take_terminal
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         child="call_setup command",
         chunks="Work",
-        pool="evaluate",
-        process="ChildProcess PoolConfig",
+        pool="StopRequest evaluate",
+        process="ChildProcess PoolConfig take_terminal",
     )

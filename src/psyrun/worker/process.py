@@ -47,6 +47,8 @@ class PoolConfig:
         Seconds that a row may take.
     grace
         Seconds that children have to finish: the chunk at hand when stopped, their exit at the end.
+    foreground
+        Whether a child gets the terminal, for a debugger in it; afterwards, take it back.
     """
 
     argv: Sequence[str]
@@ -55,6 +57,7 @@ class PoolConfig:
     logs: str | None = None
     timeout: float | None = None
     grace: float = 0.5
+    foreground: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,17 +222,29 @@ def start_child(config: PoolConfig, slot: int, number: int = 1) -> ChildProcess:
         argv = [*config.argv, *map(str, (*fds, slot, number, os.getpid()))]
         process = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=None if config.foreground else subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=config.env,
             pass_fds=fds,
             process_group=0,
         )
+        if config.foreground:
+            take_terminal(process.pid)
         ours.pop_all()
         child = ChildProcess(slot, number, process, marker, (requests, messages, life_end))
         child.log = path
         return child
+
+
+def take_terminal(group: int) -> None:
+    """Put a process group into the foreground of the terminal, where standard input is one of ours."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+    try:
+        with suppress(OSError):
+            os.tcsetpgrp(0, group)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shared_memory(size: int) -> int:
