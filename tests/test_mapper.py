@@ -1,6 +1,10 @@
+import contextlib
 import inspect
+import io
 import math
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
@@ -82,12 +86,15 @@ def _empty_folder(tmp_path, monkeypatch):
 
 
 def test_signatures_are_those_that_users_know():
-    assert [*inspect.signature(map_pspace).parameters] == ["fn", "pspace", "exclude"]
+    new = ["on_error", "progress"]
+    assert [*inspect.signature(map_pspace).parameters] == ["fn", "pspace", "exclude", *new]
     parallel = inspect.signature(map_pspace_parallel).parameters
-    assert [*parallel] == ["fn", "pspace", "n_jobs", "backend", "exclude"]
+    assert [*parallel] == ["fn", "pspace", "n_jobs", "backend", "exclude", *new]
     assert (parallel["n_jobs"].default, parallel["backend"].default) == (-1, None)
     backed = inspect.signature(map_pspace_hdd_backed).parameters
-    assert [*backed] == ["fn", "pspace", "filename", "store", "return_data", "pool_size", "exclude"]
+    assert [*backed] == ["fn", "pspace", "filename", "store", "return_data", "pool_size", "exclude", *new]
+    for parameters in (parallel, backed):
+        assert {parameters[name].kind for name in new} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 @every
@@ -202,6 +209,138 @@ def test_exceptions_tell_the_assignment(mapper, options):
     with pytest.raises(ZeroDivisionError) as caught:
         mapper(fail_at(2), Param(a=np.arange(4)), **options)
     assert caught.value.__notes__ == ["psyrun: raised by fn for a=2"]
+
+
+def fail_often(a):
+    if a % 3 == 1:
+        raise ZeroDivisionError(f"no {a}")
+    if a % 3 == 2:
+        sys.exit("enough")
+    return {"half": a / 2, "word": "zero"}
+
+
+@every
+def test_recorded_errors_are_a_column_and_leave_the_other_rows_as_they_are(mapper, options):
+    result = mapper(fail_often, Param(a=[0, 1, 2, 3]), on_error="record", **options)
+    assert list(result) == ["a", "failure", "half", "word"]
+    assert result["a"] == [0, 1, 2, 3]
+    assert result["failure"] == ["", "ZeroDivisionError: no 1", "SystemExit: enough", ""]
+    assert np.array_equal(result["half"], [0, NAN, NAN, 1.5], equal_nan=True)
+    assert result["word"] == ["zero", None, None, "zero"]
+
+
+@every
+def test_column_of_errors_is_there_where_no_row_or_each_row_fails(mapper, options):
+    good = mapper(lambda a: {"x": a}, Param(a=[1]), on_error="record", **options)
+    assert good == {"a": [1], "failure": [""], "x": [1]}
+    Path("result.pkl").unlink(missing_ok=True)
+    bad = mapper(fail_at(1), Param(a=[1, 1]), on_error="record", **options)
+    assert bad == {"a": [1, 1], "failure": ["ZeroDivisionError: no"] * 2}
+    Path("result.pkl").unlink(missing_ok=True)
+    assert mapper(fail_at(1), Param(a=[]), on_error="record", **options) == {"a": [], "failure": []}
+
+
+@every
+def test_what_is_no_dict_is_an_error_like_others(mapper, options):
+    result = mapper(lambda a: 7, Param(a=[1]), on_error="record", **options)
+    assert result["failure"][0].startswith("ExecuteError: <lambda> returned 7 (int)")
+
+
+@every
+def test_another_column_of_that_name_is_refused(mapper, options):
+    def fn(**row):
+        return {"failure": 1}
+
+    with pytest.raises(ValueError, match="there is a parameter 'failure'"):
+        mapper(fn, Param(failure=[1]), on_error="record", **options)
+    with pytest.raises(ExecuteError, match=r"fn returned a value 'failure'; .* use another name"):
+        mapper(fn, Param(a=[1]), on_error="record", **options)
+    with pytest.raises(ValueError, match="'failure' is to be left out"):
+        mapper(fn, Param(a=[1]), on_error="record", exclude=["failure"], **options)
+    assert mapper(fn, Param(a=[1]), **options) == {"a": [1], "failure": [1]}
+
+
+def test_other_ways_with_errors_are_refused():
+    with pytest.raises(ValueError, match="on_error is 'ignore'; it may be 'raise' or 'record'"):
+        map_pspace(multiply, SPACE, on_error="ignore")
+
+
+@pytest.mark.parametrize(("mapper", "options"), [ALL[0], ALL[4]])
+def test_ctrl_c_is_no_error_of_a_row(mapper, options):
+    def fn(a):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mapper(fn, Param(a=[1]), on_error="record", **options)
+
+
+@pytest.mark.parametrize("kind", ["map_pspace_parallel", "map_pspace_hdd_backed"])
+def test_ctrl_c_ends_all_processes_and_shows_one_traceback(tmp_path, wait_until, kind):
+    """Ctrl-C goes to all processes of a terminal, or of a notebook's kernel."""
+    options = {"map_pspace_parallel": "n_jobs=2", "map_pspace_hdd_backed": "'result.pkl', pool_size=2"}[kind]
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, time\n"
+        f"from psyrun import Param, {kind}\n"
+        "def fn(a):\n"
+        "    time.sleep(0.01)\n"
+        "    pathlib.Path('begun').touch()\n"
+        "    return {'x': a}\n"
+        f"{kind}(fn, Param(a=range(100_000)), {options}, on_error='record', progress=True)\n"
+    )
+    argv = [sys.executable, "-W", "error", program]
+    process = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_until((tmp_path / "begun").exists)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGINT
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert said.count("Traceback") == 1
+    assert said.endswith("\nKeyboardInterrupt\n")
+    assert " of 100,000 rows, " in said.splitlines()[0]
+
+
+# ---------------------------------------------------------------------- progress
+
+
+@every
+def test_progress_is_a_line_at_the_end_where_there_is_no_terminal(mapper, options, capsys):
+    result = mapper(fail_often, Param(a=range(4)), on_error="record", progress=True, **options)
+    assert len(result["half"]) == 4
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.fullmatch(r"4 of 4 rows, [\d.,]+ rows/s, 2 failed, (under|about) \d+ s\n", said.err)
+
+
+def test_no_rows_are_a_line_too(capsys):
+    map_pspace(multiply, SPACE[:0], progress=True)
+    assert capsys.readouterr().err == "0 of 0 rows, under 1 s\n"
+
+
+def test_progress_is_shown_up_to_an_error(capsys):
+    with pytest.raises(ZeroDivisionError):
+        map_pspace(fail_at(2), Param(a=range(4)), progress=True)
+    assert capsys.readouterr().err.startswith("2 of 4 rows, ")
+
+
+def test_rows_of_a_file_are_not_counted_again(capsys):
+    map_pspace_hdd_backed(multiply, SPACE[:4], "a.pkl")
+    map_pspace_hdd_backed(multiply, SPACE, "a.pkl", progress=True)
+    assert capsys.readouterr().err.startswith("2 of 2 rows, ")
+
+
+def test_terminal_gets_a_bar_that_stays(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    map_pspace(fail_often, Param(a=range(4)), on_error="record", progress=True)
+    last = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", stream.getvalue()).rstrip().splitlines()[-1]
+    assert re.search(r"rows ━+ 4/4 [\d.,]+ rows/s, 2 failed, under 1 s 0:00:00", last), last
 
 
 def test_a_buffer_that_is_returned_again_and_again_is_copied():
@@ -541,6 +680,71 @@ def test_rows_are_written_while_others_are_evaluated(tmp_path, monkeypatch):
 
     map_pspace_hdd_backed(fn, Param(i=range(10)), filename, PickleStore())
     assert 0 < seen[-1] < 10
+
+
+def test_rows_of_a_file_that_failed_are_tried_again(store, filename):
+    space = Param(a=[1, 2, 3, 2])
+    first = map_pspace_hdd_backed(fail_at(2), space, filename, store, on_error="record")
+    assert first["failure"] == ["", "ZeroDivisionError: no", "", "ZeroDivisionError: no"]
+    again = Recorder(fail_at(7))
+    second = map_pspace_hdd_backed(again, space, filename, store, on_error="record")
+    assert again.calls == [{"a": 2}, {"a": 2}]
+    assert second == {"a": [1, 2, 3, 2], "failure": [""] * 4, "x": [1, 2, 3, 2]}
+    assert count_rows(store.load(filename)) == 4
+
+
+def test_rows_of_a_file_that_failed_stay_where_errors_are_raised_or_the_space_lacks_them(store, filename):
+    failures = ["", "ZeroDivisionError: no"]
+    map_pspace_hdd_backed(fail_at(2), Param(a=[1, 2]), filename, store, on_error="record")
+    never = Recorder(multiply)
+    assert map_pspace_hdd_backed(never, Param(a=[1, 2]), filename, store)["failure"] == failures
+    map_pspace_hdd_backed(never, Param(a=[1]), filename, store, on_error="record")
+    assert never.calls == []
+    assert list(store.load(filename)["failure"]) == failures
+
+
+def test_rows_that_a_file_had_before_errors_are_recorded_have_none(store, filename):
+    map_pspace_hdd_backed(fail_at(7), Param(a=[1, 2]), filename, store)
+    read = map_pspace_hdd_backed(fail_at(7), Param(a=[1, 2]), filename, store, on_error="record")
+    assert read["failure"] == ["", ""]
+    result = map_pspace_hdd_backed(fail_at(3), Param(a=[1, 2, 3]), filename, store, on_error="record")
+    assert result["failure"] == ["", "", "ZeroDivisionError: no"]
+    assert list(store.load(filename)["failure"]) == result["failure"]
+
+
+def test_interrupt_while_failed_rows_are_tried_again_neither_loses_nor_repeats_rows(store, filename):
+    space = Param(a=[1, 2, 3])
+    map_pspace_hdd_backed(fail_often, space, filename, store, on_error="record")
+    interrupted = Recorder(fail_at(7), until=1)
+    with pytest.raises(KeyboardInterrupt):
+        map_pspace_hdd_backed(interrupted, space, filename, store, on_error="record")
+    rest = Recorder(fail_at(7))
+    result = map_pspace_hdd_backed(rest, space, filename, store, on_error="record")
+    assert (interrupted.calls, rest.calls) == ([{"a": 1}], [{"a": 2}])
+    assert result["failure"] == ["", "", ""]
+
+
+def test_value_that_a_store_cannot_hold_is_found_with_the_first_row_that_has_values(tmp_path):
+    def fn(a):
+        return {"x": 1 // a, "y": object()}
+
+    record = Recorder(fn)
+    with pytest.raises(StoreError, match="column 'y'"):
+        map_pspace_hdd_backed(record, Param(a=[0, 1, 2]), tmp_path / "a.h5", on_error="record")
+    assert len(record.calls) == 2
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.npz", "a.h5", "a.csv", "a.parquet"])
+def test_store_is_chosen_by_the_extension_where_none_is_given(name):
+    for rows in (2, 4):
+        result = map_pspace_hdd_backed(lambda a: {"x": 2 * a}, Param(a=range(rows)), name)
+    assert result == {"a": [0, 1, 2, 3], "x": [0, 2, 4, 6]}
+    assert list(AutodetectStore().load(name)["x"]) == [0, 2, 4, 6]
+
+
+def test_unknown_extension_is_an_error_that_names_those_that_there_are():
+    with pytest.raises(StoreError, match=r"result.xyz: no store for the extension '.xyz'; there are .*\.npz"):
+        map_pspace_hdd_backed(multiply, SPACE, "result.xyz")
 
 
 def test_file_that_another_changes_meanwhile_is_refused(tmp_path):

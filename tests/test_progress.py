@@ -4,11 +4,11 @@ import os
 import pty
 from contextlib import suppress
 
-from psyrun.cli.progress import _Pace
+from psyrun.progressbar import Pace
 
 
 def test_steady_rows_end_when_their_rate_says():
-    pace = _Pace(100, now=50.0)
+    pace = Pace(100, now=50.0)
     for second in range(1, 11):
         pace.look(100 + 10 * second, 50.0 + second)
     assert pace.describe(500) == ["10 rows/s", "about 30 s left"]
@@ -16,7 +16,7 @@ def test_steady_rows_end_when_their_rate_says():
 
 
 def test_rows_that_ended_before_the_run_do_not_count_for_the_rate():
-    pace = _Pace(1000, now=0.0)
+    pace = Pace(1000, now=0.0)
     assert pace.describe(2000) == []
     pace.look(1000, 10.0)
     assert pace.describe(2000) == []
@@ -26,7 +26,7 @@ def test_rows_that_ended_before_the_run_do_not_count_for_the_rate():
 
 def test_time_left_knows_stragglers():
     """999 rows of 0.1 s on one process, and one that takes ten minutes."""
-    pace = _Pace(0, now=0.0)
+    pace = Pace(0, now=0.0)
     for row in range(1000):
         pace.look(row, 0.1 * row)
     assert pace.describe(1000)[1] == "under 1 s left"

@@ -6,30 +6,46 @@ import copy
 import warnings
 from contextlib import closing
 from itertools import chain, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError
+from psyrun.progressbar import watch
 from psyrun.pspace import RNG, Table, check_space, make_rng, number_equals, row_keys, takes_rng
 from psyrun.resultfile import open_file, read_names, tabulate
-from psyrun.values import check_returned, show_value
+from psyrun.store import AutodetectStore
+from psyrun.values import check_returned, describe_error, show_value
+from psyrun.workdir import FAILURE
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from typing import Literal
 
     from psyrun.pspace import ParameterSpace
     from psyrun.store import Store
 
     Function = Callable[..., Mapping[str, Any]]
+    OnError = Literal["raise", "record"]
+    Finished = Generator[tuple[int, dict[str, Any]]]
+    Batch = tuple[Sequence[int], list[dict[str, Any]], list[int] | None]
 
 
 _BATCHES = 1000  # Enough to keep a hundred processes evenly busy; joblib joins what is too small.
 _LARGEST_BATCH = 256
 _MUTABLE = (list, dict, set, bytearray)
+_RESERVED = f"with on_error='record', the result has a column {FAILURE!r}; use another name"
 
 
-def map_pspace(fn: Function, pspace: ParameterSpace, exclude: Iterable[str] | None = None) -> Table:
+def map_pspace(
+    fn: Function,
+    pspace: ParameterSpace,
+    exclude: Iterable[str] | None = None,
+    *,
+    on_error: OnError = "raise",
+    progress: bool = False,
+) -> Table:
     """Evaluate a function for all assignments, one after the other.
 
     Parameters
@@ -41,6 +57,12 @@ def map_pspace(fn: Function, pspace: ParameterSpace, exclude: Iterable[str] | No
         What to try.
     exclude
         Names that are left out of the result, of parameters or of what `fn` returns.
+    on_error
+        ``"raise"`` ends at the first exception. ``"record"`` goes on, and adds a column ``failure`` with the
+        exception of each row that has no values, '' for the others; a row that failed has NaN or None as one
+        that lacks names.
+    progress
+        Whether to show a bar, in a notebook or on a terminal (standard error); elsewhere a line at the end.
 
     Returns
     -------
@@ -52,6 +74,8 @@ def map_pspace(fn: Function, pspace: ParameterSpace, exclude: Iterable[str] | No
     ------
     ExecuteError
         If `fn` does not return a dict, or one with names that are no strings.
+    ValueError
+        If errors are to be recorded and there is another column ``failure``, or it is to be left out.
     Exception
         What `fn` raises, with a note that tells the assignment.
 
@@ -60,11 +84,14 @@ def map_pspace(fn: Function, pspace: ParameterSpace, exclude: Iterable[str] | No
     >>> from psyrun import Param
     >>> map_pspace(lambda a, b: {"sum": a + b}, Param(a=[1, 2]) * Param(b=[10, 20]))
     {'a': [1, 1, 2, 2], 'b': [10, 20, 10, 20], 'sum': [11, 21, 12, 22]}
+    >>> map_pspace(lambda a: {"inverse": 1 / a}, Param(a=[0, 2]), on_error="record")
+    {'a': [0, 2], 'failure': ['ZeroDivisionError: division by zero', ''], 'inverse': [nan, 0.5]}
     """
     check_space(pspace)
-    replicates = _find_replicates(fn, pspace)
-    results = [_evaluate(fn, *row) for row in zip(pspace.iterate(), replicates or repeat(None))]
-    return tabulate(pspace.build(), results, read_names(exclude))
+    record = _records_errors(on_error, pspace, exclude)
+    batches = _take_batches(pspace, range(pspace.size), 1, _find_replicates(fn, pspace))
+    results = _watch(_evaluate_here(fn, record, batches), pspace.size, progress)
+    return _tabulate(pspace, results, exclude, record)
 
 
 def map_pspace_parallel(
@@ -73,6 +100,9 @@ def map_pspace_parallel(
     n_jobs: int = -1,
     backend: str | None = None,
     exclude: Iterable[str] | None = None,
+    *,
+    on_error: OnError = "raise",
+    progress: bool = False,
 ) -> Table:
     """Evaluate a function for all assignments with joblib: in processes, threads, or on a dask cluster.
 
@@ -92,6 +122,10 @@ def map_pspace_parallel(
         Name of a joblib backend. None: that of the surrounding ``joblib.parallel_config``, else processes.
     exclude
         Names that are left out of the result, of parameters or of what `fn` returns.
+    on_error
+        As of `map_pspace`. A process that dies ends the call nevertheless; `psy run` outlives that.
+    progress
+        As of `map_pspace`. A backend that returns all rows at the end moves the bar then.
 
     Returns
     -------
@@ -113,26 +147,27 @@ def map_pspace_parallel(
     ...     map_pspace_parallel(lambda a: {"square": a**2}, Param(a=[1, 2, 3]))
     {'a': [1, 2, 3], 'square': [1, 4, 9]}
     """
-    import joblib
-
     check_space(pspace)
+    record = _records_errors(on_error, pspace, exclude)
     size = min(max(pspace.size // _BATCHES, 1), _LARGEST_BATCH)
-    call = joblib.delayed(_evaluate_batch)
-    portable = _make_portable(fn, backend)
     batches = _take_batches(pspace, range(pspace.size), size, _find_replicates(fn, pspace))
-    parallel = joblib.Parallel(n_jobs=_choose_jobs(n_jobs), backend=backend)
-    results = chain.from_iterable(parallel(call(portable, *batch) for batch in batches))
-    return tabulate(pspace.build(), [values for _, values in results], read_names(exclude))
+    portable, jobs = _make_portable(fn, backend), _choose_jobs(n_jobs)
+    with closing(_evaluate_parallel(portable, record, batches, n_jobs=jobs, backend=backend)) as results:
+        ordered = sorted(_watch(results, pspace.size, progress), key=itemgetter(0))
+    return _tabulate(pspace, ordered, exclude, record)
 
 
 def map_pspace_hdd_backed(
     fn: Function,
     pspace: ParameterSpace,
     filename: str | os.PathLike[str],
-    store: Store,
+    store: Store | None = None,
     return_data: bool = True,
     pool_size: int = 1,
     exclude: Iterable[str] | None = None,
+    *,
+    on_error: OnError = "raise",
+    progress: bool = False,
 ) -> Table | None:
     """Evaluate a function for the assignments that a file does not hold yet, and add them to it.
 
@@ -150,7 +185,7 @@ def map_pspace_hdd_backed(
     filename
         The file; it and its folder are created where they are missing.
     store
-        How the file is written and read.
+        How the file is written and read; by default as the extension of its name says.
     return_data
         Whether to read and return the rows of the space.
     pool_size
@@ -158,6 +193,11 @@ def map_pspace_hdd_backed(
     exclude
         Names that are left out of the result, and of the file unless it has them. A file without some
         parameter can't be continued.
+    on_error
+        As of `map_pspace`. With ``"record"``, rows of the file that failed are tried again, and with
+        ``"raise"`` they are not.
+    progress
+        As of `map_pspace`, of the rows that the file lacks.
 
     Returns
     -------
@@ -186,16 +226,16 @@ def map_pspace_hdd_backed(
     Examples
     --------
     >>> import tempfile, os
-    >>> from psyrun import Param, PickleStore
+    >>> from psyrun import Param
     >>> filename = os.path.join(tempfile.mkdtemp(), "squares.pkl")
     >>> def square(a):
     ...     print(f"a = {a}")
     ...     return {"square": a**2}
-    >>> map_pspace_hdd_backed(square, Param(a=[1, 3]), filename, PickleStore())
+    >>> map_pspace_hdd_backed(square, Param(a=[1, 3]), filename)
     a = 1
     a = 3
     {'a': [1, 3], 'square': [1, 9]}
-    >>> map_pspace_hdd_backed(square, Param(a=[1, 2, 3]), filename, PickleStore())
+    >>> map_pspace_hdd_backed(square, Param(a=[1, 2, 3]), filename)
     a = 2
     {'a': [1, 2, 3], 'square': [1, 4, 9]}
     """
@@ -206,9 +246,17 @@ def map_pspace_hdd_backed(
             "the file does not say which of equal rows it has, so they can't have generators of their own;"
             " tell them apart with a parameter, such as Param(replicate=range(3))"
         )
-    file = open_file(Path(filename), store, pspace, read_names(exclude))
+    record = _records_errors(on_error, pspace, exclude)
+    store = store or AutodetectStore.get_concrete_store(filename)
+    file = open_file(Path(filename), store, pspace, read_names(exclude), retry=record)
     todo = sorted(set(range(pspace.size)).difference(file.rows))
-    with closing(_evaluate_rows(fn, pspace, todo, pool_size, replicates)) as results:
+    # A row at a time: joblib forms batches of seconds, whatever a row takes.
+    batches = _take_batches(pspace, todo, 1, replicates)
+    if pool_size == 1 or not todo:
+        finished = _evaluate_here(fn, record, batches)
+    else:
+        finished = _evaluate_parallel(_make_portable(fn, None), record, batches, n_jobs=pool_size)
+    with closing(finished), closing(_watch(finished, len(todo), progress)) as results:
         try:
             for row, values in results:
                 file.add(row, values)
@@ -221,6 +269,19 @@ def map_pspace_hdd_backed(
 # ---------------------------------------------------------------------- evaluating
 
 
+def _records_errors(on_error: OnError, pspace: ParameterSpace, exclude: Iterable[str] | None) -> bool:
+    """Whether errors of rows become values."""
+    if on_error not in ("raise", "record"):
+        raise ValueError(f"on_error is {on_error!r}; it may be 'raise' or 'record'")
+    if on_error == "raise":
+        return False
+    if FAILURE in pspace.keys():  # noqa: SIM118 - a space is a sequence
+        raise ValueError(f"there is a parameter {FAILURE!r}; {_RESERVED}")
+    if FAILURE in read_names(exclude):
+        raise ValueError(f"{FAILURE!r} is to be left out, but it says which rows have no values")
+    return True
+
+
 def _find_replicates(fn: Function, pspace: ParameterSpace) -> Sequence[int] | None:
     """Return which of equal rows each row is; None where the function gets no generator."""
     if not takes_rng(fn, pspace.keys()):
@@ -229,17 +290,26 @@ def _find_replicates(fn: Function, pspace: ParameterSpace) -> Sequence[int] | No
     return number_equals(row_keys(table)) if table else range(pspace.size)
 
 
-def _evaluate(fn: Function, assignment: Mapping[str, Any], replicate: int | None) -> dict[str, Any]:
+def _evaluate(
+    fn: Function, record: bool, assignment: Mapping[str, Any], replicate: int | None
+) -> dict[str, Any]:
     name = str(getattr(fn, "__name__", type(fn).__name__))
     rng = {} if replicate is None else {RNG: make_rng(assignment, replicate)}
     try:
         values = fn(**assignment, **rng)
         check_returned(name, values)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if record:
+            return {FAILURE: describe_error(error)}
         shown = ", ".join(f"{key}={show_value(value, 200)}" for key, value in assignment.items())
         error.add_note(f"psyrun: raised by {name} for {shown}")
         raise
-    return {name: _copy_mutable(value) for name, value in values.items()}
+    copied = {name: _copy_mutable(value) for name, value in values.items()}
+    if not record:
+        return copied
+    if FAILURE in copied:
+        raise ExecuteError(f"{name} returned a value {FAILURE!r}; {_RESERVED}")
+    return {FAILURE: "", **copied}
 
 
 def _copy_mutable(value: Any) -> Any:
@@ -250,46 +320,59 @@ def _copy_mutable(value: Any) -> Any:
 
 def _evaluate_batch(
     fn: Function,
+    record: bool,
     rows: Sequence[int],
     assignments: Iterable[Mapping[str, Any]],
     replicates: Sequence[int] | None,
 ) -> list[tuple[int, dict[str, Any]]]:
     return [
-        (row, _evaluate(fn, assignment, replicate))
+        (row, _evaluate(fn, record, assignment, replicate))
         for row, assignment, replicate in zip(rows, assignments, replicates or repeat(None))
     ]
 
 
-def _evaluate_rows(
-    fn: Function,
-    pspace: ParameterSpace,
-    rows: Sequence[int],
-    pool_size: int,
-    replicates: Sequence[int] | None,
-) -> Generator[tuple[int, dict[str, Any]]]:
-    """Yield positions in the space and what `fn` returned, as they come."""
-    # A row at a time: joblib forms batches of seconds, whatever a row takes.
-    batches = _take_batches(pspace, rows, 1, replicates)
-    if pool_size == 1 or not rows:
-        for batch in batches:
-            yield from _evaluate_batch(fn, *batch)
-        return
+def _evaluate_here(fn: Function, record: bool, batches: Iterable[Batch]) -> Finished:
+    for batch in batches:
+        yield from _evaluate_batch(fn, record, *batch)
+
+
+def _evaluate_parallel(fn: Function, record: bool, batches: Iterable[Batch], **options: Any) -> Finished:
+    """Yield positions in the space and what `fn` returned, as they come; `options` are those of joblib."""
     import joblib
 
-    call, portable = joblib.delayed(_evaluate_batch), _make_portable(fn, None)
-    parallel = joblib.Parallel(n_jobs=pool_size, return_as="generator_unordered")
-    results = parallel(call(portable, *batch) for batch in batches)
+    try:
+        parallel = joblib.Parallel(return_as="generator_unordered", **options)
+    except ValueError:  # Multiprocessing, for example, returns all at the end.
+        parallel = joblib.Parallel(**options)
+    call = joblib.delayed(_evaluate_batch)
+    results = parallel(call(fn, record, *batch) for batch in batches)
     try:
         yield from chain.from_iterable(results)
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # joblib warns that unfinished rows are given up
-            results.close()
+            getattr(results, "close", list)()
+
+
+def _watch(results: Iterable[tuple[int, dict[str, Any]]], total: int, progress: bool) -> Finished:
+    """Yield finished rows, and show their progress where that is wanted."""
+    yield from watch(results, total, lambda row: bool(row[1].get(FAILURE))) if progress else results
+
+
+def _tabulate(
+    pspace: ParameterSpace,
+    results: Iterable[tuple[int, dict[str, Any]]],
+    exclude: Iterable[str] | None,
+    record: bool,
+) -> Table:
+    """Put the values of all rows, in the order of the space, beside the parameters."""
+    table = tabulate(pspace.build(), [values for _, values in results], read_names(exclude))
+    return table | {FAILURE: table.get(FAILURE, [])} if record else table
 
 
 def _take_batches(
     pspace: ParameterSpace, rows: Sequence[int], size: int, replicates: Sequence[int] | None
-) -> Iterator[tuple[Sequence[int], list[dict[str, Any]], list[int] | None]]:
+) -> Iterator[Batch]:
     """Yield positions, assignments and replicates, `size` at a time; larger blocks are faster to make."""
     names = pspace.keys()
     block = max(1, _BATCHES // size) * size

@@ -14,9 +14,10 @@ from psyrun.disk import replacing
 from psyrun.errors import ExecuteError, StoreError
 from psyrun.pspace import ABSENT, Table, identity, row_keys, stack, unbox, value_key
 from psyrun.store import count_rows
+from psyrun.workdir import FAILURE
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 
     from psyrun.pspace import ParameterSpace
     from psyrun.store import Store
@@ -54,6 +55,8 @@ class ResultFile:
         The space whose rows it gets.
     excluded
         Names that it does not get.
+    retry
+        Whether its rows that failed are tried again, and new ones may have failed.
     rows
         For each row of the file its position in the space, or a number from `pspace.size` on.
     names
@@ -67,7 +70,7 @@ class ResultFile:
     continued
         Whether there were rows in the file.
     checked
-        Whether the store was asked to hold a row.
+        Whether the store was asked to hold a row that has values.
     writing
         Whether a write has begun, and not ended.
     """
@@ -76,6 +79,7 @@ class ResultFile:
     store: Store
     pspace: ParameterSpace
     excluded: set[str]
+    retry: bool = False
     rows: list[int] = field(default_factory=list)
     names: dict[str, None] = field(default_factory=dict)
     firsts: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -91,7 +95,7 @@ class ResultFile:
             self._refuse_other_parameters(row, values)
         if not self.checked:
             self.store.check(self._tabulate([(row, values)]))
-            self.checked = True
+            self.checked = not (self.retry and values[FAILURE])
         for place, name in enumerate(values):
             if name not in self.firsts or row < self.firsts[name][0]:
                 self.firsts[name] = row, place
@@ -132,7 +136,18 @@ class ResultFile:
         table = self._load()
         first = [name for name in self.pspace.keys() if name in table]  # noqa: SIM118 - a space is a sequence
         names = [name for name in dict.fromkeys([*first, *table]) if name not in self.excluded]
-        return {name: _list(table[name], self.pspace.size) for name in names}
+        read = {name: _list(table[name], self.pspace.size) for name in names}
+        return {**read, FAILURE: read.get(FAILURE, [""] * self.pspace.size)} if self.retry else read
+
+    def locate(self, stored: Mapping[str, Sequence[Any]]) -> None:
+        """Find the places of rows that the file has; those that are tried again are removed from it."""
+        reasons = stored.get(FAILURE, ()) if self.retry else ()
+        failed = {place for place, reason in enumerate(reasons) if reason}
+        rows = _locate(stored, self.pspace, failed)
+        kept = [place for place, row in enumerate(rows) if row is not None]
+        self.rows = [row for row in rows if row is not None]
+        if len(kept) < len(rows):
+            self._replace(_take(stored, kept))
 
     def _tabulate(self, finished: Sequence[tuple[int, dict[str, Any]]]) -> Table:
         table = self.pspace.take([row for row, _ in finished])
@@ -142,7 +157,10 @@ class ResultFile:
         if not self.names or self.names.keys() == table.keys():
             self.store.append(self.path, table)
         else:
-            self._replace(stack([self._load(), table], names=()))
+            old = self._load()
+            if self.retry:
+                old.setdefault(FAILURE, [""] * len(self.rows))
+            self._replace(stack([old, table], names=()))
         self.names.update(dict.fromkeys(table))
 
     def _replace(self, table: Mapping[str, Sequence[Any]]) -> None:
@@ -171,9 +189,11 @@ class ResultFile:
                 )
 
 
-def open_file(path: Path, store: Store, pspace: ParameterSpace, excluded: set[str]) -> ResultFile:
+def open_file(
+    path: Path, store: Store, pspace: ParameterSpace, excluded: set[str], *, retry: bool
+) -> ResultFile:
     """Find out which rows of the space a file holds."""
-    file = ResultFile(path=path, store=store, pspace=pspace, excluded=excluded)
+    file = ResultFile(path=path, store=store, pspace=pspace, excluded=excluded, retry=retry)
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = store.load(path) if path.exists() else {}
     given = stored or pspace.keys()
@@ -188,20 +208,28 @@ def open_file(path: Path, store: Store, pspace: ParameterSpace, excluded: set[st
             "write a new file, and exclude no parameters from one that is to be continued"
         )
     _check_store(path, store, pspace)
-    file.rows = _locate(stored, pspace)
+    file.locate(stored)
     file.continued = True
     return file
 
 
-def _locate(stored: Mapping[str, Sequence[Any]], pspace: ParameterSpace) -> list[int]:
-    """Give each row of a file its position in the space, the first free one of those that are equal."""
+def _locate(
+    stored: Mapping[str, Sequence[Any]], pspace: ParameterSpace, failed: Container[int]
+) -> list[int | None]:
+    """Give each row of a file its position in the space, the first free one of those that are equal.
+
+    Rows that failed have none (None) where the space has them.
+    """
     wanted, found = _make_keys(pspace.build(), stored)
     free: dict[Hashable, list[int]] = {}
     for row in reversed(range(pspace.size)):
         free.setdefault(wanted[row], []).append(row)
     others = count(pspace.size)
     found = found or [None] * count_rows(stored)  # A space without names has no keys.
-    return [free[key].pop() if free.get(key) else next(others) for key in found]
+    return [
+        None if place in failed and key in free else free[key].pop() if free.get(key) else next(others)
+        for place, key in enumerate(found)
+    ]
 
 
 def _check_store(path: Path, store: Store, pspace: ParameterSpace) -> None:

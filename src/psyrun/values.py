@@ -1,4 +1,4 @@
-"""Values that functions of users return: words for them in messages, a check, pickles."""
+"""What functions of users return or raise: words for it in messages, a check, pickles."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 PICKLE_PROTOCOL = 5
+_REASON_LENGTH = 500  # characters
 
 
 def show_value(value: Any, limit: int = 60) -> str:
@@ -31,6 +32,24 @@ def show_value(value: Any, limit: int = 60) -> str:
 def describe_value(value: Any, limit: int = 200) -> str:
     """Return a value and its type, such as ``3 (int)``."""
     return f"{show_value(value, limit)} ({type(value).__name__})"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the type and the message of an exception on one line, at most 500 characters."""
+    try:
+        text = str(error)
+    except BaseException:  # raised by a method of the user's
+        text = "(its text can't be shown)"
+    name = type(error).__name__
+    return shorten(f"{name}: {text}".replace("\n", " ") if text else name, _REASON_LENGTH)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut out the middle of a long text."""
+    if len(text) <= limit:
+        return text
+    mark, head = " [...] ", limit // 4
+    return text[:head] + mark + text[len(text) - (limit - head - len(mark)) :]
 
 
 def check_returned(function: str, values: Any, *, exact: bool = False) -> None:

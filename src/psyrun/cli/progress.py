@@ -8,8 +8,9 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from psyrun.cli.text import count, duration
+from psyrun.cli.text import count
 from psyrun.options import Watcher
+from psyrun.progressbar import Pace, make_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,44 +23,6 @@ if TYPE_CHECKING:
 
 
 _LOG_SECONDS = 10.0
-
-
-class _Pace:
-    """How fast rows end, and when the last one did.
-
-    Parameters
-    ----------
-    ended
-        Rows that ended before.
-    now
-        Seconds on a clock that only goes forward.
-    """
-
-    def __init__(self, ended: int, now: float) -> None:
-        self._first, self._began = ended, now
-        self._ended, self._since, self._now = ended, now, now
-
-    def look(self, ended: int, now: float) -> None:
-        """Note how many rows ended by now."""
-        if ended != self._ended:
-            self._ended, self._since = ended, now
-        self._now = now
-
-    def describe(self, total: int) -> list[str]:
-        """Return words for rows per second, and the time that is left.
-
-        Where the last rows take longer than others did, they are taken to be half way.
-        """
-        elapsed = self._now - self._began
-        rate = max(0, self._ended - self._first) / elapsed if elapsed > 0 else 0.0
-        if not rate:
-            return []
-        left = total - self._ended
-        waited, expected = self._now - self._since, left / rate
-        words = [f"{rate:.3g} rows/s"]
-        if waited > max(expected, 1.0) and left:
-            return [*words, f"no row ended for {duration(waited)}, perhaps {duration(waited)} left"]
-        return [*words, f"{duration(expected)} left"] if left else words
 
 
 class LogWatcher(Watcher):
@@ -75,7 +38,7 @@ class LogWatcher(Watcher):
         self._stream = stream
         self._last = 0.0
         self._notes: set[str] = set()
-        self._paces: dict[str, _Pace] = {}
+        self._paces: dict[str, Pace] = {}
 
     def note(self, task: str, message: str) -> None:
         """Write a message, once."""
@@ -107,10 +70,10 @@ class LogWatcher(Watcher):
         """Forget the pace of a task; the summary follows."""
         self._paces.pop(task, None)
 
-    def _pace(self, task: str, ended: int) -> _Pace:
+    def _pace(self, task: str, ended: int) -> Pace:
         """Return the pace of a task, of which so many rows ended by now."""
         if task not in self._paces:
-            self._paces[task] = _Pace(ended, time.monotonic())
+            self._paces[task] = Pace(ended, time.monotonic())
         self._paces[task].look(ended, time.monotonic())
         return self._paces[task]
 
@@ -159,14 +122,6 @@ def watching() -> Iterator[LogWatcher]:
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         yield LogWatcher(sys.stdout)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-    name, pace = "{task.description}", "{task.fields[pace]}"
-    columns = (name, BarColumn(), MofNCompleteColumn(), pace, TimeElapsedColumn())
     # The file of now: doit replaces sys.stdout while an action runs.
-    console = Console(file=sys.stdout, highlight=False)
-    with Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
-    ) as bar:
+    with make_bar(sys.stdout, transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
         yield TerminalWatcher(bar)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from psyrun.progressbar import duration as duration
 from psyrun.values import show_value
 
 if TYPE_CHECKING:
@@ -17,17 +18,6 @@ def count(number: int, noun: str) -> str:
     """Return ``1 row``, ``2 rows``, ``10,000 batches``."""
     plural = noun + ("es" if noun.endswith(("s", "ch")) else "s")
     return f"{number:,} {noun if number == 1 else plural}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time span in words, such as ``about 45 s``, ``about 12 min`` or ``about 412 h``."""
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 100:
-        return f"about {seconds:.0f} s"
-    if seconds < 6000:
-        return f"about {seconds / 60:.0f} min"
-    return f"about {seconds / 3600:,.0f} h"
 
 
 def show_assignment(assignment: Mapping[str, Any] | None) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError, PsyrunError
 from psyrun.pspace import RNG, make_rng, takes_rng
-from psyrun.values import check_returned, describe_value
+from psyrun.values import check_returned, describe_error, describe_value, shorten
 from psyrun.worker.blocks import BlockBuilder, Snapshots, make_receipts
 from psyrun.worker.generators import GeneratorWatch
 from psyrun.worker.place import Place
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from psyrun.worker.protocol import ParentConnection, Request
 
 
-_REASON_LENGTH = 500  # characters
 _TRACEBACK_LENGTH = 20_000  # characters
 _FLUSH_BYTES = 1 << 24  # of values after which a child sends its finished rows
 _NUMBERS = frozenset({bool, int, float, complex, type(None)})
@@ -128,7 +127,9 @@ class _Evaluator:
                 block.add(row, self._evaluate(assignment | rng))
             except BaseException as error:
                 seconds = self._connection.elapsed()
-                block.add_failure(Failure(row, _reason(error), _trace(error), seconds, os.uname().nodename))
+                block.add_failure(
+                    Failure(row, describe_error(error), _trace(error), seconds, os.uname().nodename)
+                )
                 self._connection.failed = True
             if observer.lowest or reads <= inputs:
                 now = observer.end_row()
@@ -216,23 +217,6 @@ def _is_mutable(column: Sequence[Any]) -> bool:
 # ---------------------------------------------------------------------- words for errors
 
 
-def _reason(error: BaseException) -> str:
-    try:
-        text = str(error)
-    except BaseException:
-        text = "(its text can't be shown)"
-    name = type(error).__name__
-    return _shorten(f"{name}: {text}".replace("\n", " ") if text else name, _REASON_LENGTH)
-
-
-def _shorten(text: str, limit: int) -> str:
-    """Cut out the middle of a long text."""
-    if len(text) <= limit:
-        return text
-    mark, head = " [...] ", limit // 4
-    return text[:head] + mark + text[len(text) - (limit - head - len(mark)) :]
-
-
 def _trace(error: BaseException) -> str:
     """Format the traceback from the user's code on; empty if the error is not from there."""
     import traceback
@@ -245,9 +229,9 @@ def _trace(error: BaseException) -> str:
     try:
         text = "".join(traceback.format_exception(type(error), error, frames))
     except BaseException:
-        text = f"{_reason(error)} (its traceback can't be shown)"
+        text = f"{describe_error(error)} (its traceback can't be shown)"
     # Equal texts are one object, which a block holds once.
-    return sys.intern(_shorten(text, _TRACEBACK_LENGTH))
+    return sys.intern(shorten(text, _TRACEBACK_LENGTH))
 
 
 # ---------------------------------------------------------------------- the process
@@ -264,7 +248,7 @@ def main(arguments: Sequence[str]) -> None:
     try:
         _run(json.loads(spec), connection)
     except BaseException as error:
-        message = str(error) if isinstance(error, PsyrunError) else _trace(error) or _reason(error)
+        message = str(error) if isinstance(error, PsyrunError) else _trace(error) or describe_error(error)
         connection.send(ERROR, message.encode(errors="backslashreplace"))
         flush_output()
         sys.exit(1)
