@@ -28,10 +28,10 @@ class CsvStore:
 
     Examples
     --------
-    >>> import tempfile, os
-    >>> filename = os.path.join(tempfile.mkdtemp(), "table.csv")
+    >>> import pathlib, tempfile
+    >>> filename = pathlib.Path(tempfile.mkdtemp(), "table.csv")
     >>> CsvStore().save(filename, {"x": [1, 2.5], "word": ["007", None]})
-    >>> print(open(filename).read())
+    >>> print(filename.read_text())
     "x","word"
     1,"007"
     2.5,
