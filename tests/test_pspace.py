@@ -8,6 +8,7 @@ import operator
 import pickle
 import subprocess
 import sys
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -428,6 +429,66 @@ def test_str_shows_columns():
 def test_str_is_shortened_beyond_ten_values():
     assert str(Param(a=range(10))) == "Param(a=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9])"
     assert str(Param(a=range(11))) == "Param(a=[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...])"
+
+
+def read_html(space):
+    """Return the rows of cells of the only table, as a browser has them, and the text after it."""
+
+    class Reader(HTMLParser):
+        rows, after, cell = [], "", False
+
+        def handle_starttag(self, tag, attributes):
+            assert tag in ("table", "tr", "th", "td")
+            self.cell = tag in ("th", "td")
+            if tag == "tr":
+                self.rows.append([])
+            elif self.cell:
+                self.rows[-1].append("")
+
+        def handle_endtag(self, tag):
+            self.cell = False
+
+        def handle_data(self, data):
+            if self.cell:
+                self.rows[-1][-1] += data
+            else:
+                self.after += data
+
+    reader = Reader()
+    reader.rows = []
+    reader.feed(space._repr_html_())
+    reader.close()
+    return reader.rows, reader.after
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 10, 11, 12_345])
+def test_notebooks_show_the_first_and_last_rows_and_their_number(size):
+    rows, after = read_html(Param(a=range(size), b="x"))
+    every = [[f"{row:,}", repr(row), "'x'"] for row in range(size)]
+    shown = every if size <= 10 else [*every[:5], ["..."] * 3, *every[-5:]]
+    assert rows == [["", "a", "b"], *shown]
+    assert after == f"{size:,} row{'' if size == 1 else 's'}"
+
+
+def test_notebooks_show_names_and_values_as_text_and_never_as_markup():
+    evil = "<script>alert('&amp;')</script>"
+    rows, _ = read_html(Param(**{evil: [evil, np.int64(1), np.eye(2), None]}))
+    assert rows == [
+        ["", evil],
+        ["0", repr(evil)],
+        ["1", "1"],
+        ["2", repr(np.eye(2)).replace("\n", " ")],
+        ["3", "None"],
+    ]
+
+
+def test_notebooks_make_no_rows_but_those_that_they_show():
+    space = Param(a=range(10_000)) * Param(b=range(10_000)) * Param(c=range(10_000))
+    made = []
+    taken = space.take
+    space.take = lambda rows: made.extend(rows) or taken(rows)
+    assert read_html(space)[1] == "1,000,000,000,000 rows"
+    assert len(made) == 10
 
 
 def test_repr_says_how_many_of_what():

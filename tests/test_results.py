@@ -19,7 +19,7 @@ import pytest
 import xarray as xr
 
 import psyrun
-from psyrun import CsvStore, ParquetStore, Results
+from psyrun import CsvStore, Param, ParquetStore, Results
 from psyrun.errors import PsyrunError
 from psyrun.testing import KINDS, StoreContract
 
@@ -239,6 +239,12 @@ def test_pandas_polars_and_arrow_get_the_rows(finished):
         assert list(other.columns) == list(table)
         assert other["steps"].to_list()[:3] == [0.0, 4.0, 8.0]
         assert other["word"].to_list()[3:6] == ["qrqr", "qrqr", None]
+
+
+def test_notebooks_show_results_as_spaces():
+    table = {"a": range(100), "b": [np.ones(1)] * 100}
+    assert Results(table)._repr_html_() == Param(**table)._repr_html_()
+    assert Results({})._repr_html_() == Param()._repr_html_()
 
 
 def test_duckdb_reads_the_rows_by_the_name_of_the_variable(finished):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from psyrun.pspace.algebra import ParameterSpace as ParameterSpace
     from psyrun.pspace.algebra import check_space as check_space
     from psyrun.pspace.algebra import missing as missing
+    from psyrun.pspace.html import show_table as show_table
     from psyrun.pspace.keys import identity as identity
     from psyrun.pspace.keys import row_keys as row_keys
     from psyrun.pspace.keys import unbox as unbox
@@ -27,6 +28,7 @@ else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         algebra="AmbiguousOperationError Param ParameterSpace check_space missing",
+        html="show_table",
         keys="identity row_keys unbox value_key",
         replicates="RNG make_rng number_equals takes_rng",
         table="ABSENT Table stack",

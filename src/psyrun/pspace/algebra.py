@@ -169,6 +169,12 @@ class ParameterSpace(ABC):
     def __repr__(self) -> str:
         return f"<{self.size:,} assignments of {', '.join(self._names) or 'no parameters'}>"
 
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks; only rows that it shows are made."""
+        from psyrun.pspace.html import show_table
+
+        return show_table(self.size, self.take)
+
 
 class Param(ParameterSpace):
     """Make a parameter space from columns: row i assigns the i-th value of each.

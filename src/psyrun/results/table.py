@@ -58,6 +58,15 @@ class Results(dict[str, Any]):
         self.parameters = tuple(parameters)
         self.provenance = dict(provenance or {})
 
+    def _repr_html_(self) -> str:
+        """Return a table of the first and last rows, for notebooks."""
+        from psyrun.pspace import show_table
+
+        size = max(map(len, self.values()), default=0)
+        return show_table(
+            size, lambda rows: {name: [values[row] for row in rows] for name, values in self.items()}
+        )
+
     def to_pandas(self) -> pd.DataFrame:
         """Return a `pandas.DataFrame` of n rows; arrays become objects in cells.
 
