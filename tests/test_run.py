@@ -963,3 +963,32 @@ def execute(x):
     (project.root / "mended").touch()
     done = project.psy("run", "c")
     assert done.stdout.splitlines()[-1] == "c: finished, 3 rows in psy-work/c/result.pkl"
+
+
+def test_warnings_of_others_are_shown_once_with_their_origin_and_not_as_ours(project):
+    project.write("../elsewhere/old.py", "import warnings\ndef use():\n    warnings.warn('too old')\n")
+    project.task(
+        "a",
+        """
+        import old, warnings
+        from psyrun import Param
+        warnings.warn("invalid", RuntimeWarning)
+        warnings.warn("to be removed", PendingDeprecationWarning)
+        for _ in range(3):
+            old.use()
+        pspace = Param(x=[1])
+        def execute(x):
+            return {}
+        """,
+    )
+    lines = project.psy("run", "a").stdout.splitlines()
+    file, old = project.root / "psy-tasks/task_a.py", project.root.parent / "elsewhere/old.py"
+    first = lines.index(f"{file}:4: RuntimeWarning: invalid")
+    assert lines[first : first + 4] == [
+        f"{file}:4: RuntimeWarning: invalid",
+        '  warnings.warn("invalid", RuntimeWarning)',
+        f"{old}:3: UserWarning: too old",
+        "  warnings.warn('too old')",
+    ]
+    rest = "".join(lines[:first] + lines[first + 4 :])
+    assert not any(word in rest for word in ("invalid", "too old", "to be removed", "psy:"))

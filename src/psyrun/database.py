@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import explain
+from psyrun.errors import PsyrunWarning, explain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +83,8 @@ class CacheDatabase:
             if not self._warned:
                 text = "".join(each if each.isprintable() else " " for each in str(error))
                 why = explain(error) if isinstance(error, OSError) else f"{self.name}: {text}"
-                warnings.warn(f"{why}; going on without it, nothing is evaluated twice", stacklevel=2)
+                why = f"{why}; going on without it, nothing is evaluated twice"
+                warnings.warn(why, PsyrunWarning, stacklevel=2)
             self._warned = True
             self._given_up = getattr(error, "sqlite_errorcode", 0) & 0xFF in _LOCKED or not self._remove()
             return False

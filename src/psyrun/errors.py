@@ -31,6 +31,10 @@ OK, UNFINISHED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 75, 130
 _SEVERITY = (OK, PENDING, UNFINISHED, USAGE, INTERRUPTED)
 
 
+class PsyrunWarning(UserWarning):
+    """Something that psyrun says while it goes on."""
+
+
 class PsyrunError(Exception):
     """Base of the errors that are reported to the user, not faults of psyrun itself."""
 

@@ -16,7 +16,7 @@ from doit.doit_cmd import DoitMain
 from doit.exceptions import BaseFail, InvalidTask, TaskFailed, UnmetDependency
 
 from psyrun.disk import naming
-from psyrun.errors import PsyrunError, TaskFileError, explain
+from psyrun.errors import PsyrunError, PsyrunWarning, TaskFileError, explain
 from psyrun.jobs import QueueCache, finish, open_submissions, process
 from psyrun.merge import merge
 from psyrun.options import RunOptions, Watcher
@@ -334,7 +334,7 @@ class _Reporter:
 
     def runtime_error(self, message: str) -> None:
         """Warn of an error of the graph as a whole."""
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, PsyrunWarning, stacklevel=2)
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments: None

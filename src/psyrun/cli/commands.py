@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections import Counter
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -559,7 +560,7 @@ def doit(project: Project, arguments: Sequence[str]) -> int:
 
     if "" in arguments:
         raise click.UsageError("doit takes no empty argument; name a task, or leave it out")
-    with warnings_shown(echo_error):
+    with warnings_shown(partial(click.echo, err=True)):
         return run_doit(waiting_run(project), arguments)
 
 

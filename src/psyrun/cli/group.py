@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from psyrun import __version__, task
-from psyrun.errors import PsyrunError, exit_code, explain, worst
+from psyrun.errors import PsyrunError, PsyrunWarning, exit_code, explain, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -61,13 +61,20 @@ def try_each(
 
 @contextmanager
 def warnings_shown(show: Callable[[str], None]) -> Iterator[None]:
-    """Show each warning once, in a line."""
+    """Show each warning once: ours in a line that begins with psy, others as Python does."""
+    shown: set[str] = set()
 
-    def show_text(message: Warning | str, *details: Any, **more: Any) -> None:
-        show(str(message))
+    def show_text(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+    ) -> None:
+        ours = isinstance(message, PsyrunWarning)
+        text = f"psy: {message}" if ours else warnings.formatwarning(message, category, filename, lineno)
+        if text not in shown:
+            show(text.rstrip())
+        shown.add(text)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("default")
+        warnings.simplefilter("default", PsyrunWarning)
         warnings.simplefilter("ignore", ResourceWarning)  # After a second Ctrl-C, a worker may be left.
         warnings.showwarning = show_text
         yield

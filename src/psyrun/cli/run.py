@@ -94,7 +94,7 @@ def run_passes(project: Project, selection: Selection, options: RunOptions, *, w
     """
     outcomes: dict[str, NodeOutcome] = {}
     interrupted = False
-    with watching() as watcher, warnings_shown(lambda text: watcher.note("psy", text)), _signals_interrupt():
+    with watching() as watcher, warnings_shown(watcher.write), _signals_interrupt():
         summary = _Summary(selection, QueueCache(selection.chain), watcher)
         run = Run(
             project=project,

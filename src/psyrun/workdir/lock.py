@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import read_file
+from psyrun.errors import PsyrunWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def task_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     except _NoHardLinksError as error:
         where = path.parent.parent  # The same words for each task: they are shown once.
         why = f"{where}: {error}; going on without a lock: two psy at once may do work twice"
-        warnings.warn(why, stacklevel=1)
+        warnings.warn(why, PsyrunWarning, stacklevel=1)
     over = threading.Event()
     refresher = threading.Thread(target=_refresh, args=(lock, over), daemon=True)
     refresher.start()
