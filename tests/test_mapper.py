@@ -275,32 +275,31 @@ def test_ctrl_c_is_no_error_of_a_row(mapper, options):
 
 
 @pytest.mark.parametrize("kind", ["map_pspace_parallel", "map_pspace_hdd_backed"])
-def test_ctrl_c_ends_all_processes_and_shows_one_traceback(tmp_path, wait_until, kind):
+def test_ctrl_c_ends_all_processes_and_shows_how_far_it_came(tmp_path, wait_until, kind):
     """Ctrl-C goes to all processes of a terminal, or of a notebook's kernel."""
     options = {"map_pspace_parallel": "n_jobs=2", "map_pspace_hdd_backed": "'result.pkl', pool_size=2"}[kind]
     program = tmp_path / "program.py"
     program.write_text(
-        "import pathlib, time\n"
+        "import os, pathlib, time\n"
         f"from psyrun import Param, {kind}\n"
         "def fn(a):\n"
         "    time.sleep(0.01)\n"
-        "    pathlib.Path('begun').touch()\n"
+        "    pathlib.Path(f'begun-{os.getpid()}').touch()\n"
         "    return {'x': a}\n"
         f"{kind}(fn, Param(a=range(100_000)), {options}, on_error='record', progress=True)\n"
     )
     argv = [sys.executable, "-W", "error", program]
     process = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        wait_until((tmp_path / "begun").exists)
+        wait_until(lambda: len(list(tmp_path.glob("begun-*"))) == 2)
         os.killpg(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=30)  # Until no process has standard error open.
         assert process.returncode == -signal.SIGINT
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    assert said.count("Traceback") == 1
     assert said.endswith("\nKeyboardInterrupt\n")
-    assert " of 100,000 rows, " in said.splitlines()[0]
+    assert re.search(r"^[\d,]+ of 100,000 rows, ", said, flags=re.MULTILINE)
 
 
 # ---------------------------------------------------------------------- progress
@@ -534,7 +533,7 @@ def test_equal_assignments_are_counted(store, filename):
     [
         [1, 2, NAN],
         [True, False],
-        [True, 2],
+        pytest.param([True, 2], marks=pytest.mark.filterwarnings("ignore:'a'. True and False")),
         [1.5, 2, NAN],
         [0.0, -0.0],
         ["a", "longer", "", "a\0"],

@@ -1,6 +1,7 @@
 """What every store does, and what only one of them does."""
 
 import itertools
+import math
 import os
 import pickle
 import subprocess
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import psyrun.store
-from psyrun.errors import StoreError
+from psyrun.errors import PsyrunWarning, StoreError
 from psyrun.store import (
     EXTENSIONS,
     AutodetectStore,
@@ -32,6 +33,8 @@ from psyrun.store import (
 from psyrun.store.columns import describe, join
 from psyrun.store.encoding import escape, unescape
 from psyrun.testing import KINDS, ChunkContract, StoreContract
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*(None|True and False) beside:psyrun.errors.PsyrunWarning")
 
 STORES = {"pickle": PickleStore, "npz": NpzStore, "h5": H5Store}
 ARRAY_STORES = {"npz": NpzStore, "h5": H5Store}
@@ -252,6 +255,52 @@ def test_importing_the_package_loads_neither_numpy_nor_tables():
 
 
 # ---------------------------------------------------------------------- npz and HDF5: types and shapes
+
+
+CHANGES = {
+    "None beside numbers is kept as NaN": [[1, None], [1.5, None], [True, None], [np.int8(1), None]],
+    "True and False beside other values are kept as 1 and 0": [
+        [True, None],
+        [True, math.nan],
+        [True, 2],
+        [np.True_, 0.5],
+        [[True], [True, False]],
+    ],
+}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("change", "values"), [(c, v) for c in CHANGES for v in CHANGES[c]], ids=repr)
+def test_values_that_change_their_meaning_are_warned_of(array_store, file, change, values):
+    path = file(array_store)
+    with pytest.warns(PsyrunWarning, match=f"^'x': {change}; PickleStore keeps"):
+        array_store.save(path, {"x": values, "y": [1, 2]})
+    with warnings.catch_warnings(record=True) as said:
+        array_store.append(path, {"y": [1]})
+    assert not [each for each in said if change in str(each.message)]
+    array_store.save(path, {"x": values[:1]})
+    with pytest.warns(PsyrunWarning, match=f"^'x': {change}"):
+        array_store.append(path, {"x": values[1:]})
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "values",
+    [
+        [True, False],
+        ["a", None],
+        [b"a", None],
+        [None, None],
+        [1, math.nan],
+        [1, 2.5],
+    ],
+    ids=repr,
+)
+def test_values_that_come_back_as_they_were_are_not_warned_of(array_store, file, values):
+    loaded = round_trip(array_store, file(array_store), {"x": values})["x"].tolist()
+    assert repr(loaded) == repr(
+        [float(each) if 2.5 in values or math.nan in values else each for each in values]
+    )
 
 
 @pytest.mark.parametrize(

@@ -420,3 +420,26 @@ def test_row_added_to_a_result_that_the_space_reads_as_plain_values_is_one_row_m
     project.edit("psy-tasks/task_a.py", "[1, 2]", "[1, 2, 3]")
     assert project.count("run") == 1
     assert project.result("b") == {"z": [10, 20, 30], "w": [11, 21, 31]}
+
+
+@pytest.mark.parametrize("store", ["NpzStore", "H5Store"])
+def test_values_that_the_store_changes_are_named_at_the_end_of_the_run(project, store):
+    project.task(
+        "a",
+        f"""
+        from psyrun import Param, {store}
+        store = {store}()
+        pspace = Param(x=range(4))
+        def execute(x):
+            return {{"good": [True, None][x % 2], "word": ["a", None][x % 2]}}
+        """,
+    )
+    said = project.psy("run").stdout.splitlines()
+    assert said[1:-1] == [
+        "psy: 'good': None beside numbers is kept as NaN; PickleStore keeps None",
+        "psy: 'good': True and False beside other values are kept as 1 and 0; PickleStore keeps them",
+    ]
+    loaded = AutodetectStore().load(
+        project.root / f"psy-work/a/result.{'npz' if store == 'NpzStore' else 'h5'}"
+    )
+    assert loaded["word"].tolist() == ["a", None, "a", None]

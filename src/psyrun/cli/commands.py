@@ -560,8 +560,7 @@ def doit(project: Project, arguments: Sequence[str]) -> int:
 
     if "" in arguments:
         raise click.UsageError("doit takes no empty argument; name a task, or leave it out")
-    with warnings_shown(partial(click.echo, err=True)):
-        return run_doit(waiting_run(project), arguments)
+    return run_doit(waiting_run(project), arguments)
 
 
 # ---------------------------------------------------------------------- the entry point
@@ -570,7 +569,8 @@ def doit(project: Project, arguments: Sequence[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``psy`` and return its exit code."""
     try:
-        return cli.main(args=arguments, prog_name="psy", standalone_mode=False) or OK
+        with warnings_shown(partial(click.echo, err=True)):
+            return cli.main(args=arguments, prog_name="psy", standalone_mode=False) or OK
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.exceptions.Abort:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from psyrun.store import encoding
-from psyrun.store.columns import as_array, describe, describe_tables
+from psyrun.store.columns import as_array, describe, describe_tables, warn_of_changes
 from psyrun.store.protocol import count_rows
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def _place(value: Any, target: NDArray[Any]) -> None:
 def assemble(chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]]) -> dict[str, NDArray[Any]]:
     """Make one array (n, ...) per column of the tables that `chunks` yields; `chunks` is called twice."""
     columns, rows = describe_tables(chunks())
+    warn_of_changes(columns)
     arrays = {
         name: np.empty((rows,) if c.boxed else (rows, *c.shape), _OBJECT if c.boxed else c.array_dtype)
         for name, c in columns.items()

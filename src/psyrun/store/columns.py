@@ -12,12 +12,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from psyrun.errors import PsyrunWarning
 from psyrun.store import encoding
 from psyrun.store.protocol import count_rows
 
@@ -53,6 +55,8 @@ class Column:
         Range of the integers.
     exact
         Whether float64 holds all integers exactly.
+    nones, flags
+        Whether there are values None, and booleans.
     width
         Bytes of the longest encoded string.
     types
@@ -66,6 +70,8 @@ class Column:
     low: int = 0
     high: int = 0
     exact: bool = True
+    nones: bool = False
+    flags: bool = False
     width: int = 1
     types: frozenset[str] = frozenset()
 
@@ -96,6 +102,8 @@ def join(a: Column, b: Column) -> Column:
         low=min(a.low, b.low),
         high=max(a.high, b.high),
         exact=a.exact and b.exact,
+        nones=a.nones or b.nones,
+        flags=a.flags or b.flags,
         width=max(a.width, b.width),
         types=a.types | b.types,
     )
@@ -156,7 +164,7 @@ def describe(values: Sequence[Any] | NDArray[Any]) -> Column:
     types = set(map(type, values))
     holes = type(None) in types
     types.discard(type(None))
-    known = Column(holes=holes)
+    known = Column(holes=holes, nones=holes)
     for kind in sorted(types, key=_name):
         group = values if len(types) == 1 and not holes else [v for v in values if type(v) is kind]
         known = join(known, _describe_group(kind, group))
@@ -170,7 +178,8 @@ def _describe_group(kind: type, group: Any) -> Column:
         known = Column(kind="number", dtype=_integer_dtype(low, high), types=frozenset({"int"}))
         return replace(known, low=low, high=high, exact=_are_exact(low, high, group))
     if kind in (bool, float, complex):
-        return Column(kind="number", dtype=np.dtype(kind), high=1, types=frozenset({_name(kind)}))
+        types = frozenset({_name(kind)})
+        return Column(kind="number", dtype=np.dtype(kind), high=1, flags=kind is bool, types=types)
     if kind in (str, np.str_, bytes, np.bytes_):
         return _describe_strings("text" if issubclass(kind, str) else "bytes", group, _name(kind))
     if issubclass(kind, np.generic) and kind not in (np.datetime64, np.timedelta64):
@@ -208,7 +217,8 @@ def _describe_array(array: NDArray[Any], name: str) -> Column:
         return Column(kind=kind, types=frozenset({name}))
     if kind in ("text", "bytes"):
         return replace(_describe_strings(kind, array.ravel().tolist(), name), shape=shape)
-    known = Column(kind=kind, dtype=array.dtype.newbyteorder("="), shape=shape, types=frozenset({name}))
+    dtype = array.dtype.newbyteorder("=")
+    known = Column(kind=kind, dtype=dtype, shape=shape, flags=dtype.kind == "b", types=frozenset({name}))
     if array.dtype.kind not in "iu" or array.size == 0:
         return known
     low, high = int(array.min()), int(array.max())
@@ -277,3 +287,18 @@ def describe_tables(tables: Iterable[Mapping[str, Sequence[Any]]]) -> tuple[dict
             columns[name] = join(known, new)
         rows += count
     return columns, rows
+
+
+def warn_of_changes(columns: Mapping[str, Column]) -> None:
+    """Warn of columns whose values become numbers of another meaning."""
+    numbers = {
+        name: column for name, column in columns.items() if column.kind == "number" and not column.boxed
+    }
+    nones = [name for name, column in numbers.items() if column.nones and not column.shape]
+    flags = [name for name, column in numbers.items() if column.flags and column.array_dtype.kind != "b"]
+    for names, change in (
+        (nones, "None beside numbers is kept as NaN; PickleStore keeps None"),
+        (flags, "True and False beside other values are kept as 1 and 0; PickleStore keeps them"),
+    ):
+        if names:
+            warnings.warn(f"{', '.join(map(repr, names))}: {change}", PsyrunWarning, stacklevel=2)

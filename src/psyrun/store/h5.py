@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.columns import Column, describe, describe_tables, join
+from psyrun.store.columns import Column, describe, describe_tables, join, warn_of_changes
 from psyrun.store.h5_nodes import (
     create_node,
     describe_node,
@@ -99,6 +99,7 @@ class H5Store:
         """
         columns, rows = describe_tables(chunks())
         _refuse_objects(columns)
+        warn_of_changes(columns)
         mode = "a" if _is_hdf5(filename) else "w"
         with _open(filename, mode) as file:
             group = find_group(file, self.node, create=True)
@@ -163,6 +164,7 @@ class H5Store:
             columns = {name: join(describe_node(nodes[name]), describe(values[name])) for name in nodes}
             if not all(fits(nodes[name], columns[name], rows) for name in nodes):
                 return False
+            warn_of_changes(columns)
             for name, node in nodes.items():
                 node.truncate(rows)
                 extend_node(node, values[name], columns[name])
