@@ -21,6 +21,7 @@ import psyrun
 pytestmark = pytest.mark.started
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+CONSOLES = re.findall(r"^```console\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -98,21 +99,72 @@ def test_settings_of_the_readme_are_those_that_there_are():
 # ---------------------------------------------------------------------- projects
 
 
-def test_session_of_the_readme(project):
+def assert_console(project, start, code=0):
+    """Type the commands of a block of the README, and compare what they print, less the number of cores."""
+    (block,) = [block for block in CONSOLES if block.startswith(start)]
+    for part in block.split("$ ")[1:]:
+        command, _, shown = part.partition("\n")
+        said = project.psy(*command.split()[1:], code=None)
+        assert (said.returncode, said.stderr) == (code if command == "psy run" else 0, "")
+        assert re.sub(r"\d+ process(es)?", "2 processes", said.stdout) == shown
+
+
+def test_session_of_the_readme(project, monkeypatch):
     shutil.copy(ROOT / "psy-tasks/task_example.py", project.root / "psy-tasks")
-    assert "finished, 160 rows in psy-work/example/result.pkl" in project.psy("run").stdout
-    assert project.psy("run").stdout == "example: up to date, 160 rows in psy-work/example/result.pkl\n"
+    assert_console(project, "$ psy run\nexample: 160 rows")
     project.edit("psy-tasks/task_example.py", "10.0, 10.5]", "10.0, 10.5, 20.0]")
-    planned = "example: the parameter space changed\nexample: evaluate 40 rows, keep 160 finished rows\n"
-    assert project.psy("plan").stdout == planned
-    said = project.psy("run").stdout
-    assert "example: 40 of 200 rows to evaluate in 40 batches" in said
-    assert "example: finished, 200 rows in psy-work/example/result.pkl" in said
+    assert_console(project, "$ psy plan\nexample: the parameter space changed")
+    monkeypatch.chdir(project.root)
+    block, names = block_that_starts_with("import pickle\n"), {"np": np}
+    exec(block, names)
+    claims = re.findall(r"^(\S.*)  # (.*)$", block, flags=re.MULTILINE)
+    assert len(claims) == 3
+    for expression, shown in claims:
+        assert repr(eval(expression, names)) == repr(eval(shown, names))
+    assert len(psyrun.load("example").to_pandas()) == 200
+    project.psy("export", "example", "example.npz")
+    assert np.load("example.npz")["result"].tolist() == names["table"]["result"]
     table = project.result("example")
     assert table["a"][:3] == [1, 1, 1]
     assert table["result"][:3] == [1.0, 1.5, 10.0]
     assert len(table["result"]) == 200
     assert table["result"] == [a * b + c for a, b, c in zip(table["a"], table["b"], table["c"])]
+
+
+def test_what_the_readme_shows_when_things_go_wrong(project):
+    project.task(
+        "sweep",
+        """
+        import os, time
+        from psyrun import Param
+        pspace = Param(x=range(20))
+        timeout = 2
+        def execute(x):
+            if x == 3:
+                os._exit(137)
+            time.sleep(100 if x == 7 else 0)
+            return {"y": x}
+        """,
+    )
+    assert_console(project, "$ psy run\nsweep: 20 rows", code=1)
+
+
+def test_printed_text_is_where_the_readme_says_and_git_ignores_it(project):
+    project.task(
+        "example",
+        """
+        from psyrun import Param
+        pspace = Param(x=range(3))
+        def execute(x):
+            print(f"at {x}")
+            return {}
+        """,
+    )
+    project.psy("run")
+    logs = (project.root / "psy-work/example/log").glob("*.log")
+    printed = {line for log in logs for line in log.read_text().splitlines()}
+    assert {"at 0", "at 1", "at 2"} <= printed
+    assert (project.root / "psy-work/.gitignore").read_text() == "*\n"
 
 
 @pytest.mark.slow
