@@ -311,7 +311,7 @@ def test_progress_is_a_line_at_the_end_where_there_is_no_terminal(mapper, option
     assert len(result["half"]) == 4
     said = capsys.readouterr()
     assert said.out == ""
-    assert re.fullmatch(r"4 of 4 rows, [\d.,]+ rows/s, 2 failed, (under|about) \d+ s\n", said.err)
+    assert re.fullmatch(r"4 of 4 rows, 2 failed, [\d.,e+]+ rows/s, (under|about) \d+ s\n", said.err)
 
 
 def test_no_rows_are_a_line_too(capsys):
@@ -323,6 +323,15 @@ def test_progress_is_shown_up_to_an_error(capsys):
     with pytest.raises(ZeroDivisionError):
         map_pspace(fail_at(2), Param(a=range(4)), progress=True)
     assert capsys.readouterr().err.startswith("2 of 4 rows, ")
+
+
+def test_terminal_that_cannot_move_gets_the_line(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "dumb")
+    map_pspace(multiply, SPACE, progress=True)
+    assert re.fullmatch(r"6 of 6 rows, .*under 1 s\n", stream.getvalue())
 
 
 def test_rows_of_a_file_are_not_counted_again(capsys):
@@ -339,7 +348,7 @@ def test_terminal_gets_a_bar_that_stays(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     map_pspace(fail_often, Param(a=range(4)), on_error="record", progress=True)
     last = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", stream.getvalue()).rstrip().splitlines()[-1]
-    assert re.search(r"rows ━+ 4/4 [\d.,]+ rows/s, 2 failed, under 1 s 0:00:00", last), last
+    assert re.search(r"rows ━+ 4/4 2 failed, [\d.,e+]+ rows/s, under 1 s 0:00:00", last), last
 
 
 def test_a_buffer_that_is_returned_again_and_again_is_copied():

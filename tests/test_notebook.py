@@ -103,7 +103,7 @@ def test_functions_of_cells_and_lambdas_are_evaluated_by_other_processes(outputs
 def test_progress_is_one_bar_below_its_cell(outputs):
     bar, _ = outputs["function"]
     assert bar["output_type"] == "display_data"
-    words = r"3 of 3 rows, [\d,.]+ rows/s, 1 failed, (under|about) \d+ s"
+    words = r"3 of 3 rows, 1 failed, [\d,.]+ rows/s, (under|about) \d+ s"
     assert re.fullmatch(words, text_of(bar))
     assert re.fullmatch(f'<progress value="3" max="3"></progress> {words}', bar["data"]["text/html"])
 

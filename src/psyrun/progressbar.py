@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import contextmanager
@@ -114,13 +115,18 @@ def make_bar(stream: IO[str], **options: Any) -> Progress:
     return Progress(*columns, console=Console(file=stream, highlight=False), **options)
 
 
+def can_move(stream: IO[str]) -> bool:
+    """Whether a stream is a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
 @contextmanager
 def _open_display(total: int) -> Iterator[Show]:
     """Give what shows a number of rows, and words about them, where the user looks."""
     ipython = sys.modules.get("IPython")
     if getattr(ipython and ipython.get_ipython(), "kernel", None) is not None:
         yield _open_notebook(total)
-    elif sys.stderr.isatty():
+    elif can_move(sys.stderr):
         with make_bar(sys.stderr) as bar:
             task = bar.add_task("rows", total=total, pace="")
             yield lambda ended, pace: bar.update(task, completed=ended, pace=pace)

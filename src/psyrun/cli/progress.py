@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.cli.text import count
 from psyrun.options import Watcher
-from psyrun.progressbar import Pace, make_bar
+from psyrun.progressbar import Pace, can_move, make_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,7 +118,7 @@ class TerminalWatcher(LogWatcher):
 @contextmanager
 def watching() -> Iterator[LogWatcher]:
     """Give the watcher that suits standard output: lines where it is no terminal, or one that can't move."""
-    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+    if not can_move(sys.stdout):
         yield LogWatcher(sys.stdout)
         return
     # The file of now: doit replaces sys.stdout while an action runs.
