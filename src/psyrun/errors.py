@@ -2,6 +2,7 @@
 
 Every message names the thing, the place and the cure::
 
+    PsyrunWarning                something that psyrun says while it goes on (a UserWarning)
     PsyrunError
     |- AmbiguousOperationError   operands of a space operation do not fit (also ValueError)
     |- IdentityError             a parameter value has no identity: it can't be pickled (also TypeError)

@@ -98,12 +98,15 @@ def objective(a: int, b: float) -> dict[str, float]:
 def use_mappers(space: ParameterSpace, file: Path, other: os.PathLike[str]) -> None:
     table: dict[str, list[Any]] = map_pspace(objective, space)
     table = map_pspace(lambda **row: {"n": len(row)}, space, exclude=["a"])
+    table = map_pspace(objective, space, on_error="record", progress=True)
     table = map_pspace_parallel(objective, space, n_jobs=2, backend="loky")
+    table = map_pspace_parallel(objective, space, on_error="raise", progress=False)
     grown: dict[str, list[Any]] | None = map_pspace_hdd_backed(objective, space, file, PickleStore())
     grown = map_pspace_hdd_backed(
         objective, space, "result.npz", store=NpzStore(), return_data=False, pool_size=2
     )
     map_pspace_hdd_backed(objective, space, other, AutodetectStore())
+    map_pspace_hdd_backed(objective, space, "values.npz", on_error="record", progress=True)
     column: list[Any] = table["value"]
     print(column, grown)
 
