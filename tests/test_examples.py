@@ -100,13 +100,14 @@ def test_settings_of_the_readme_are_those_that_there_are():
 
 
 def assert_console(project, start, code=0):
-    """Type the commands of a block of the README, and compare what they print, less the number of cores."""
+    """Type the commands of a block of the README, and compare what they print, less cores and host."""
     (block,) = [block for block in CONSOLES if block.startswith(start)]
     for part in block.split("$ ")[1:]:
         command, _, shown = part.partition("\n")
         said = project.psy(*command.split()[1:], code=None)
         assert (said.returncode, said.stderr) == (code if command == "psy run" else 0, "")
-        assert re.sub(r"\d+ process(es)?", "2 processes", said.stdout) == shown
+        printed = re.sub(r"\d+ process(es)?", "2 processes", said.stdout)
+        assert printed.replace(f" on {os.uname().nodename}\n", " on laptop\n") == shown
 
 
 def test_session_of_the_readme(project, monkeypatch):

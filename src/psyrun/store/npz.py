@@ -41,7 +41,7 @@ class NpzStore:
     >>> import tempfile, os
     >>> filename = os.path.join(tempfile.mkdtemp(), "table.npz")
     >>> NpzStore().append(filename, {"x": [1, 2], "y": [[0.5], [0.5, 1.5]]})
-    >>> NpzStore().append(filename, {"x": [None]})
+    >>> NpzStore().append(filename, {"y": [[2.5]]})
     >>> NpzStore().load(filename)["x"]
     array([ 1.,  2., nan])
     >>> NpzStore().load(filename, row=0)["y"]
