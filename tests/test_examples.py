@@ -165,6 +165,7 @@ def test_printed_text_is_where_the_readme_says_and_git_ignores_it(project):
     logs = (project.root / "psy-work/example/log").glob("*.log")
     printed = {line for log in logs for line in log.read_text().splitlines()}
     assert {"at 0", "at 1", "at 2"} <= printed
+    assert "at 0" in project.psy("log", "example", "0").stdout
     assert (project.root / "psy-work/.gitignore").read_text() == "*\n"
 
 
