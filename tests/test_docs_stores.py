@@ -53,7 +53,7 @@ def test_extension_of_an_entry_point_chooses_the_store(project):
         """\
         from psyrun import Param
         pspace = Param(x=[1, 2])
-        resultfile = "results/fig1.tsv"
+        resultfile = "../results/fig1.tsv"
         def execute(x):
             return {"half": x / 2} if x > 1 else {}
         """,

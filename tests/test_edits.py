@@ -136,7 +136,7 @@ def test_names_that_are_excluded_later_leave_the_result_without_evaluation(finis
 
 
 def test_another_store_takes_the_rows_without_evaluation(finished):
-    finished.edit(TASK_FILE, "timeout = 50", 'resultfile = "psy-work/t/other.npz"')
+    finished.edit(TASK_FILE, "timeout = 50", 'resultfile = "../psy-work/t/other.npz"')
     assert finished.count("run") == 0
     assert (finished.root / "psy-work/t/other.npz").exists()
     assert finished.status("t")["uptodate"]

@@ -205,7 +205,7 @@ def test_row_added_to_a_task_upstream_costs_one_row_downstream(data):
     data.task(
         "a",
         head
-        + "pspace = Param(x=range(4))\nresultfile = 'psy-work/a/result.npz'\n"
+        + "pspace = Param(x=range(4))\nresultfile = '../psy-work/a/result.npz'\n"
         "def execute(x):\n    seen('a', x)\n    return {'y': x * FACTOR}\n".replace("FACTOR", "10"),
     )
     data.task(
@@ -331,7 +331,7 @@ def test_file_that_changes_while_rows_are_evaluated_is_named_at_the_end(data, wa
 
 
 def test_own_files_of_psyrun_are_no_inputs_of_the_space(data):
-    data.task("t", ONE_FILE + "resultfile = 'results/mine.pkl'\n")
+    data.task("t", ONE_FILE + "resultfile = '../results/mine.pkl'\n")
     data.psy("run")
     assert data.count("run") == 0
     plan = json.loads((data.root / "psy-work/t/plan.json").read_text())

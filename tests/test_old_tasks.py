@@ -169,7 +169,7 @@ P, Q = RANDOM.uniform(-1, 1, 6), RANDOM.normal(0, 1, 6)
         ),
         pytest.param(SAMPLED, "t", "psy-work/t/result.pkl", list(P * Q), id="a random search"),
         pytest.param(COMBINED, "t", "psy-work/t/result.h5", [2, 6, 4.5], id="a space of parts"),
-        pytest.param(TEMPLATE, "rectangle", "results/area.pkl", [12, 15, 24, 30, 36, 45], id="every setting"),
+        pytest.param(TEMPLATE, "rectangle", "psy-tasks/results/area.pkl", [12, 15, 24, 30, 36, 45], id="every setting"),
     ],
 )
 def test_task_files_run_as_they_are(project, text, name, path, area):
@@ -274,6 +274,26 @@ def test_resultfile_may_lie_outside_the_project(project, tmp_path):
     target.unlink()
     assert project.count("run") == 0
     assert target.exists()
+
+
+def test_resultfile_of_an_old_task_is_found_beside_its_task_file(project):
+    """The merge job of 0.8 ran in that folder, whatever `psy` looked at later."""
+    project.task("t", f"{PLAIN}resultfile = 'res/old.pkl'\n")
+    project.write("psy-tasks/res/old.pkl", "")
+    save_pickle(project.root / "psy-tasks/res/old.pkl", {"x": [0, 2], "y": [-1, -2]})
+    assert "psy-tasks/res/old.pkl: psyrun did not write" in project.psy("run", code=2).stderr
+    assert project.count("run", "--continue", "t") == 1
+    assert AutodetectStore().load(project.root / "psy-tasks/res/old.pkl")["y"] == [-1, 10, -2]
+    assert not (project.root / "res").exists()
+
+
+def test_plan_that_names_the_result_elsewhere_keeps_rows_and_the_old_result(project):
+    """Development versions took `resultfile` as relative to where psy ran."""
+    project.task("t", f"{PLAIN}resultfile = '../res/t.pkl'\n")
+    project.psy("run")
+    project.edit("psy-tasks/task_t.py", "'../res/t.pkl'", "'res/t.pkl'")
+    assert project.count("run") == 0
+    assert read_files(project.root / "res").keys() == read_files(project.root / "psy-tasks/res").keys()
 
 
 @pytest.mark.parametrize("written", ["ImmediateRun", "ImmediateRun()"])

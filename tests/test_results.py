@@ -85,7 +85,7 @@ def test_numbers_are_arrays(finished):
 
 
 def test_result_elsewhere_is_found(project, monkeypatch):
-    project.task("t", TASK.format(settings='resultfile = "results/mine.npz"'))
+    project.task("t", TASK.format(settings='resultfile = "../results/mine.npz"'))
     project.psy("run")
     monkeypatch.chdir(project.root)
     for name in ("t", "results/mine.npz", "psy-work/t"):
@@ -398,7 +398,7 @@ def test_export_of_an_unknown_task_is_refused(finished):
 
 @pytest.mark.parametrize("ext", ["csv", "parquet"])
 def test_result_file_is_what_its_name_says(project, monkeypatch, ext):
-    project.task("t", TASK.format(settings=f'resultfile = "r.{ext}"'))
+    project.task("t", TASK.format(settings=f'resultfile = "../r.{ext}"'))
     project.psy("run")
     frame = read_rows(project.root / f"r.{ext}")
     assert list(zip(frame.n, frame.kind, frame.seed)) == ROWS
@@ -421,7 +421,7 @@ def test_result_file_of_a_format_that_is_not_written_is_refused_before_anything_
 
 
 def test_result_file_of_an_unknown_extension_is_a_pickle(project):
-    project.task("t", TASK.format(settings='resultfile = "r.dat"'))
+    project.task("t", TASK.format(settings='resultfile = "../r.dat"'))
     project.psy("run")
     assert pickle.loads((project.root / "r.dat").read_bytes())["n"] == [row[0] for row in ROWS]
 

@@ -350,7 +350,7 @@ def test_loss_of_the_plan_does_not_hide_what_an_edit_of_the_code_costs(project):
 @pytest.fixture
 def elsewhere(project):
     """A finished task whose result is not in its work folder, and how to read it."""
-    project.finish({"psy-tasks/task_t.py": "resultfile = 'res/t.pkl'\n" + SIMPLE})
+    project.finish({"psy-tasks/task_t.py": "resultfile = '../res/t.pkl'\n" + SIMPLE})
     return lambda: pickle.loads((project.root / "res/t.pkl").read_bytes())
 
 
@@ -746,9 +746,9 @@ def test_workdir_and_name_say_where_the_work_folder_is(project):
 @pytest.mark.parametrize(
     ("head", "path"),
     [
-        ('resultfile = "results/mine.pkl"', "results/mine.pkl"),
-        ('resultfile = "results/mine.npz"', "results/mine.npz"),
-        ('resultfile = "results/mine.h5"', "results/mine.h5"),
+        ('resultfile = "../results/mine.pkl"', "results/mine.pkl"),
+        ('resultfile = "../results/mine.npz"', "results/mine.npz"),
+        ('resultfile = "../results/mine.h5"', "results/mine.h5"),
         ("from psyrun.store.npz import NpzStore\nstore = NpzStore()", "psy-work/t/result.npz"),
         ("from psyrun.store.h5 import H5Store\nstore = H5Store()", "psy-work/t/result.h5"),
     ],

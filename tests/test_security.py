@@ -198,7 +198,7 @@ def test_clean_of_what_is_stale_removes_what_a_killed_psy_left_behind_and_nothin
 
 
 def test_clean_removes_temporary_files_beside_a_result_elsewhere(project):
-    project.task("a", TASK + "resultfile = 'results/a.pkl'\n")
+    project.task("a", TASK + "resultfile = '../results/a.pkl'\n")
     (project.root / "gate").touch()
     project.psy("run")
     results = project.root / "results"

@@ -179,7 +179,7 @@ def test_settings_follow_the_modules_that_they_come_from(project):
 def test_computed_settings_may_be_paths(project):
     text = HEAD + "from pathlib import Path\nworkdir = Path('w')\nresultfile = Path('r') / 'x.npz'\n"
     outline = outline_of(project, text)
-    assert (outline.workdir, outline.result, outline.ext) == ("w", "r/x.npz", ".npz")
+    assert (outline.workdir, outline.result, outline.ext) == ("w", "psy-tasks/r/x.npz", ".npz")
 
 
 def test_computed_settings_are_checked(project):
@@ -254,9 +254,18 @@ def test_data_files_are_relative_to_the_task_file(project, written, expected):
     assert outline_of(project, HEAD + f"file_dep = [{written!r}]\n").file_dep == (expected,)
 
 
-def test_result_file_may_be_anywhere(project):
-    outline = outline_of(project, HEAD + "resultfile = '../results/a.npz'\n")
-    assert (outline.result, outline.ext) == ("../results/a.npz", ".npz")
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("a.npz", "psy-tasks/a.npz"),
+        ("../results/a.npz", "results/a.npz"),
+        ("../../beside/a.npz", "../beside/a.npz"),
+        ("/elsewhere/a.npz", "/elsewhere/a.npz"),
+    ],
+)
+def test_result_file_is_relative_to_the_task_file(project, written, expected):
+    outline = outline_of(project, HEAD + f"resultfile = {written!r}\n")
+    assert (outline.result, outline.ext) == (expected, ".npz")
     assert outline.layout.receipt.name == "a.npz.receipt"
 
 

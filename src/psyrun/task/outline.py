@@ -162,16 +162,15 @@ def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
         ext = values.get("store") or store_for(resultfile).ext
     except StoreError as error:
         raise TaskFileError(f"{source.task}: resultfile = {str(resultfile)!r}: {error}") from error
-    result = _normalise(root, Path(resultfile or Path(workdir, name, "result" + ext)))
+    folder = Path(source.task).parent
+    result = folder / resultfile if resultfile else Path(workdir, name, "result" + ext)
     return Outline(
         name=name,
         source=source,
         root=root,
         workdir=workdir,
-        result=result,
-        file_dep=tuple(
-            _normalise(root, Path(source.task).parent / path) for path in values.get("file_dep") or ()
-        ),
+        result=_normalise(root, result),
+        file_dep=tuple(_normalise(root, folder / path) for path in values.get("file_dep") or ()),
         exclude=tuple(values.get("exclude_from_result") or ()),
         ext=ext,
         overwrite_dirty=bool(values.get("overwrite_dirty", True)),

@@ -106,7 +106,7 @@ SETTINGS: Mapping[str, Setting] = {
     "name": Setting("the task's name", "a name", _or_none(_is_text)),
     "file_dep": Setting("data files that the task reads", "a list of paths", _list_of(_is_path), ()),
     "workdir": Setting("folder of work folders", "a path", _is_path, "psy-work"),
-    "resultfile": Setting("the result file", "a path or None", _or_none(_is_path)),
+    "resultfile": Setting("the result file, relative to this folder", "a path or None", _or_none(_is_path)),
     "store": Setting("how the result is stored", "a store, such as NpzStore()", _or_none(_is_a(Store))),
     "exclude_from_result": Setting("names that are not recorded", "a list of names", _list_of(_is_text), ()),
     "max_jobs": Setting("at most so many jobs (batches)", "a whole number from 1", _is_count, 100),

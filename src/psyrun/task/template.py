@@ -29,7 +29,7 @@ def execute(x, repetition):
 # Values to begin with.
 _EXAMPLES = {
     "file_dep": '["data.csv"]',
-    "resultfile": '"results/{name}.npz"',
+    "resultfile": '"../results/{name}.npz"',
     "store": "NpzStore()  # from psyrun import NpzStore",
     "exclude_from_result": '["big"]',
     "max_jobs": "100",
