@@ -22,6 +22,7 @@ FAULTS = [
     ("writer.writerow(data)", "writer.writerow(sorted(data))"),
     ("except (ValueError, csv.Error)", "except csv.Error"),
     ("index = locate_row(filename, row, len(rows))", "index = row"),
+    ("column[index : index + 1]", "column[index]"),
     ("[self.load(path), data]", "[data, self.load(path)]"),
     ("self.check(data)\n", "open(f'{filename}.lock', 'w').close()\n"),
 ]

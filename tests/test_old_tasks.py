@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tables
 
+import psyrun
 from psyrun.store import AutodetectStore
 
 # ---------------------------------------------------------------------- imports
@@ -35,6 +36,21 @@ from psyrun.store import AutodetectStore
 )
 def test_names_are_where_they_were(line):
     exec(line, {})
+
+
+def test_one_row_of_a_store_is_columns_of_one_value(tmp_path):
+    for store in (psyrun.PickleStore(), psyrun.NpzStore(), psyrun.H5Store()):
+        path = tmp_path / f"table{store.ext}"
+        store.append(path, {"x": [1, 2, 3], "a": [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]})
+        row = psyrun.Param(**store.load(path, row=1))
+        assert [(int(each["x"]), list(each["a"])) for each in row.iterate()] == [(2, [3.0, 4.0])]
+        with pytest.raises(IndexError):  # Workers counted rows until they met it.
+            store.load(path, row=3)
+
+
+def test_operations_of_spaces_that_do_not_fit_are_runtime_errors():
+    with pytest.raises(RuntimeError):
+        psyrun.Param(a=[1]) * psyrun.Param(a=[2])
 
 
 # ---------------------------------------------------------------------- task files

@@ -4,7 +4,7 @@ Every message names the thing, the place and the cure::
 
     PsyrunWarning                something that psyrun says while it goes on (a UserWarning)
     PsyrunError
-    |- AmbiguousOperationError   operands of a space operation do not fit (also ValueError)
+    |- AmbiguousOperationError   operands of a space operation do not fit (also ValueError, RuntimeError)
     |- IdentityError             a parameter value has no identity: it can't be pickled (also TypeError)
     |- TaskFileError             a task file, psy-conf.py or one of their settings (also ValueError)
     |- SelectionError            no row is as it was asked for (also ValueError)
@@ -12,6 +12,7 @@ Every message names the thing, the place and the cure::
     |- FormatError               a file below the work folder is damaged
     |  `- NewerFormatError       a newer psyrun wrote it
     |- StoreError                a result file can't hold a value, or can't be read
+    |  `- RowError               it has no row of that number (also IndexError)
     |- SchedulerError            a command of the batch system failed
     |  |- SubmitLimitError       the site takes no more jobs now; what was accepted runs
     |  `- NoAnswerError          the batch system can't be reached: the outcome is unknown
@@ -40,7 +41,7 @@ class PsyrunError(Exception):
     """Base of the errors that are reported to the user, not faults of psyrun itself."""
 
 
-class AmbiguousOperationError(PsyrunError, ValueError):
+class AmbiguousOperationError(PsyrunError, ValueError, RuntimeError):
     """The operands of `*` or `-` do not determine a result."""
 
 
@@ -70,6 +71,10 @@ class NewerFormatError(FormatError):
 
 class StoreError(PsyrunError, ValueError):
     """A result file can't hold a value, or can't be read."""
+
+
+class RowError(StoreError, IndexError):
+    """A result file does not have that row."""
 
 
 class DirtyError(PsyrunError):

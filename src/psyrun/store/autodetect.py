@@ -68,7 +68,7 @@ class AutodetectStore:
         self.get_concrete_store(filename).save(filename, data)
 
     def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
-        """Read a table, or the values of one row."""
+        """Read a table, or with `row` that of this row alone: columns of one value."""
         return self.get_concrete_store(filename).load(filename, row)
 
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:

@@ -69,7 +69,7 @@ class CsvStore:
             file.writelines(",".join(cells) + "\n" for cells in zip(*columns))
 
     def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
-        """Read name -> values (n,), or with `row` name -> value.
+        """Read name -> values (n,), or with `row` those of this row alone (1,).
 
         Raises
         ------
@@ -89,7 +89,7 @@ class CsvStore:
         if row is None:
             return data
         index = locate_row(filename, row, count_rows(data))
-        return {name: values[index] for name, values in data.items()}
+        return {name: values[index : index + 1] for name, values in data.items()}
 
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.

@@ -52,8 +52,8 @@ class H5Store:
     >>> H5Store().append(filename, {"x": [3], "word": ["three"]})
     >>> H5Store().load(filename)["x"]
     array([1, 2, 3])
-    >>> H5Store().load(filename, row=2)["word"] == "three"
-    True
+    >>> H5Store().load(filename, row=2)["word"] == ["three"]
+    array([ True])
     """
 
     ext = ".h5"
@@ -117,7 +117,7 @@ class H5Store:
             write_row_count(group, rows)
 
     def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
-        """Read name -> array (n, ...), or with `row` name -> value, without the other rows.
+        """Read name -> array (n, ...), or with `row` those of this row alone (1, ...).
 
         Raises
         ------
@@ -130,7 +130,7 @@ class H5Store:
             if row is None:
                 return {name: read_node(node, 0, rows) for name, node in nodes.items()}
             index = locate_row(filename, row, rows)
-            return {name: read_node(node, index, index + 1)[0] for name, node in nodes.items()}
+            return {name: read_node(node, index, index + 1) for name, node in nodes.items()}
 
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, in place; a missing file is created.

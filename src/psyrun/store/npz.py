@@ -45,7 +45,7 @@ class NpzStore:
     >>> NpzStore().load(filename)["x"]
     array([ 1.,  2., nan])
     >>> NpzStore().load(filename, row=0)["y"]
-    array([0.5, nan])
+    array([[0.5, nan]])
     """
 
     ext = ".npz"
@@ -90,7 +90,7 @@ class NpzStore:
                     _write_array(file, name, array)
 
     def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
-        """Read name -> array (n, ...), or with `row` name -> value.
+        """Read name -> array (n, ...), or with `row` those of this row alone (1, ...).
 
         Raises
         ------
@@ -111,7 +111,7 @@ class NpzStore:
         if row is None:
             return data
         index = locate_row(filename, row, count_rows(data))
-        return {name: array[index] for name, array in data.items()}
+        return {name: array[index : index + 1] for name, array in data.items()}
 
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.

@@ -104,7 +104,7 @@ class PickleStore:
     >>> PickleStore().load(filename)
     {'x': [1, 2, 3]}
     >>> PickleStore().load(filename, row=2)
-    {'x': 3}
+    {'x': [3]}
     """
 
     ext = ".pkl"
@@ -122,7 +122,7 @@ class PickleStore:
             dump({name: list(values) for name, values in data.items()}, file, self.protocol)
 
     def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
-        """Read name -> values (n,), or with `row` name -> value.
+        """Read name -> values (n,), or with `row` those of this row alone (1,).
 
         Loading unpickles: load only files that you trust.
 
@@ -135,7 +135,7 @@ class PickleStore:
         if row is None:
             return data
         index = locate_row(filename, row, count_rows(data))
-        return {name: values[index] for name, values in data.items()}
+        return {name: values[index : index + 1] for name, values in data.items()}
 
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from psyrun.errors import StoreError
+from psyrun.errors import RowError, StoreError
 
 if TYPE_CHECKING:
     import os
@@ -35,7 +35,7 @@ class Store(Protocol):
         ...
 
     def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
-        """Read a table, or the values of one row."""
+        """Read a table, or with `row` that of this row alone: columns of one value."""
         ...
 
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
@@ -93,9 +93,9 @@ def locate_row(filename: str | os.PathLike[str], row: int, count: int) -> int:
 
     Raises
     ------
-    StoreError
+    RowError
         If a file of `count` rows has no such row.
     """
     if not -count <= row < count:
-        raise StoreError(f"{filename}: there is no row {row}; the file holds {count} rows")
+        raise RowError(f"{filename}: there is no row {row}; the file holds {count} rows")
     return row % count

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from psyrun.disk import replacing
-from psyrun.errors import StoreError
+from psyrun.errors import RowError, StoreError
 from psyrun.store import ChunkStore, Store
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ class StoreContract:
 
     def test_one_row_is_loaded_by_its_number_from_either_end(self, store: Store, path: Path) -> None:
         store.save(path, {"x": [1, 2, 3], "y": [4, 5, 6]})
-        assert store.load(path, row=1) == {"x": 2, "y": 5}
-        assert store.load(path, row=-1) == {"x": 3, "y": 6}
+        assert_same(store.load(path, row=1), {"x": [2], "y": [5]})
+        assert_same(store.load(path, row=-1), {"x": [3], "y": [6]})
         for row in (3, -4):
-            with pytest.raises(StoreError):
+            with pytest.raises(RowError):
                 store.load(path, row=row)
 
     def test_missing_file_is_an_error(self, store: Store, path: Path) -> None:
