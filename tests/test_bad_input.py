@@ -171,7 +171,10 @@ def test_data_files_may_be_paths(project, psy):
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("resultfile = '../psy-work/good/result.pkl'", ["is a file of psy-tasks/task_good.py", "`resultfile`"]),
+        (
+            "resultfile = '../psy-work/good/result.pkl'",
+            ["is a file of psy-tasks/task_good.py", "`resultfile`"],
+        ),
         ("resultfile = '../psy-tasks/task_good.py'", ["is a file of psy-tasks/task_good.py", "`resultfile`"]),
         ("resultfile = '../psy-tasks/task_bad.py'", ["is a file of psy-tasks/task_bad.py", "`resultfile`"]),
         ("resultfile = '../psy-work/bad/plan.json'", ["is a file of psy-tasks/task_bad.py", "`resultfile`"]),

@@ -173,6 +173,33 @@ def execute(**kwargs):
     with open('numbers.txt') as f:
         return {'area': kwargs['u'] * kwargs['v'] * int(f.read())}
 """
+OWN_SPACE = """\
+from psyrun import map_pspace
+from psyrun.pspace import ParameterSpace
+
+
+class Triangle(ParameterSpace):
+    def __init__(self, n):
+        super().__init__(['i', 'j'])
+        self.n = n
+
+    def iterate(self):
+        for i in range(self.n):
+            for j in range(i):
+                yield {'i': i, 'j': j}
+
+    def __len__(self):
+        return self.n * (self.n - 1) // 2
+
+
+pspace = Triangle(4)
+
+
+def execute(i, j):
+    inner = map_pspace(lambda i, j: {'k': i * j}, Triangle(3))
+    assert inner == {'i': [1, 2, 2], 'j': [0, 0, 1], 'k': [0, 0, 2]}
+    return {'area': i * j}
+"""
 RANDOM = np.random.RandomState(3)
 P, Q = RANDOM.uniform(-1, 1, 6), RANDOM.normal(0, 1, 6)
 
@@ -185,7 +212,12 @@ P, Q = RANDOM.uniform(-1, 1, 6), RANDOM.normal(0, 1, 6)
         ),
         pytest.param(SAMPLED, "t", "psy-work/t/result.pkl", list(P * Q), id="a random search"),
         pytest.param(COMBINED, "t", "psy-work/t/result.h5", [2, 6, 4.5], id="a space of parts"),
-        pytest.param(TEMPLATE, "rectangle", "psy-tasks/results/area.pkl", [12, 15, 24, 30, 36, 45], id="every setting"),
+        pytest.param(
+            OWN_SPACE, "t", "psy-work/t/result.pkl", [0, 0, 2, 0, 3, 6], id="a space of its own class"
+        ),
+        pytest.param(
+            TEMPLATE, "rectangle", "psy-tasks/results/area.pkl", [12, 15, 24, 30, 36, 45], id="every setting"
+        ),
     ],
 )
 def test_task_files_run_as_they_are(project, text, name, path, area):

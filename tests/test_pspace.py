@@ -521,3 +521,96 @@ def test_what_is_no_space_is_refused_with_a_word_on_how_to_make_one(value):
 def test_assignment_is_not_told_by_the_name_of_a_parameter():
     with pytest.raises(TypeError, match=r"told by number, not by 'a'.*build\(\)\[name\]"):
         Param(a=[1])["a"]
+
+
+# ---------------------------------------------------------------------- deep and foreign spaces
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        pytest.param(lambda s, n: s - Param(a=[n]), [1500, 1501, 1502, 1503], id="differences"),
+        pytest.param(lambda s, n: missing(s, Param(a=[n], y=[0.5])), [1500, 1501, 1502, 1503], id="missing"),
+        pytest.param(lambda s, n: s + Param(a=[n]), [*range(1504), *range(1500)], id="sums"),
+        pytest.param(
+            lambda s, n: missing(s + Param(a=[-n]), Param(a=[n])) - Param(a=[-n]),
+            [1500, 1501, 1502, 1503],
+            id="of all kinds",
+        ),
+        pytest.param(
+            lambda s, n: (s + Param(a=[-n]))[1:], [*range(1500, 1504), *range(0, -1500, -1)], id="slices"
+        ),
+        pytest.param(lambda s, n: Param(a=range(1504)) - s, [*range(1504)], id="on the right"),
+    ],
+)
+def test_spaces_may_be_made_in_a_thousand_steps(step, expected):
+    space = Param(a=range(1504))
+    for n in range(1500):
+        space = step(space, n)
+    for each in (space, pickle.loads(pickle.dumps(space)), copy.deepcopy(space), space[:]):
+        assert len(each) == len(expected)
+        assert each.build() == {"a": expected}
+        assert [row["a"] for row in each.iterate()] == expected
+        assert each[-1] == {"a": expected[-1]}
+        assert each.take([0, 1]) == {"a": expected[:2]}
+        assert repr(each) == f"<{len(expected):,} assignments of a>"
+        assert str(each).startswith(f"Param(a=[{expected[0]}, ")
+
+
+def test_pickled_spaces_stay_lazy():
+    space = (Param(a=range(10**6)) * Param(b=range(10**6)))[::2] + Param(a=[1])
+    again = pickle.loads(pickle.dumps(space))
+    assert again.size == space.size == 10**12 // 2 + 1
+    assert again[-2] == space[-2] == {"a": 999_999, "b": 999_998}
+
+
+class Diagonal(ParameterSpace):
+    """A space as authors wrote them for psyrun 0.8."""
+
+    def __init__(self, n):
+        super().__init__(["b", "a"])
+        self.n = n
+
+    def iterate(self):
+        return ({"a": i, "b": -i} for i in range(self.n))
+
+    def __len__(self):
+        return self.n
+
+
+class Bare(Diagonal):
+    """One that has names without the constructor."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def keys(self):
+        return ["b", "a"]
+
+
+@pytest.mark.parametrize("kind", [Diagonal, Bare])
+def test_space_may_be_a_class_with_iterate_and_len(kind):
+    space = kind(3)
+    assert len(space) == space.size == 3
+    assert space.build() == {"b": [0, -1, -2], "a": [0, 1, 2]}
+    assert list(space) == list(space.iterate())
+    assert space[-1] == {"a": 2, "b": -2}
+    assert repr(space) == "<3 assignments of b, a>"
+    assert (space * Param(c=[5])).build() == {"b": [0, -1, -2], "a": [0, 1, 2], "c": [5] * 3}
+    assert (space + Param(a=[7], b=[8])).build() == {"b": [0, -1, -2, 8], "a": [0, 1, 2, 7]}
+    assert (Param(a=[1, 2], b=[-1, 0]) - space).build() == {"a": [2], "b": [0]}
+    assert missing(space, Param(a=[1], b=[-1], y=[3]))[:].build() == {"b": [0, -2], "a": [0, 2]}
+    assert pickle.loads(pickle.dumps(space - Param(a=[0]))).build() == {"b": [-1, -2], "a": [1, 2]}
+    assert not kind(0)
+
+
+def test_space_whose_class_says_too_little_is_refused():
+    with pytest.raises(TypeError, match="ParameterSpace is no parameter space: it needs iterate and __len__"):
+        len(ParameterSpace(["a"]))
+
+    class Unknown(Diagonal):
+        def keys(self):
+            return ["a"]
+
+    with pytest.raises(ValueError, match=r"\['b'\] come from Unknown.iterate\(\), but its keys\(\) lacks"):
+        Unknown(2).build()

@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import copy
 import math
-import operator
-from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, MappingView, Set
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from itertools import accumulate, groupby, repeat
 from typing import TYPE_CHECKING, Any, overload
 
@@ -28,28 +26,42 @@ from psyrun.errors import AmbiguousOperationError
 from psyrun.pspace.keys import row_keys, unbox, value_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
     from typing import SupportsIndex
 
     from psyrun.pspace.table import Table
 
+    _Steps = Generator[tuple["ParameterSpace", Sequence[int]], Any, Any]
 
 _BLOCK = 10_000  # Rows made at a time by loops over all rows.
 _SHOWN = 10
 
 
-class ParameterSpace(ABC):
-    """An ordered, finite sequence of assignments; see `Param` for how to make one."""
+class ParameterSpace:
+    """An ordered, finite sequence of assignments; see `Param` for how to make one.
+
+    A subclass has `iterate` and ``__len__``, and passes its parameter names to the constructor, or has
+    `keys`. It is read once; where it is too large for that, it has `size` and `take` instead.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = tuple(names)
 
+    @cached_property
+    def _listed(self) -> Param:
+        """The assignments that the `iterate` of a subclass yields."""
+        if type(self).iterate is ParameterSpace.iterate:
+            raise TypeError(f"{type(self).__name__} is no parameter space: it needs iterate and __len__")
+        rows, names = list(self.iterate()), self.keys()
+        unknown = set().union(*rows).difference(names)
+        _refuse(unknown, f"come from {type(self).__name__}.iterate(), but its keys() lacks them")
+        return Param(**{name: [row.get(name, math.nan) for row in rows] for name in names})
+
     @property
-    @abstractmethod
     def size(self) -> int:
         """The number of assignments, also where it is too large for `len`."""
+        return self._listed.size
 
-    @abstractmethod
     def take(self, rows: Sequence[int]) -> Table:
         """Return the assignments at some positions, as columns.
 
@@ -68,6 +80,7 @@ class ParameterSpace(ABC):
         >>> (Param(a=[1, 2]) * Param(b=[3, 4])).take([3, 0])
         {'a': [2, 1], 'b': [4, 3]}
         """
+        return self._listed.take(rows)
 
     def keys(self) -> list[str]:
         """Return the parameter names, in the order in which they first appeared.
@@ -101,7 +114,7 @@ class ParameterSpace(ABC):
         """
         for table in self.blocks():
             for row in zip(*table.values()):
-                yield dict(zip(self._names, row))
+                yield dict(zip(table, row))
 
     def blocks(self) -> Iterator[Table]:
         """Yield the assignments, as tables of a few thousand rows."""
@@ -136,7 +149,7 @@ class ParameterSpace(ABC):
         return {name: column[0] for name, column in self.take([row]).items()}
 
     def _select(self, index: slice) -> ParameterSpace:
-        return _Selection(self, partial(operator.getitem, range(self.size), index))
+        return _Slice(self, range(self.size)[index])
 
     def __mul__(self, other: ParameterSpace) -> ParameterSpace:
         return self._join(other, _Product)
@@ -167,7 +180,7 @@ class ParameterSpace(ABC):
         return f"Param({', '.join(columns)})"
 
     def __repr__(self) -> str:
-        return f"<{self.size:,} assignments of {', '.join(self._names) or 'no parameters'}>"
+        return f"<{self.size:,} assignments of {', '.join(self.keys()) or 'no parameters'}>"
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks; only rows that it shows are made."""
@@ -259,10 +272,103 @@ def missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> ParameterSpa
         return minuend
     lacking = set(minuend.keys()) - set(subtrahend.keys())
     _refuse(lacking, "are unknown to the subtrahend, whose rows can't be told apart; add them to it")
-    return _Selection(minuend, partial(_find_missing, minuend, subtrahend))
+    return _Missing(minuend, subtrahend)
 
 
-class _Chain(ParameterSpace):
+class _Tree(ParameterSpace):
+    """A space made of others; such trees may be deep, and are walked without recursion.
+
+    Attributes
+    ----------
+    parts
+        What it is made of.
+    how
+        Other arguments that make it.
+    measured
+        The number of assignments; -1 where it is not known yet.
+    """
+
+    parts: Sequence[ParameterSpace]
+    how: tuple[Any, ...] = ()
+    measured = -1
+
+    @property
+    def size(self) -> int:
+        """The number of assignments."""
+        self._settle()
+        return self.measured
+
+    def _settle(self) -> None:
+        """Measure what it is made of, where that was not done, then itself."""
+        for space in _bottom_up(self, lambda space: space.measured < 0):
+            if isinstance(space, _Tree):
+                space.measured = space.measure()
+
+    def take(self, rows: Sequence[int]) -> Table:
+        """Return the assignments at some positions, as columns."""
+        self._settle()
+        calls: list[_Steps] = [self.steps(rows)]
+        table: Table | None = None
+        while calls:
+            try:
+                space, inner = calls[-1].send(table)
+            except StopIteration as end:
+                calls.pop()
+                table = end.value
+                continue
+            if isinstance(space, _Tree):
+                calls.append(space.steps(inner))
+                table = None
+            else:
+                table = space.take(inner)
+        return table  # type: ignore[return-value]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        places: dict[int, int] = {}
+        steps: list[Any] = []
+        for space in _bottom_up(self, lambda _: True):
+            places[id(space)] = len(steps)
+            if isinstance(space, _Tree):
+                steps.append((type(space), [places[id(part)] for part in space.parts], space.how))
+            else:
+                steps.append(space)
+        return _build_tree, (steps,)
+
+    def measure(self) -> int:
+        """Return the number of assignments; those of its parts are known."""
+        raise NotImplementedError
+
+    def steps(self, rows: Sequence[int]) -> _Steps:
+        """Return assignments as columns; yields a part and its rows, and is sent their table."""
+        raise NotImplementedError
+
+
+def _bottom_up(space: ParameterSpace, enters: Callable[[_Tree], bool]) -> list[ParameterSpace]:
+    """Return a space and what it is made of, each once and behind its parts; trees if `enters` says so."""
+    found: dict[int, ParameterSpace] = {}
+    todo = [(space, False)]
+    while todo:
+        each, ready = todo.pop()
+        if ready or not isinstance(each, _Tree):
+            found.setdefault(id(each), each)
+        elif id(each) not in found and enters(each):
+            todo += [(each, True), *((part, False) for part in each.parts)]
+    return list(found.values())
+
+
+def _build_tree(steps: Iterable[Any]) -> ParameterSpace:
+    made: list[ParameterSpace] = []
+    for step in steps:
+        if isinstance(step, ParameterSpace):
+            made.append(step)
+        else:
+            kind, places, how = step
+            parts = [made[place] for place in places]
+            made.append(kind(*parts, *how) if how else reduce(kind, parts))
+    return made[-1]
+
+
+class _Chain(_Tree):
     """Operands of an associative operation: a tree, flattened when it is used."""
 
     def __init__(self, left: ParameterSpace, right: ParameterSpace) -> None:
@@ -270,12 +376,9 @@ class _Chain(ParameterSpace):
         self.left = left
         self.right = right
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return reduce, (type(self), self.operands)  # Pickles of the tree would be recursive.
-
     @cached_property
-    def operands(self) -> list[ParameterSpace]:
-        """Leaves of the tree from left to right, found without recursion: trees may be deep."""
+    def parts(self) -> list[ParameterSpace]:  # type: ignore[override]
+        """Leaves of the tree from left to right."""
         flat: list[ParameterSpace] = []
         todo: list[ParameterSpace] = [self]
         while todo:
@@ -295,15 +398,20 @@ class _Product(_Chain):
         _refuse(shared, "appear on both sides of *; a product needs distinct names")
         super().__init__(left, right)
 
-    @cached_property
-    def size(self) -> int:
-        return math.prod(factor.size for factor in self.operands)
+    def measure(self) -> int:
+        return math.prod(factor.size for factor in self.parts)
 
-    def take(self, rows: Sequence[int]) -> Table:
+    def steps(self, rows: Sequence[int]) -> _Steps:
         tables = []
-        for factor in reversed(self.operands):
+        for factor in reversed(self.parts):
             size = factor.size
-            tables.append(_take_often(factor, [row % size for row in rows]))
+            inner = [row % size for row in rows]
+            if size > len(rows):
+                table = yield factor, inner
+            else:  # Each row of a small space is made once.
+                every = yield factor, range(size)
+                table = {name: list(map(column.__getitem__, inner)) for name, column in every.items()}
+            tables.append(table)
             rows = [row // size for row in rows]
         return {name: column for table in reversed(tables) for name, column in table.items()}
 
@@ -313,44 +421,81 @@ class _Sum(_Chain):
 
     @cached_property
     def starts(self) -> list[int]:
-        return list(accumulate((part.size for part in self.operands), initial=0))
+        return list(accumulate((part.size for part in self.parts), initial=0))
 
-    @property
-    def size(self) -> int:
+    def measure(self) -> int:
         return self.starts[-1]
 
-    def take(self, rows: Sequence[int]) -> Table:
+    def steps(self, rows: Sequence[int]) -> _Steps:
         table: Table = {name: [] for name in self._names}
         for part, group in groupby(rows, lambda row: bisect_right(self.starts, row) - 1):
             start = self.starts[part]
             inner = [row - start for row in group]
-            columns = self.operands[part].take(inner)
+            columns = yield self.parts[part], inner
             for name, column in table.items():
                 column.extend(columns[name] if name in columns else repeat(math.nan, len(inner)))
         return table
 
 
-class _Selection(ParameterSpace):
-    """Some rows of a space, found when they are asked for."""
+class _Slice(_Tree):
+    """Rows of a space at regular distances."""
 
-    def __init__(self, space: ParameterSpace, find: Callable[[], Sequence[int]]) -> None:
+    def __init__(self, space: ParameterSpace, rows: range) -> None:
         super().__init__(space.keys())
-        self.space = space
-        self._find = find
+        self.parts = (space,)
+        self.how = (rows,)
+        self.rows = rows
 
-    @cached_property
-    def rows(self) -> Sequence[int]:
-        return self._find()
-
-    @property
-    def size(self) -> int:
+    def measure(self) -> int:
         return len(self.rows)
 
-    def take(self, rows: Sequence[int]) -> Table:
-        return self.space.take(list(map(self.rows.__getitem__, rows)))
+    def steps(self, rows: Sequence[int]) -> _Steps:
+        return (yield self.parts[0], list(map(self.rows.__getitem__, rows)))
 
     def _select(self, index: slice) -> ParameterSpace:
-        return _Selection(self.space, partial(operator.getitem, self.rows, index))
+        return _Slice(self.parts[0], self.rows[index])
+
+
+class _Selection(_Tree):
+    """The rows of a space that another leaves; found when they are asked for, and kept."""
+
+    def __init__(self, space: ParameterSpace, other: ParameterSpace) -> None:
+        super().__init__(space.keys())
+        self.parts = (space, other)
+
+    def _compared(self) -> Sequence[str]:
+        """Return the names by which rows are compared."""
+        raise NotImplementedError
+
+    def _leaves(self, other: Counter[Hashable], key: Hashable) -> bool:
+        """Whether a row is left, given the keys of the other space."""
+        raise NotImplementedError
+
+    def measure(self) -> int:
+        space, other = self.parts
+        names = self._compared()
+        keys = Counter(key for table in other.blocks() for key in _keys(table, names))
+        kept: Table = {name: [] for name in self._names}
+        for table in space.blocks():
+            rows = [row for row, key in enumerate(_keys(table, names)) if self._leaves(keys, key)]
+            for name, column in kept.items():
+                column += map(table[name].__getitem__, rows)
+        self._kept = Param(**kept)
+        return self._kept.size
+
+    def steps(self, rows: Sequence[int]) -> _Steps:
+        return (yield self._kept, rows)
+
+
+class _Missing(_Selection):
+    """The rows of a space that do not occur in another, or not as often."""
+
+    def _compared(self) -> Sequence[str]:
+        return self.keys()
+
+    def _leaves(self, other: Counter[Hashable], key: Hashable) -> bool:
+        other[key] -= 1
+        return other[key] < 0
 
 
 class _Difference(_Selection):
@@ -359,45 +504,24 @@ class _Difference(_Selection):
     def __init__(self, space: ParameterSpace, other: ParameterSpace) -> None:
         unknown = set(other.keys()) - set(space.keys())
         _refuse(unknown, "are on the right of -, but not on its left; leave them out")
-        super().__init__(space, partial(_find_unlike, space, other))
-        self.other = other
+        super().__init__(space, other)
 
     def __sub__(self, other: ParameterSpace) -> ParameterSpace:
-        if isinstance(other, ParameterSpace) and set(other.keys()) == set(self.other.keys()):
-            # A chain of differences is one difference: one pass over the rows, and no recursion.
-            return _Difference(self.space, self.other + other)
+        space, before = self.parts
+        if isinstance(other, ParameterSpace) and set(other.keys()) == set(before.keys()):
+            return _Difference(space, before + other)  # One pass over the rows.
         return super().__sub__(other)
 
+    def _compared(self) -> Sequence[str]:
+        return self.parts[1].keys()
 
-def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:
-    names = minuend.keys()
-    left_over = Counter(_keys(subtrahend, names))
-    found = []
-    for row, key in enumerate(_keys(minuend, names)):
-        if left_over[key] > 0:
-            left_over[key] -= 1
-        else:
-            found.append(row)
-    return found
+    def _leaves(self, other: Counter[Hashable], key: Hashable) -> bool:
+        return key not in other
 
 
-def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:
-    names = other.keys()
-    unwanted = set(_keys(other, names))
-    return [row for row, key in enumerate(_keys(space, names)) if key not in unwanted]
-
-
-def _take_often(space: ParameterSpace, rows: Sequence[int]) -> Table:
-    """Take rows with repetitions; each row of a small space is made once."""
-    if space.size > len(rows):
-        return space.take(rows)
-    return {name: list(map(column.__getitem__, rows)) for name, column in space.build().items()}
-
-
-def _keys(space: ParameterSpace, names: Sequence[str]) -> Iterator[Hashable]:
-    """Yield the keys of all rows, by value."""
-    for table in space.blocks():
-        yield from row_keys({name: table[name] for name in names}, value_key)
+def _keys(table: Table, names: Sequence[str]) -> Sequence[Hashable]:
+    """Return the keys of rows, by value."""
+    return row_keys({name: table[name] for name in names}, value_key)
 
 
 def check_space(value: Any) -> None:

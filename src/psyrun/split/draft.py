@@ -154,7 +154,7 @@ def draft_plan(
 def _evaluate_space(task: Task) -> Space:
     pspace = task.pspace
     try:
-        return Space(columns=pspace.build(), rows=len(pspace))
+        return Space(columns=pspace.build(), rows=pspace.size)
     except Exception as error:
         raise TaskFileError(f"{task.outline.path}: pspace can't be evaluated: {error}") from error
 

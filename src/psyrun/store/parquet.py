@@ -113,7 +113,9 @@ class ParquetStore:
         parquet.write_table(to_arrow(data), filename)
 
     def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
-        """Read name -> values (n,), or with `row` those of this row alone (1,); arrays of columns without missing numbers.
+        """Read name -> values (n,), or with `row` those of this row alone (1,).
+
+        Columns without missing numbers are arrays.
 
         Raises
         ------
