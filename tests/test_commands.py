@@ -225,6 +225,33 @@ def test_template_for_each_scheduler_loads(project, scheduler):
     assert "30 rows" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "line"),
+    [
+        ("psyrun.scheduler.Slurm", "from psyrun import Param, Slurm\n"),
+        ("psyrun.Local", "from psyrun import Param\n"),
+        ("my_site.queues.Mine", "from psyrun import Param\nfrom my_site.queues import Mine\n"),
+    ],
+)
+def test_scheduler_of_a_new_task_may_have_a_dotted_name(project, scheduler, line):
+    """psyrun 0.8 took module and class."""
+    mine = "from psyrun import ImmediateRun\nclass Mine(ImmediateRun):\n    pass\n"
+    project.write("../elsewhere/my_site/queues.py", mine)
+    project.psy("new-task", "t", "-s", scheduler)
+    assert line in (project.root / "psy-tasks/task_t.py").read_text()
+    assert "30 rows" in project.psy("plan", "t").stdout
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["no_such.Slurm", "psyrun.scheduler.Slurn", "psyrun.Param", "os.getcwd", "."]
+)
+def test_scheduler_of_a_new_task_that_is_none_is_named(project, scheduler):
+    done = project.psy("new-task", "t", "-s", scheduler, code=2)
+    assert repr(scheduler) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project.root / "psy-tasks/task_t.py").exists()
+
+
 def test_folder_of_task_files_may_be_named_behind_the_command(project):
     """psyrun 0.8 took it there."""
     project.psy("new-task", "--taskdir", "others", "second")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
 
-from psyrun.scheduler import Local, create_scheduler
+from psyrun.scheduler import BUILT_IN, Local, Scheduler, create_scheduler
 from psyrun.task.settings import SETTINGS
-
-if TYPE_CHECKING:
-    from psyrun.scheduler import Scheduler
-
 
 _HEAD = '''\
 """What this task is about."""
@@ -66,23 +62,38 @@ def write_template(name: str, scheduler: str) -> str:
     name
         The task's name.
     scheduler
-        Class name of the scheduler.
+        Class name of the scheduler, or its module and class name with dots.
 
     Raises
     ------
     LookupError
         If there is no such scheduler.
     """
-    found = create_scheduler(scheduler)
-    default = type(found) is Local
-    imports = "from psyrun import Param" if default else f"from psyrun import Param, {scheduler}"
+    found = _import_scheduler(scheduler) if "." in scheduler else create_scheduler(scheduler)
+    kind, default = type(found).__name__, type(found) is Local
+    imports = "from psyrun import Param"
+    if kind not in BUILT_IN:
+        imports += f"\nfrom {type(found).__module__} import {kind}"
+    elif not default:
+        imports += f", {kind}"
     lines = [_HEAD.format(imports=imports)]
     for setting, example in _EXAMPLES.items():
         lines.append(f"# {setting} = " + example.replace("{name}", name))
         lines.append(f"#     {SETTINGS[setting].meaning}")
     lines += ["# setup = None", f"#     {SETTINGS['setup'].meaning}; what it returns is passed to execute"]
-    lines += _DEFAULT if default else _scheduler_lines(scheduler, found)
+    lines += _DEFAULT if default else _scheduler_lines(kind, found)
     return "\n".join(lines) + "\n"
+
+
+def _import_scheduler(name: str) -> Scheduler:
+    module, _, kind = name.rpartition(".")
+    try:
+        found = getattr(import_module(module), kind)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise LookupError(f"no scheduler {name!r} ({error}); there are {', '.join(BUILT_IN)}") from error
+    if isinstance(found, Scheduler):
+        return found
+    raise LookupError(f"{name!r} is no scheduler; there are {', '.join(BUILT_IN)}")
 
 
 def _scheduler_lines(name: str, scheduler: Scheduler) -> list[str]:
