@@ -1,9 +1,7 @@
 """Task files, settings and work folders of psyrun 0.8: they run as they are, nothing is harmed."""
 
 import pickle
-import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -460,31 +458,113 @@ def test_continue_adopts_the_rows_of_an_old_result(project, ext, balanced):
     assert project.count("run") == 1
 
 
-def test_rows_of_an_unfinished_old_work_folder_are_kept_as_the_documentation_says(project, monkeypatch):
-    before = leave_behind(project, "pkl", result=False)
-    page = (Path(__file__).parent.parent / "docs/migration.md").read_text()
-    [program] = re.findall("```python\n(.*?)```", page, re.DOTALL)
-    monkeypatch.chdir(project.root)
-    exec(program.replace("psy-work/example", "psy-work/t"), {})
+@every_format
+@pytest.mark.parametrize("balanced", [False, True], ids=["distributed", "balanced"])
+def test_continue_adopts_the_rows_of_an_unfinished_old_work_folder(project, ext, balanced):
+    before = leave_behind(project, ext, result=False, balanced=balanced)
+    assert "evaluate 2 rows, keep 3 finished rows" in project.psy("plan", "--continue", "t").stdout
     assert project.count("run", "--continue", "t") == 2
-    assert project.result("t") == {"x": list(range(5)), "y": [0, 10, -2, -3, 40]}
+    table = AutodetectStore().load(project.root / f"psy-work/t/result.{ext}")
+    assert [int(x) for x in table["x"]] == [0, 1, 2, 3, 4]
+    assert [int(y) for y in table["y"]] == [0, 10, -2, -3, 40]
     assert_left_alone(project, before)
+    assert project.count("run") == 0
 
 
-@pytest.mark.parametrize("kind", ["renamed", "float"])
-def test_continue_adopts_only_rows_with_the_parameters_of_the_space(project, kind):
-    """Where a store made 1.0 of 1, that is another row; without a parameter, there are no rows."""
+def test_part_of_an_old_work_folder_that_is_damaged_is_named(project):
+    leave_behind(project, "pkl", result=False)
+    path = project.root / "psy-work/t/out/2.pkl"
+    path.write_bytes(path.read_bytes()[:9])
+    assert "3 files with rows" in project.psy("run", code=2).stderr
+    assert "psy-work/t/out/2.pkl: its rows can't be kept" in project.psy("run", "-c", "t", code=2).stderr
+    path.unlink()
+    assert project.count("run", "--continue", "t") == 3
+
+
+def test_continue_adopts_only_rows_with_the_parameters_of_the_space(project):
     leave_behind(project, "npz", result=False)
-    columns = {"z": [0, 1]} if kind == "renamed" else {"x": [0.0, 1.0]}
-    save_npz(project.root / "psy-work/t/result.npz", columns | {"y": [-1, -2]})
-    if kind == "renamed":
-        assert "'x'" in project.psy("run", "--continue", "t", code=2).stderr
-        assert project.rows_seen() == []
-    else:
-        assert project.count("run", "--continue", "t") == 5
-        table = AutodetectStore().load(project.root / "psy-work/t/result.npz")
-        assert table["x"].tolist() == [0, 1, 2, 3, 4, 0, 1]
-        assert table["y"].tolist() == [0, 10, 20, 30, 40, -1, -2]
+    save_npz(project.root / "psy-work/t/result.npz", {"z": [0, 1], "y": [-1, -2]})
+    assert "'x'" in project.psy("run", "--continue", "t", code=2).stderr
+    assert project.rows_seen() == []
+
+
+def test_continue_finds_rows_whose_kinds_the_store_changed(project):
+    """Stores of 0.8 kept numbers of a column in one type, lists as arrays, bytes without NULs at their end."""
+    project.task(
+        "t",
+        """\
+        from counting import seen
+        from psyrun import NpzStore, Param
+        store = NpzStore()
+        space = Param(i=[1, 2.5, True], v=[[1, 2], (3, 4), [5, 6.5]])
+        pspace = space * Param(b=[b"ab", b"c\\0"], n=[None, 3])
+        def execute(i, v, b, n):
+            seen(i, v, b, n)
+            return {"y": repr((i, v, b, n))}
+        """,
+    )
+    table = {"i": [], "v": [], "b": [], "n": [], "y": []}
+    rows = [
+        (i, v, *more)
+        for i, v in [(1, [1, 2]), (2.5, (3, 4)), (True, [5, 6.5])]
+        for more in [(b"ab", np.nan), (b"c", 3)]
+    ]
+    for number, row in enumerate(reversed(rows[1:])):
+        for name, value in zip(table, (*row, f"old {number}")):
+            table[name].append(value)
+    (project.root / "psy-work/t").mkdir(parents=True)
+    save_npz(project.root / "psy-work/t/result.npz", table)
+    assert project.count("run", "--continue") == 1
+    assert project.rows_seen() == ["(1, [1, 2], b'ab', None)"]
+    with np.load(project.root / "psy-work/t/result.npz", allow_pickle=True) as found:
+        assert found["y"][1:].tolist() == [f"old {number}" for number in (4, 3, 2, 1, 0)]
+    project.edit("psy-tasks/task_t.py", "repr((", "str((")
+    assert project.count("run", "--yes") == 6
+    assert (
+        "(True, [5, 6.5], b'c\\x00', 3)" in project.rows_seen()
+    )  # The values of the space, not those of the file.
+
+
+def test_no_two_rows_of_the_space_share_a_row_whose_kind_the_store_changed(project):
+    project.task(
+        "t",
+        """\
+        from counting import seen
+        from psyrun import NpzStore, Param
+        store = NpzStore()
+        pspace = Param(x=[1, True, 2, 3, 3])
+        def execute(x):
+            seen(x)
+            return {"y": x * 10}
+        """,
+    )
+    (project.root / "psy-work/t").mkdir(parents=True)
+    save_npz(project.root / "psy-work/t/result.npz", {"x": [1.0, 2.0, 3.0], "y": [-1, -2, -3]})
+    assert project.count("run", "--continue") == 3
+    assert sorted(project.rows_seen()) == ["(1,)", "(3,)", "(True,)"]
+    with np.load(project.root / "psy-work/t/result.npz", allow_pickle=True) as found:
+        assert [int(y) for y in found["y"]] == [10, 10, -2, -3, 30, -1]
+
+
+@every_format
+def test_plan_and_status_know_an_old_result(project, ext):
+    before = leave_behind(project, ext)
+    said = project.psy("plan", "--continue").stdout
+    assert said == "t: take over rows that psyrun did not write\nt: evaluate 2 rows, keep 3 finished rows\n"
+    words = f"t: psy-work/t/result.{ext}: psyrun did not write this file; keep its rows: psy run --continue t"
+    assert words in project.psy("status").stdout
+    assert read_files(project.root / "psy-work/t") == before
+    project.psy("run", "--continue")
+    assert "did not write" not in project.psy("status").stdout
+    assert project.psy("plan", "--continue").stdout == "t: up to date (5 rows)\n"
+
+
+def test_plan_of_an_old_result_with_all_rows_evaluates_none(project):
+    leave_behind(project, "npz")
+    save_npz(project.root / "psy-work/t/result.npz", {"x": [0.0, 1, 2, 3, 4], "y": [0, -1, -2, -3, -4]})
+    said = project.psy("plan", "--continue").stdout
+    assert "t: write psy-work/t/result.npz from 5 finished rows\n" in said
+    assert project.count("run", "--continue") == 0
 
 
 def test_force_evaluates_all_rows_of_an_old_work_folder(project):
@@ -496,9 +576,17 @@ def test_force_evaluates_all_rows_of_an_old_work_folder(project):
 
 @every_format
 @pytest.mark.parametrize("balanced", [False, True], ids=["distributed", "balanced"])
-def test_unfinished_old_work_folder_is_left_alone(project, ext, balanced):
+def test_unfinished_old_work_folder_is_named_and_left_alone(project, ext, balanced):
     before = leave_behind(project, ext, result=False, balanced=balanced)
-    assert project.count("run") == 5
+    folder = "psy-work/t" if balanced else "psy-work/t/out"
+    words = f"{folder}: psyrun 0.8 left 3 rows there, of a task that it did not finish; keep them: psy run"
+    assert words in project.psy("run", code=2).stderr
+    assert words in project.psy("plan").stderr
+    assert words in project.psy("status").stdout
+    assert project.rows_seen() == []
+    assert read_files(project.root / "psy-work/t") == before
+    assert project.count("run", "--force") == 5
+    assert project.count("run") == 0
     table = AutodetectStore().load(project.root / f"psy-work/t/result.{ext}")
     assert [int(y) for y in table["y"]] == [0, 10, 20, 30, 40]
     assert_left_alone(project, before)
@@ -515,18 +603,50 @@ def test_other_commands_work_on_an_old_work_folder_and_leave_it_alone(project, a
     assert read_files(project.root / "psy-work/t") == before
 
 
-def test_rows_in_an_old_folder_out_are_not_merged_by_mistake(project):
-    before = leave_behind(project, "pkl", result=False)
-    done = project.psy("merge", "psy-work/t/out", "partial.pkl", code=None)
-    assert done.returncode in (1, 2)
-    assert "no finished rows" in done.stderr
-    assert not (project.root / "partial.pkl").exists()
+@every_format
+@pytest.mark.parametrize("source", ["psy-work/t/out", "t"])
+def test_rows_in_an_old_folder_out_are_merged(project, ext, source):
+    before = leave_behind(project, ext, result=False)
+    assert project.psy("merge", source, f"partial.{ext}").stdout == f"partial.{ext}: 3 rows\n"
+    table = AutodetectStore().load(project.root / f"partial.{ext}")
+    assert {name: [int(value) for value in table[name]] for name in ("x", "y")} == {
+        "x": [0, 3, 2],
+        "y": [0, -3, -2],
+    }
     assert read_files(project.root / "psy-work/t") == before
+
+
+def test_merge_takes_any_folder_of_tables_in_the_order_of_their_names(project):
+    folder = project.root / "any"
+    folder.mkdir()
+    save_pickle(folder / "10.pkl", {"x": [3], "y": ["c"]})
+    save_npz(folder / "9.npz", {"x": [1, 2]})
+    save_h5(folder / "b.h5", {"x": [4.5], "z": [1]})
+    (folder / "notes.txt").write_text("no table")
+    (folder / ".9.pkl").write_text("half")
+    project.psy("merge", "any", "any/all.pkl")
+    table = AutodetectStore().load(folder / "all.pkl")
+    assert table["x"] == [1, 2, 3, 4.5]
+    assert table["y"] == [None, None, "c", None]
+    project.psy("merge", "--force", "any", "any/all.pkl")
+    assert AutodetectStore().load(folder / "all.pkl")["x"] == table["x"]
+    save_pickle(folder / "c.pkl", {"x": [1, 2], "y": [1]})
+    assert "any/c.pkl: not a table" in project.psy("merge", "any", "more.pkl", code=1).stderr
+
+
+def test_merge_takes_the_name_of_a_task(project):
+    project.task("t", PLAIN.replace("x * 10", "10 // x"))
+    project.psy("run", code=1)
+    assert project.psy("merge", "t", "so-far.pkl").stdout == "so-far.pkl: 2 rows\n"
+    assert AutodetectStore().load(project.root / "so-far.pkl") == {"x": [1, 2], "y": [10, 5]}
+    project.write("psy-tasks/task_t.py", "1 +")  # The file is not needed.
+    project.psy("merge", "--force", "t", "so-far.pkl")
+    assert "no task 'u'" in project.psy("merge", "u", "more.pkl", code=2).stderr
 
 
 @pytest.mark.parametrize("arguments", [["clean", "t"], ["clean", "--stale", "t"]], ids=" ".join)
 def test_cleaning_leaves_files_of_an_old_work_folder(project, arguments):
     before = leave_behind(project, "pkl", result=False)
-    project.psy("run")
+    project.psy("run", "--force")
     project.psy(*arguments)
     assert_left_alone(project, before)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
-from psyrun.errors import FormatError
+from psyrun.errors import FormatError, StoreError
 from psyrun.pspace import ABSENT, stack
 from psyrun.source import imported_modules, loaded, read_zip, replaced_modules
-from psyrun.split import refuse_folder, refuse_unmanaged_result
-from psyrun.store import AutodetectStore, ChunkStore
+from psyrun.split import refuse_folder, refuse_unmanaged
+from psyrun.store import AutodetectStore, ChunkStore, count_rows, list_tables
 from psyrun.task import open_task, prefix_store_errors
 from psyrun.workdir import (
     FAILURE,
@@ -84,7 +84,7 @@ def merge(outline: Outline, options: RunOptions) -> Merged:
         raise FormatError(f"{layout.relative(layout.process)}: not made for this plan; psy run makes it anew")
     if is_current(layout, plan):
         return Merged(written=False)
-    refuse_unmanaged_result(outline, plan, options)
+    refuse_unmanaged(outline, plan, options)
     return _write_result(outline, plan)
 
 
@@ -312,14 +312,15 @@ def _count_rows(table: Mapping[str, Sequence[Any]]) -> int:
 
 
 def merge_partial(root: Path, folder: Path, filename: Path) -> int:
-    """Merge the finished rows below a task's folder ``out`` into a file.
+    """Merge the finished rows below a task's folder ``out``, or the tables of any other folder, into a file.
 
     Parameters
     ----------
     root
         The project root.
     folder
-        The folder ``out`` of a task. The plan beside it says which rows, in which order.
+        The folder ``out`` of a task, where the plan beside it says which rows, in which order. Without
+        journals, the tables in it are read in the order of their names.
     filename
         The file to write; its extension says how it is stored.
 
@@ -331,29 +332,43 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
     Raises
     ------
     FormatError
-        If there are no journals or no plan, or a file is damaged.
+        If there are neither journals nor tables, or no plan, or a file is damaged.
     StoreError
-        If the store can't hold a value.
+        If the store can't hold a value, or a table can't be read.
     """
     store = AutodetectStore.get_concrete_store(filename)
-    folder = Path(folder).absolute()
+    folder, filename = Path(folder).absolute(), Path(filename).absolute()
     home = folder.parent
     layout = Layout(root=root, folder=home, result=home / "result")
-    if not list_journals(folder):
+    tables = [path for path in list_tables(folder) if path != filename]
+    if list_journals(folder):
+        plan = read_plan(layout)
+        if plan is None:
+            raise FormatError(
+                f"{layout.plan}: missing, so which rows count is not known; psy run makes it anew"
+            )
+        parts = (_choose(table, status, "done") for table, status in read_rows(layout, plan))
+        table = stack(parts, plan.names)
+    elif tables:
+        table = stack(map(_load_table, tables), ())
+    else:
         raise FormatError(
-            f"{folder}: there are no finished rows (no journals <batch>-<run>.rows);"
-            " name the folder `out` of a task, such as psy-work/example/out"
+            f"{folder}: there are no finished rows (no journals <batch>-<run>.rows, no tables); name a task,"
+            " its folder `out`, such as psy-work/example/out, or a folder of .pkl, .npz or .h5 files"
         )
-    plan = read_plan(layout)
-    if plan is None:
-        raise FormatError(f"{layout.plan}: missing, so which rows count is not known; psy run makes it anew")
-    filename = Path(filename).absolute()
-    parts = (_choose(table, status, "done") for table, status in read_rows(layout, plan))
-    table = stack(parts, plan.names)
     # Outside: objects of the task's own classes are then pickled by value, for readers that lack them.
     with replacing(filename, filename.suffix) as temporary:
         store.save(temporary, table)
     return _count_rows(table)
+
+
+def _load_table(path: Path) -> dict[str, Any]:
+    table = AutodetectStore().load(path)
+    try:
+        count_rows(table)
+    except (StoreError, TypeError) as error:
+        raise StoreError(f"{path}: not a table: {error}") from error
+    return table
 
 
 def _importable(layout: Layout, plan: Plan) -> AbstractContextManager[Any]:

@@ -254,6 +254,8 @@ def status(
     for each in found:
         if each.generators:
             click.echo(f"{each.name}: {jobs.describe_generators(each.generators)}")
+        if each.unmanaged:
+            click.echo(f"{each.name}: {each.unmanaged}")
     if verbose:
         names = {each.name for each in found}
         try_each([each for each in selection.outlines if each.name in names], print_details)
@@ -333,24 +335,32 @@ def log(project: Project, name: str, rows: Sequence[str]) -> int:
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("source", metavar="TASK|DIR", shell_complete=complete_task)
 @click.argument("filename", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
 @click.pass_obj
-def merge(project: Project, folder: Path, filename: Path, force: bool) -> int:
+def merge(project: Project, source: str, filename: Path, force: bool) -> int:
     """Merge the rows that are finished into a file.
 
-    DIR is a task's folder `out`. Takes the rows that the plan beside DIR asks for; without a plan, the newest
-    record of each row. The extension of FILE says how it is stored.
+    Of a task, or of its folder `out`, those that its plan asks for. DIR may also be a folder of tables (.pkl,
+    .npz, .h5), such as psyrun 0.8 left: these in the order of their names. The extension of FILE says how it
+    is stored.
 
     \b
-    Example:
+    Examples:
+      psy merge fig1 partial-result.pkl
       psy merge psy-work/fig1/out partial-result.pkl
     """
     from psyrun.merge import merge_partial
 
     if filename.exists() and not force:
         raise click.UsageError(f"{filename} exists; --force overwrites it")
+    folder = Path(source)
+    if not folder.is_dir():
+        selection = project.select([source], folders=True)
+        if selection.broken:
+            return report_errors(selection.broken.values())
+        folder = selection.outlines[0].layout.out
     rows = merge_partial(project.root, folder, filename)
     click.echo(f"{filename}: {count(rows, 'row')}")
     return OK

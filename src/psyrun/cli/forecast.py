@@ -17,7 +17,7 @@ from psyrun.split import (
     draft_plan,
     find_changes,
     name_input,
-    refuse_unmanaged_result,
+    refuse_unmanaged,
 )
 from psyrun.task import open_task
 from psyrun.workdir import is_current, read_plan, read_progress, read_receipt
@@ -103,7 +103,7 @@ def forecast(chain: Iterable[Outline], options: RunOptions, cache: SourceCache) 
         try:
             plan = read_plan(outline.layout)
             if not upstream:
-                refuse_unmanaged_result(outline, plan, own)
+                refuse_unmanaged(outline, plan, own)
             digests, changes = compute_digests(outline, cache), find_changes(outline, plan, cache)
             found = Forecast(outline, own, upstream, plan, digests, changes)
         except (PsyrunError, OSError) as error:
@@ -142,9 +142,10 @@ def _describe_draft(found: Forecast, digests: Digests) -> Iterator[str]:
     old = found.plan
     with open_task(found.outline) as task:
         draft = draft_plan(task, digests, old, found.options, found.changes)
-    plan = draft.plan
+    plan, unwritten = draft.plan, {rows.batch.number for rows in draft.results}
+    adopted = sum(batch.wanted for batch in plan.batches if batch.number in unwritten)
     if old is None:
-        yield "was never run"
+        yield "take over rows that psyrun did not write" if unwritten else "was never run"
     elif old.code != plan.code:
         yield f"{', '.join(changed_definitions(found.outline, old))} changed"
     elif old.space != plan.space:
@@ -157,7 +158,7 @@ def _describe_draft(found: Forecast, digests: Digests) -> Iterator[str]:
     orphaned = 0 if old is None or found.options.force else count_orphaned(found.outline, old, draft)
     if orphaned:
         yield _describe_orphans(found, orphaned)
-    yield _describe_rows(found, plan)
+    yield _describe_rows(found, plan, adopted)
 
 
 def describe_inputs(stale: Mapping[str, int]) -> str:
@@ -167,17 +168,19 @@ def describe_inputs(stale: Mapping[str, int]) -> str:
     return "; ".join([*named, *more])
 
 
-def _describe_rows(found: Forecast, plan: Plan) -> str:
+def _describe_rows(found: Forecast, plan: Plan, adopted: int = 0) -> str:
+    """Return what a run does with the rows of a plan; adopted ones are not in its files yet."""
     progress = read_progress(plan, found.outline.layout)
-    if progress.complete:
-        return f"write {found.outline.result} from {count(progress.done, 'finished row')}"
-    words = [f"evaluate {count(progress.missing, 'row')}"] if progress.missing else []
+    missing, done = progress.missing - adopted, progress.done + adopted
+    if progress.complete or (adopted and not missing and not progress.failed):
+        return f"write {found.outline.result} from {count(done, 'finished row')}"
+    words = [f"evaluate {count(missing, 'row')}"] if missing else []
     if progress.failed:
         failed = count(progress.failed, "failed row")
         retried = found.options.retries(allowed=bool(plan.allowance))
         words.append(f"try {failed} again" if retried else f"leave {failed}")
-    if progress.done:
-        words.append(f"keep {count(progress.done, 'finished row')}")
+    if done:
+        words.append(f"keep {count(done, 'finished row')}")
     return ", ".join(words)
 
 

@@ -11,7 +11,7 @@ from psyrun.cli.rows import read_assignments
 from psyrun.errors import TaskFileError
 from psyrun.jobs import explain_ends
 from psyrun.scheduler import JobState
-from psyrun.split import compute_digests
+from psyrun.split import compute_digests, describe_unmanaged
 from psyrun.task import open_task
 from psyrun.workdir import (
     is_current,
@@ -52,6 +52,8 @@ class Status:
         Random generators that outlive a row, and that its rows drew from.
     allow_failed
         How many of its rows may fail.
+    unmanaged
+        Words for rows that psyrun did not write; '' where there are none.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Status:
     result: str | None = None
     generators: tuple[str, ...] = ()
     allow_failed: bool | int | float = False
+    unmanaged: str = ""
 
 
 # The interface of `psy status --json`: documented, and stable.
@@ -94,7 +97,8 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
     if plan is None:
         with open_task(outline) as task:
             total = task.total
-        return Status(name=outline.name, total=total, missing=total, result=result)
+        words = describe_unmanaged(outline, None)
+        return Status(name=outline.name, total=total, missing=total, result=result, unmanaged=words)
     current = is_current(layout, plan)
     uptodate = current and _is_planned(outline, plan, cache)
     generators = tuple((read_receipt(layout.process) or {}).get("generators", ()))
@@ -123,6 +127,7 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         result=result,
         generators=generators,
         allow_failed=outline.allow_failed,
+        unmanaged="" if current else describe_unmanaged(outline, plan),
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psyrun.pspace.html import show_table as show_table
     from psyrun.pspace.keys import identity as identity
     from psyrun.pspace.keys import row_keys as row_keys
+    from psyrun.pspace.keys import stored_key as stored_key
     from psyrun.pspace.keys import unbox as unbox
     from psyrun.pspace.keys import value_key as value_key
     from psyrun.pspace.replicates import RNG as RNG
@@ -29,7 +30,7 @@ else:
         __name__,
         algebra="AmbiguousOperationError Param ParameterSpace check_space missing",
         html="show_table",
-        keys="identity row_keys unbox value_key",
+        keys="identity row_keys stored_key unbox value_key",
         replicates="RNG make_rng number_equals takes_rng",
         table="ABSENT Table stack",
     )

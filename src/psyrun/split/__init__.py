@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from psyrun._door import open_door
 
 if TYPE_CHECKING:
-    from psyrun.split.adoption import count_adopted, refuse_folder, refuse_unmanaged_result
+    from psyrun.split.adoption import count_adopted
     from psyrun.split.changes import changed_definitions, count_orphaned, count_reevaluated
     from psyrun.split.draft import Digests, compute_digests, draft_plan
     from psyrun.split.staleness import (
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
         restore_journals,
         split,
     )
+    from psyrun.split.unmanaged import describe_unmanaged, refuse_folder, refuse_unmanaged
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        adoption="count_adopted refuse_folder refuse_unmanaged_result",
+        adoption="count_adopted",
         changes="changed_definitions count_orphaned count_reevaluated",
         draft="Digests compute_digests draft_plan",
         staleness="KINDS Changes count_readers count_stale_rows find_changes is_stale name_input",
         step="ensure_work_folder is_planned hold_task pack_assignments restore_journals split",
+        unmanaged="describe_unmanaged refuse_folder refuse_unmanaged",
     )

@@ -6,7 +6,8 @@ removes nothing:
 - Rows of older code that have values. They count as current, for later plain runs too, until the code is
   edited again.
 - Rows of the last plan that the space no longer names. They stay in the result, behind those of the space.
-- Rows of a result file that psyrun did not write, which become a batch.
+- Rows of files that psyrun did not write, which become a batch: a result, or what 0.8 left of an unfinished
+  task.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import DirtyError, FormatError, NewerFormatError, StoreError
+from psyrun.errors import FormatError, NewerFormatError
 from psyrun.source import SCHEME, digest_sources, read_zip
 from psyrun.split.staleness import NO_CHANGES
+from psyrun.split.unmanaged import find_unmanaged, load_result, read_unmanaged
 from psyrun.workdir import (
-    FAILURE,
     file_digest,
     find_damaged_inputs,
     holds_rows,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from psyrun.options import RunOptions
     from psyrun.split.staleness import Changes
-    from psyrun.task import Outline, Task
+    from psyrun.task import Task
     from psyrun.workdir import Layout, Plan
 
 
@@ -172,7 +173,12 @@ class Adoption:
 
 
 def adopt(
-    task: Task, code: str, old: Plan | None, options: RunOptions, names: Sequence[str], changes: Changes
+    task: Task,
+    code: str,
+    old: Plan | None,
+    options: RunOptions,
+    space: Mapping[str, Sequence[Any]],
+    changes: Changes,
 ) -> Adoption:
     """Find what a new plan takes over; write nothing.
 
@@ -186,15 +192,17 @@ def adopt(
         Its plan, if there is one.
     options
         What the user asked for.
-    names
-        The parameters.
+    space
+        Parameter -> values.
     changes
         Inputs that changed since rows read them; with `--continue`, such rows count all the same.
 
     Raises
     ------
     DirtyError
-        If the rows of a result that psyrun did not write can't be read.
+        If rows that psyrun did not write can't be read.
+    IdentityError
+        If such rows can't be compared with those of the space.
     FormatError
         If an input file is damaged, or a newer psyrun wrote it.
     """
@@ -209,11 +217,13 @@ def adopt(
     )
     tables: list[list[tuple[int, range]]] = [old.segments()] if old is not None and options.adopt else []
     results: list[AdoptedRows] = []
-    if options.adopt and is_unmanaged_result(layout, old):
-        digest = file_digest(layout.result)
+    unmanaged = find_unmanaged(task.outline, old) if options.adopt else ()
+    if unmanaged:
+        digest = file_digest(layout.result)  # None: they are parts of a result.
         read_before = [b for b in batches if digest and b.origin == digest and len(b.done) == b.size]
         if not read_before:
-            results.append(_read_unmanaged_result(task, number, code, names))
+            table = read_unmanaged(task, unmanaged, space)
+            results.append(_make_batch(table, list(space), number, code, digest))
         batch = read_before[0] if read_before else results[0].batch
         tables.append([(batch.number, range(batch.size))])
     elif old is not None and not options.force and (old.code == code or options.adopt):
@@ -338,89 +348,6 @@ def _read_lost_rows(task: Task, old: Plan, number: int) -> Iterator[AdoptedRows]
     for new, chosen in enumerate(filter(None, places.values()), number):
         part = {name: [column[place] for place in chosen] for name, column in table.items()}
         yield _make_batch(part, old.names, new, old.code, None)
-
-
-# ---------------------------------------------------------------------- results that psyrun did not write
-
-
-def is_unmanaged_result(layout: Layout, plan: Plan | None) -> bool:
-    """Whether there is a result file that psyrun did not write, or that the work folder does not know."""
-    if not layout.result.exists():
-        return False
-    if not layout.receipt.exists():
-        return not _holds_result(layout, plan)
-    if plan is None:
-        return not any(layout.inputs.glob("*.pkl"))
-    if (
-        layout.process.exists()
-        or not find_damaged_inputs(plan, layout)
-        or read_progress(plan, layout).complete
-    ):
-        return False
-    return holds_rows(layout, plan)  # An older one is written anew.
-
-
-def _holds_result(layout: Layout, plan: Plan | None) -> bool:
-    """Whether a batch of the plan was made from the result file: it was adopted, and not yet written anew."""
-    digest = file_digest(layout.result)
-    for batch in plan.batches if plan is not None and digest is not None else ():
-        with suppress(FileNotFoundError, FormatError):
-            if read_inputs(layout.input(batch.number), batch.tie).origin == digest:
-                return True
-    return False
-
-
-def refuse_unmanaged_result(outline: Outline, plan: Plan | None, options: RunOptions) -> None:
-    """Raise DirtyError where psyrun did not write the result, and no option says what to do with it."""
-    layout = outline.layout
-    if options.force or options.adopt or not is_unmanaged_result(layout, plan):
-        return
-    why = "psyrun did not write this file"
-    if layout.receipt.exists():
-        why = f"{layout.relative(layout.folder)} does not know any more what it was made from"
-    raise DirtyError(
-        f"{outline.result}: {why}; keep its rows: psy run --continue {outline.name},"
-        f" overwrite it: psy run --force {outline.name}"
-    )
-
-
-def refuse_folder(outline: Outline) -> None:
-    """Raise DirtyError where there is a folder in the place of the result file."""
-    if outline.layout.result.is_dir():
-        raise DirtyError(
-            f"{outline.path}: its result would be {outline.result}, which is a folder;"
-            " move the folder away, or set another `resultfile`"
-        )
-
-
-def _read_unmanaged_result(task: Task, number: int, code: str, names: Sequence[str]) -> AdoptedRows:
-    """Read the rows of a result as a batch of this number and code."""
-    path, result = task.outline.layout.result, task.outline.result
-    try:
-        table, reasons = load_result(task)
-    except (StoreError, OSError) as error:
-        raise DirtyError(
-            f"{result}: its rows can't be kept: {error}; move it away, or use --force"
-        ) from error
-    lacking = [name for name in names if name not in table]
-    sizes = {len(values) for values in table.values()} or {0}
-    if lacking or len(sizes) > 1:
-        why = f"it lacks the parameters {lacking}" if lacking else "its columns differ in length"
-        raise DirtyError(f"{result}: its rows can't be kept, for {why}; move it away, or use --force")
-    done = [row for row, reason in enumerate(reasons) if not reason]
-    if len(done) < len(reasons):
-        table = {name: [column[row] for row in done] for name, column in table.items()}
-    return _make_batch(table, names, number, code, file_digest(path))
-
-
-def load_result(task: Task) -> tuple[dict[str, list[Any]], list[str]]:
-    """Load a result: its columns, and for each row why it failed, '' for one that has values."""
-    layout = task.outline.layout
-    table = {name: list(column) for name, column in task.store.load(layout.result).items()}
-    rows = max(map(len, table.values()), default=0)
-    ours = task.outline.allow_failed is not False or "failed" in (read_receipt(layout.receipt) or {})
-    reasons = list(map(str, table.pop(FAILURE))) if ours and FAILURE in table else [""] * rows
-    return table, reasons
 
 
 def _make_batch(

@@ -117,7 +117,10 @@ def draft_plan(
     with observer or nullcontext():
         space = before or _evaluate_space(task)
     space = replace(space, numbered=takes_rng(task.execute, space.columns))
-    adoption = adopt(task, digests.code, old, options, list(space.columns), changes)
+    try:
+        adoption = adopt(task, digests.code, old, options, space.columns, changes)
+    except IdentityError as error:
+        raise TaskFileError(f"{outline.path}: {error}") from error
     blank = Plan(
         scheme=SCHEME,
         code=digests.code,

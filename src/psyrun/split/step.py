@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import make_folders, read_file
 from psyrun.errors import DirtyError, FormatError, NewerFormatError, TaskFileError
 from psyrun.source import SourceCache, read_zip, write_zip
-from psyrun.split.adoption import (
-    adopts_more,
-    is_unmanaged_result,
-    load_result,
-    refuse_folder,
-    refuse_unmanaged_result,
-)
+from psyrun.split.adoption import adopts_more
 from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.split.staleness import (
@@ -26,6 +20,7 @@ from psyrun.split.staleness import (
     is_stale,
     observe_planning,
 )
+from psyrun.split.unmanaged import is_unmanaged_result, load_result, refuse_folder, refuse_unmanaged
 from psyrun.task import open_task
 from psyrun.workdir import (
     Failure,
@@ -103,7 +98,7 @@ def _is_settled(
     layout = outline.layout
     refuse_folder(outline)
     old = read_plan(layout)
-    refuse_unmanaged_result(outline, old, options)
+    refuse_unmanaged(outline, old, options)
     damaged = is_plan_damaged(layout)
     if damaged:
         watcher.note(outline.name, f"{layout.relative(layout.plan)} was damaged, and is mended from its copy")

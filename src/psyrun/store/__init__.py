@@ -9,6 +9,7 @@ from psyrun._door import open_door
 if TYPE_CHECKING:
     from psyrun.store.autodetect import EXTENSIONS as EXTENSIONS
     from psyrun.store.autodetect import AutodetectStore as AutodetectStore
+    from psyrun.store.autodetect import list_tables as list_tables
     from psyrun.store.columns import describe as describe
     from psyrun.store.csv import CsvStore as CsvStore
     from psyrun.store.h5 import H5Store as H5Store
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        autodetect="EXTENSIONS AutodetectStore",
+        autodetect="EXTENSIONS AutodetectStore list_tables",
         columns="describe",
         csv="CsvStore",
         h5="H5Store",

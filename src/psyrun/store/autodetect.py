@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ EXTENSIONS = {
     "ParquetStore": (".parquet",),
 }
 _GROUP = "psyrun.stores"
+_NUMBER = re.compile(r"([0-9]+)")
 
 
 class AutodetectStore:
@@ -74,6 +76,13 @@ class AutodetectStore:
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end; a missing file is created."""
         self.get_concrete_store(filename).append(filename, data)
+
+
+def list_tables(folder: Path) -> list[Path]:
+    """List the files in formats of our stores in a folder, in the order of their names: 9 before 10."""
+    known = {extension for extensions in EXTENSIONS.values() for extension in extensions}
+    found = [path for path in folder.glob("[!.]*") if path.suffix.lower() in known and path.is_file()]
+    return sorted(found, key=lambda path: [int(p) if p.isdecimal() else p for p in _NUMBER.split(path.name)])
 
 
 def _load_plugin(filename: str | os.PathLike[str], extension: str) -> Store:
