@@ -177,7 +177,10 @@ def test_data_files_may_be_paths(project, psy):
         ),
         ("resultfile = '../psy-tasks/task_good.py'", ["is a file of psy-tasks/task_good.py", "`resultfile`"]),
         ("resultfile = '../psy-tasks/task_bad.py'", ["is a file of psy-tasks/task_bad.py", "`resultfile`"]),
-        ("resultfile = '../psy-work/bad/plan.json'", ["is a file of psy-tasks/task_bad.py", "`resultfile`"]),
+        (
+            "resultfile = '../psy-work/bad/plan.json.bak'",
+            ["is a file of psy-tasks/task_bad.py", "`resultfile`"],
+        ),
         ("file_dep = ['../psy-work/bad/result.pkl']", ["waits for its own result", "file_dep"]),
         ("name = 'good'", ["is taken by psy-tasks/task_good.py", "`name`"]),
     ],

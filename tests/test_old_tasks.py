@@ -489,7 +489,7 @@ def test_continue_adopts_only_rows_with_the_parameters_of_the_space(project):
 
 
 def test_continue_finds_rows_whose_kinds_the_store_changed(project):
-    """Stores of 0.8 kept numbers of a column in one type, lists as arrays, bytes without NULs at their end."""
+    """Stores of 0.8 kept a column of numbers in one type, lists as arrays, bytes without NULs behind them."""
     project.task(
         "t",
         """\
