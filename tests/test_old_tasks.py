@@ -1,7 +1,10 @@
 """Task files, settings and work folders of psyrun 0.8: they run as they are, nothing is harmed."""
 
+import importlib
 import pickle
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +37,14 @@ from psyrun.store import AutodetectStore
 )
 def test_names_are_where_they_were(line):
     exec(line, {})
+
+
+def test_modules_that_are_gone_are_those_that_the_documentation_names():
+    page = (Path(__file__).parent.parent / "docs/migration.md").read_text()
+    (words,) = re.findall(r"These modules are gone: (.*?);", page, re.DOTALL)
+    for name in re.findall("`(.*?)`", words):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module(name)
 
 
 def test_one_row_of_a_store_is_columns_of_one_value(tmp_path):
@@ -270,6 +281,14 @@ def test_scheduler_of_the_old_interface_is_refused_with_a_reason(project):
     [line] = done.stderr.splitlines()
     assert "psy-tasks/task_t.py" in line
     assert "scheduler has to be" in line
+
+
+def test_names_to_exclude_may_be_lacking_and_tasks_run_by_name(project):
+    for name in "ab":
+        project.task(name, f"{PLAIN}exclude_from_result = ['z']\n")
+    said = project.psy("run", "b", "a").stdout
+    assert said.index("a: finished") < said.index("b: finished")
+    assert psyrun.map_pspace(lambda x: {"y": x}, psyrun.Param(x=[1]), exclude=["y", "z"]) == {"x": [1]}
 
 
 # ---------------------------------------------------------------------- settings
