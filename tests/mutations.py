@@ -30,10 +30,9 @@ class Mutation:
 
 
 BY_COLUMN = """\
-    names = sorted(minuend.keys())
-    done = {name: set(_keys(subtrahend, [name])) for name in names if name in subtrahend.keys()}
-    rows = zip(*[list(_keys(minuend, [name])) for name in done])
-    return [i for i, row in enumerate(rows) if not all(k in seen for k, seen in zip(row, done.values()))]
+            seen = [set(_keys(other.build(), [name])) for name in names]
+            columns = zip(*(_keys(table, [name]) for name in names))
+            rows = [i for i, row in enumerate(columns) if not all(k in s for k, s in zip(row, seen))]
 """
 LAST_WINS = """\
     for journal in journals:
@@ -61,19 +60,19 @@ MUTATIONS = [
         "test_failures.py -k not_evaluated",
     ),
     Mutation(
-        "rows compared by column (missing)",
+        "rows compared by column",
         "pspace/algebra.py",
-        "def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:\n",
-        "def _find_missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> list[int]:\n" + BY_COLUMN,
+        "            rows = [row for row, key in enumerate(_keys(table, names))"
+        " if self._leaves(keys, key)]\n",
+        BY_COLUMN,
         "test_pspace.py -k single_columns",
     ),
     Mutation(
-        "rows compared by column (-)",
-        "pspace/algebra.py",
-        "def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:\n",
-        "def _find_unlike(space: ParameterSpace, other: ParameterSpace) -> list[int]:\n"
-        + BY_COLUMN.replace("minuend", "space").replace("subtrahend", "other"),
-        "test_pspace.py -k single_columns",
+        "a row of a file stands for any of several rows that it may be",
+        "split/unmanaged.py",
+        "            places[key] = -1",
+        "            pass",
+        "test_old_tasks.py -k share_a_row",
     ),
     Mutation(
         "checksum of blocks not verified",
