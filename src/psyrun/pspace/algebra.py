@@ -494,8 +494,10 @@ class _Missing(_Selection):
         return self.keys()
 
     def _leaves(self, other: Counter[Hashable], key: Hashable) -> bool:
+        if other[key] <= 0:
+            return True
         other[key] -= 1
-        return other[key] < 0
+        return False
 
 
 class _Difference(_Selection):
