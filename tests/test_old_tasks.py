@@ -623,7 +623,7 @@ def test_other_commands_work_on_an_old_work_folder_and_leave_it_alone(project, a
 
 
 @every_format
-@pytest.mark.parametrize("source", ["psy-work/t/out", "t"])
+@pytest.mark.parametrize("source", ["psy-work/t/out", "psy-work/t", "t"])
 def test_rows_in_an_old_folder_out_are_merged(project, ext, source):
     before = leave_behind(project, ext, result=False)
     assert project.psy("merge", source, f"partial.{ext}").stdout == f"partial.{ext}: 3 rows\n"

@@ -319,8 +319,8 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
     root
         The project root.
     folder
-        The folder ``out`` of a task, where the plan beside it says which rows, in which order. Without
-        journals, the tables in it are read in the order of their names.
+        The work folder of a task or its folder ``out``, where the plan says which rows, in which order.
+        Without journals, the tables in a folder are read in the order of their names.
     filename
         The file to write; its extension says how it is stored.
 
@@ -338,6 +338,8 @@ def merge_partial(root: Path, folder: Path, filename: Path) -> int:
     """
     store = AutodetectStore.get_concrete_store(filename)
     folder, filename = Path(folder).absolute(), Path(filename).absolute()
+    if (folder / "in").is_dir() and (folder / "out").is_dir():  # A work folder.
+        folder = folder / "out"
     home = folder.parent
     layout = Layout(root=root, folder=home, result=home / "result")
     tables = [path for path in list_tables(folder) if path != filename]
