@@ -12,7 +12,7 @@ import pytest
 
 from files import add_journal
 from psyrun.options import RunOptions
-from psyrun.split import adoption
+from psyrun.split import adoption, unmanaged
 from psyrun.split.staleness import NO_CHANGES
 from psyrun.store import AutodetectStore
 from psyrun.task.project import read_outlines
@@ -614,10 +614,11 @@ def test_no_batch_is_taken_for_a_result_whose_digest_cannot_be_read(project, mon
     outline.layout.receipt.unlink()
     outline.layout.result.write_bytes(pickle.dumps({"x": [5], "y": [7]}))
     # Permissions do not stop root.
-    monkeypatch.setattr(adoption, "file_digest", lambda path: None)
+    for module in (adoption, unmanaged):
+        monkeypatch.setattr(module, "file_digest", lambda path: None)
     old = read_plan(outline.layout)
     with open_task(outline) as task:
-        found = adoption.adopt(task, old.code, old, RunOptions(adopt=True), ["x"], NO_CHANGES)
+        found = adoption.adopt(task, old.code, old, RunOptions(adopt=True), {"x": [0, 1, 2]}, NO_CHANGES)
     (rows,) = found.results
     assert (rows.batch.columns, rows.values) == ({"x": [5]}, {"y": [7]})
 
