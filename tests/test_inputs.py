@@ -96,6 +96,32 @@ def test_continue_keeps_rows_of_a_changed_file_until_it_changes_again(data):
     assert data.count("run") == 7
 
 
+def test_state_that_continue_accepted_does_not_count_for_rows_that_read_another_since(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    change(data, "data/rates.json", "20")
+    assert data.count("run", "--continue") == 0
+    change(data, "data/rates.json", "30")
+    assert data.count("run") == 6
+    change(data, "data/rates.json", "20")
+    assert data.count("run") == 6
+    assert data.result("t")["y"] == [20 * x for x in range(6)]
+
+
+def test_continue_keeps_rows_of_a_changed_file_that_counts_by_its_date(data):
+    with (data.root / "data/rates.json").open("a") as file:
+        file.write(" " * (33 << 20))
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    os.utime(data.root / "data/rates.json", (1, 1))
+    assert data.count("run", "--continue") == 0
+    assert data.count("run") == 0
+    os.utime(data.root / "data/rates.json", (2, 2))
+    assert data.count("run") == 0  # Equal content.
+    change(data, "data/rates.json", "20")
+    assert data.count("run") == 6
+
+
 def test_overwrite_dirty_false_refuses(data):
     data.task("t", ONE_FILE + "overwrite_dirty = False\n")
     data.psy("run")

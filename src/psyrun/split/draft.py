@@ -11,7 +11,7 @@ from psyrun.pspace import takes_rng
 from psyrun.source import SCHEME, digest_data
 from psyrun.split.adoption import adopt, digest_anew
 from psyrun.split.matching import Space, make_plan
-from psyrun.split.staleness import NO_CHANGES, accept
+from psyrun.split.staleness import NO_CHANGES
 from psyrun.workdir import Plan, read_inputs
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def draft_plan(
         rows=space.rows,
         next_batch=adoption.next_batch,
         since=adoption.since,
-        accepted=accept(old, changes) if options.adopt else old.accepted if old is not None else {},
+        accepted=changes.accept() if options.adopt else changes.accepted,
     )
 
     def share(rows: int) -> Sequence[int]:

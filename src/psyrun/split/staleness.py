@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +58,8 @@ class Changes:
         nothing is known, too.
     runs
         The workers whose inputs are known.
+    accepted
+        ``<kind> <path>`` -> state that `--continue` accepted, of inputs that are in this state yet.
     """
 
     inputs: Mapping[tuple[str, int], Sequence[Input]]
@@ -66,6 +68,11 @@ class Changes:
     stateless: bool
     unseen: str | None
     runs: Collection[str]
+    accepted: Mapping[str, str | None] = field(default_factory=dict)
+
+    def accept(self) -> dict[str, str | None]:
+        """Return the states of inputs that count as those which rows have read, once the changes are accepted."""
+        return {**self.accepted, **self.states}
 
     def stale_rows(self, journals: Iterable[JournalFile], size: int) -> dict[int, str]:
         """Return the rows of a batch that are stale -> the path of an input that changed."""
@@ -117,25 +124,25 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
     reads = {path.stem: read_reads(path) or [] for path in sorted(outline.layout.out.glob("*.reads"))}
     products = {each.path for inputs in reads.values() for each in inputs if each.kind == "product"}
     states = InputStates(outline, cache, products)
-    accepted = plan.accepted if plan is not None else {}
-
-    def is_changed(each: Input) -> bool:
-        state = states.of(each)
-        return state != _recorded(each) and state != accepted.get(f"{each.kind} {each.path}", ())
-
+    accepted = {} if plan is None else plan.accepted
+    accepted = {key: state for key, state in accepted.items() if states.of_key(key) == state}
     changed = {
         (run, each.child, each.number): each
         for run, inputs in reads.items()
         for each in inputs
-        if each.kind in KINDS and each.path not in products and is_changed(each)
+        if each.kind in KINDS
+        and each.path not in products
+        and f"{each.kind} {each.path}" not in accepted
+        and states.of(each) != _recorded(each)
     }
     if _outside_is_gone(changed.values(), reads):
         changed = {key: each for key, each in changed.items() if not Path(each.path).is_absolute()}
     before: dict[str, str | None] = {}
     if plan is not None:
         before = {**{f"declared {path}": state for path, state in plan.data.items()}, **plan.inputs}
-    moved = {key for key, state in before.items() if states.of_key(key) not in (state, accepted.get(key, ()))}
-    return _attribute(outline, plan, reads, changed, moved, states) if changed or moved else NO_CHANGES
+    moved = {key for key, state in before.items() if key not in accepted and states.of_key(key) != state}
+    changes = _attribute(outline, plan, reads, changed, moved, states) if changed or moved else NO_CHANGES
+    return replace(changes, accepted=accepted)
 
 
 class InputStates:
@@ -347,11 +354,6 @@ def _count_receipts(outline: Outline, plan: Plan) -> dict[tuple[str, int], Count
 def is_stale(outline: Outline, plan: Plan, changes: Changes) -> bool:
     """Whether the space, or a wanted row of a plan, was made with inputs that changed."""
     return changes.space or bool(count_stale_rows(outline, plan, changes))
-
-
-def accept(old: Plan | None, changes: Changes) -> dict[str, str | None]:
-    """Return the states of inputs that count as those which rows have read, once these are accepted."""
-    return {**(old.accepted if old is not None else {}), **changes.states}
 
 
 def observe_planning(outline: Outline) -> Observer:

@@ -13,7 +13,6 @@ from psyrun.split.adoption import adopts_more
 from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.split.staleness import (
-    accept,
     count_stale_rows,
     find_changes,
     inputs_of_space,
@@ -112,7 +111,7 @@ def _is_settled(
         old,
         settings=outline.settings,
         definitions=dict(outline.source.definitions),
-        accepted=accept(old, changes) if options.adopt else old.accepted,
+        accepted=changes.accept() if options.adopt else changes.accepted,
     )
     if current != old or damaged or not layout.plan.exists():
         write_plan(layout, current)
