@@ -106,6 +106,11 @@ WAYS = {
     "argument of a program": "subprocess.run(['cat', 'data.txt'], check=True)",
     "word of a shell": "subprocess.run('cat < data.txt', shell=True, check=True)",
     "os.system": "os.system('cat data.txt')",
+    "module by its path": "import importlib.util as u; s = u.spec_from_file_location('m', 'data.py')\n"
+    "s.loader.exec_module(u.module_from_spec(s))",
+    "link of a row": "os.symlink('data.txt', 'link'); open('link').read(); os.remove('link')",
+    "link in another folder": "os.mkdir('a'); os.symlink('../data.txt', b'a/b'); open('a/b').read()",
+    "hard link of a row": "os.link('data.txt', 'link'); open('link').read(); os.remove('link')",
     "own source": "open(__file__).read()",
     "size": "os.path.getsize('data.txt')",
     "pandas": "import pandas; pandas.read_csv('data.txt')",
@@ -120,6 +125,7 @@ PATHS = {
     "importlib.resources": "psy-tasks/pack/data.txt",
     "pkgutil": "psy-tasks/pack/data.txt",
     "own source": "psy-tasks/task_t.py",
+    "module by its path": "psy-tasks/data.py",
 }
 
 
@@ -133,6 +139,7 @@ def data(project):
         project.write(path, "1 2 3\n")
     project.write("psy-tasks/pack/__init__.py", "")
     project.write("psy-tasks/data.json", "[1]")
+    project.write("psy-tasks/data.py", "")
     np.save(project.root / "psy-tasks/data.npy", np.zeros(5))
     connection = sqlite3.connect(project.root / "psy-tasks/data.db")
     connection.execute("create table t (a)")

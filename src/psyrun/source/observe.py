@@ -165,8 +165,8 @@ class Observer:
             "os.mkdir": self._make,
             **dict.fromkeys(("os.remove", "os.rmdir"), self._write),
             "os.rename": self._rename,
-            "os.link": lambda source, target, *folders: self._write(target, *folders),
-            "os.symlink": lambda source, target, *folders: self._write(target, *folders),
+            "os.link": self._link,
+            "os.symlink": lambda source, target, folder: self._link(_beside(target, source), target, folder),
             "os.chdir": lambda path: self._forget_paths(),
             "os.fork": lambda: self._start("os.fork"),
             "os.system": lambda command: self._start("os.system", command),
@@ -212,6 +212,12 @@ class Observer:
     def _rename(self, source: Any, target: Any, *folders: int) -> None:
         self._write(source, folders[0])
         self._write(target, folders[1])
+
+    def _link(self, source: Any, target: Any, *folders: int) -> None:
+        """Note a file that is read by another name from now on."""
+        self._write(target, folders[-1])
+        if folders[0] == -1:
+            self._open(source, None, os.O_RDONLY)
 
     def _list(self, path: Any = None) -> None:
         if type(path) is int or find_caller()[0] != "code":
@@ -300,11 +306,11 @@ class Observer:
             if self._folder is None:
                 self._folder = os.getcwd()  # noqa: PTH109 - a string
             path = f"{self._folder}/{path}"
+        if path.endswith(".pyc") and "__pycache__" in path:
+            path = str(importlib.util.source_from_cache(path))
         return normalize(path)
 
     def _name(self, path: str) -> str | None:
-        if path.endswith(".pyc") and "__pycache__" in path:
-            path = str(importlib.util.source_from_cache(path))
         name = self._paths.name(path)
         return None if name in self._products else name
 
@@ -367,6 +373,10 @@ class Observer:
                     return f"{name}:{frame.f_lineno}"
             frame = frame.f_back
         return ""
+
+
+def _beside(path: Any, other: Any) -> str:
+    return os.path.join(os.path.dirname(os.fsdecode(path)), os.fsdecode(other))  # noqa: PTH120 - strings
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

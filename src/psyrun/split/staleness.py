@@ -71,7 +71,7 @@ class Changes:
     accepted: Mapping[str, str | None] = field(default_factory=dict)
 
     def accept(self) -> dict[str, str | None]:
-        """Return the states of inputs that count as those which rows have read, once the changes are accepted."""
+        """Return the states of inputs that count as those that rows read, once `--continue` accepts these."""
         return {**self.accepted, **self.states}
 
     def stale_rows(self, journals: Iterable[JournalFile], size: int) -> dict[int, str]:
