@@ -190,6 +190,103 @@ def test_inputs_are_not_watched_where_the_task_says_so(data):
     assert data.count("run") == 0
 
 
+def test_file_that_rows_of_other_code_wrote_is_an_input(data):
+    text = ONE_FILE.replace("    seen(x)\n", "    seen(x)\n    Path('../data/rates.json').write_text('10')\n")
+    data.task("t", text)
+    assert data.count("run") == 6
+    data.task("t", ONE_FILE)
+    assert data.count("run") == 6
+    change(data, "data/rates.json", "20")
+    assert data.count("run") == 6
+    assert data.result("t")["y"] == [20 * x for x in range(6)]
+    change(data, "data/rates.json", "10")
+    data.task("t", text)
+    assert data.count("run") == 0
+
+
+# ---------------------------------------------------------------------- what is lost
+
+
+def lose(data, *names):
+    for name in names:
+        shutil.rmtree(data.root / "psy-work/t" / name)
+
+
+def test_inputs_of_rows_whose_journals_were_removed_are_known_yet(data):
+    data.task("t", BY_ROW)
+    data.psy("run")
+    lose(data, "out")
+    assert data.count("run") == 0
+    change(data, "data/3.txt", "new")
+    assert "data/3.txt changed; 1 row read it" in data.psy("plan", "t").stdout
+    assert data.count("run") == 1
+    assert data.result("t")["y"] == [f"text {x}" if x != 3 else "new" for x in range(6)]
+    change(data, "data/4.txt", "new")
+    data.psy("clean", "--stale", "--yes", "t")
+    assert data.count("run") == 1
+    lose(data, "out")
+    data.psy("clean", "--stale", "--yes", "t")
+    change(data, "data/5.txt", "new")
+    assert data.count("run") == 1
+    assert data.result("t")["y"] == [*(f"text {x}" for x in range(3)), "new", "new", "new"]
+    assert data.count("run") == 0
+
+
+@pytest.mark.parametrize("lost", [("reads",), ("reads", "out")])
+def test_rows_whose_inputs_are_not_known_any_more_are_stale_and_that_is_said(data, lost):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    lose(data, *lost)
+    change(data, "data/rates.json", "20")
+    words = "what 6 rows read is not known, since files in psy-work/t/reads/ are gone or damaged"
+    assert words in data.psy("plan", "t").stdout
+    before = len(data.rows_seen())
+    said = data.psy("run").stdout
+    assert words in said
+    assert "to keep them: psy run --continue t" in said
+    assert len(data.rows_seen()) - before == 6
+    assert data.result("t")["y"] == [20 * x for x in range(6)]
+    assert data.count("run") == 0
+
+
+def test_damaged_file_of_inputs_is_a_lost_one(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    for path in data.root.glob("psy-work/t/reads/*"):
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    assert data.count("run") == 6
+
+
+def test_inputs_of_an_unfinished_task_may_be_lost_too(data):
+    data.task("t", ONE_FILE.replace("    seen(x)\n", "    seen(x)\n    assert x < 5\n"))
+    data.psy("run", code=1)
+    lose(data, "reads")
+    assert data.count("run", code=1) == 6
+
+
+def test_continue_keeps_rows_whose_inputs_are_lost(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    lose(data, "reads")
+    assert data.count("run", "--continue") == 0
+    assert data.count("run") == 0
+    data.edit("psy-tasks/task_t.py", "range(6)", "range(7)")
+    assert data.count("run") == 1
+    change(data, "data/rates.json", "20")
+    assert data.count("run") == 1  # the row whose inputs are known
+
+
+def test_loss_of_journals_of_a_task_without_inputs_evaluates_nothing(data):
+    data.task("t", HEAD + "pspace = Param(x=range(6))\ndef execute(x):\n    seen(x)\n    return {'y': x}\n")
+    data.psy("run")
+    lose(data, "out")
+    assert data.count("run") == 0
+    data.edit("psy-tasks/task_t.py", "range(6)", "range(7)")
+    assert data.count("run") == 1
+
+
 # ---------------------------------------------------------------------- the space
 
 

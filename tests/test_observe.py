@@ -30,7 +30,8 @@ class Reads:
     """What the rows of a task were seen to read, and what they count."""
 
     def __init__(self, folder):
-        self.inputs = [each for path in folder.glob("out/*.reads") for each in read_reads(path)]
+        found = [each for path in folder.glob("reads/*.reads") for each in read_reads(path)]
+        self.inputs = [each for each in found if each.kind != "code"]
         self.rows = {}  # (batch, row) -> (child, receipt)
         for path in sorted(folder.glob("out/*.rows")):
             key = parse_name(path.name)[0]

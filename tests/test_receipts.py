@@ -20,12 +20,11 @@ from psyrun.errors import ExecuteError
 from psyrun.workdir.frame import RECEIPTS
 from psyrun.workdir.journal import BatchKey, JournalWriter, encode_block, read_blocks
 from psyrun.workdir.receipts import read_receipt
-from psyrun.workdir.records import list_journals, read_first_records
+from psyrun.workdir.records import find_receipts, list_journals, read_first_records
 from psyrun.workdir.row_receipts import (
     ReceiptReader,
     Receipts,
     RowReceipt,
-    find_receipts,
     pack_receipts,
     read_receipts,
     unpack_receipts,
@@ -366,7 +365,7 @@ def opened(tmp_path):
     submission = tmp_path / "jobs/p0.json"
     submission.touch()
     work = [Work(batch=KEY, rows=range(3))]
-    return Journals(submission, "abcdefgh", work, {})
+    return Journals(submission, "abcdefgh", work, {}, "c0de")
 
 
 def block(row):

@@ -36,11 +36,11 @@ class Child:
 def journals(tmp_path, monkeypatch):
     """Journals of a worker that is to evaluate ten rows of a batch, in the project root."""
     monkeypatch.chdir(tmp_path)
-    for folder in ("work/out", "work/jobs"):
+    for folder in ("work/out", "work/jobs", "work/reads"):
         (tmp_path / folder).mkdir(parents=True)
     submission = tmp_path / "work/jobs/p0.json"
     submission.touch()
-    return Journals(submission, "abcdefgh", [Work(batch=KEY, rows=range(10))], {})
+    return Journals(submission, "abcdefgh", [Work(batch=KEY, rows=range(10))], {}, "c0de")
 
 
 def input_of(path, number):
@@ -65,8 +65,9 @@ def test_inputs_leave_the_blocks_for_a_file_of_their_own(tmp_path, journals):
     journals.block(Child(), KEY, [0], block(0, input_of("a.txt", 1), input_of("b.txt", 2)))
     journals.block(Child(), KEY, [1], block(1))
     journals.close()
-    found = read_reads(tmp_path / "work/out/abcdefgh.reads")
-    assert [(each.path, each.number, each.digest) for each in found] == [
+    found = read_reads(tmp_path / "work/reads/abcdefgh.reads")
+    assert (found[0].kind, found[0].path) == ("code", "c0de")
+    assert [(each.path, each.number, each.digest) for each in found[1:]] == [
         (name, number, hashlib.sha256(name[:1].encode()).hexdigest())
         for number, name in enumerate(("a.txt", "b.txt"), 1)
     ]
@@ -89,11 +90,11 @@ def test_blocks_wait_for_the_inputs_before_them_and_keep_their_order(tmp_path, j
     journals.block(Child(), KEY, [1], block(1, input_of("a.txt", 1)))
     journals.block(Child(), KEY, [2], block(2))
     assert rows_in(tmp_path / "work") == [0]
-    assert read_reads(tmp_path / "work/out/abcdefgh.reads") is None
+    assert read_reads(tmp_path / "work/reads/abcdefgh.reads") is None
     go_on.set()
     journals.close()
     assert rows_in(tmp_path / "work") == [0, 1, 2]
-    assert len(read_reads(tmp_path / "work/out/abcdefgh.reads")) == 1
+    assert len(read_reads(tmp_path / "work/reads/abcdefgh.reads")) == 2
 
 
 def test_inputs_are_synced_before_the_journals_and_their_name_once(tmp_path, journals, monkeypatch):
@@ -112,7 +113,7 @@ def test_inputs_are_synced_before_the_journals_and_their_name_once(tmp_path, jou
         journals._reads.drain()
         journals._sync()
     name = f"0-{TIE}-abcdefgh.part"
-    assert synced == ["abcdefgh.reads", "out", name, "out", "abcdefgh.reads", name, name]
+    assert synced == ["abcdefgh.reads", "reads", name, "out", "abcdefgh.reads", name, name]
     journals.close()
 
 
@@ -140,12 +141,12 @@ def test_block_with_inputs_does_not_come_between_the_syncs_of_inputs_and_journal
         journals.block(Child(), KEY, [2], block(2))
         journals._reads._thread.join(0.2)
         assert rows_in(tmp_path / "work") == [0]
-        assert len(read_reads(tmp_path / "work/out/abcdefgh.reads")) == 1
+        assert len(read_reads(tmp_path / "work/reads/abcdefgh.reads")) == 2
         go_on.set()
         thread.join()
     journals.close()
     assert rows_in(tmp_path / "work") == [0, 1, 2]
-    assert len(read_reads(tmp_path / "work/out/abcdefgh.reads")) == 2
+    assert len(read_reads(tmp_path / "work/reads/abcdefgh.reads")) == 3
 
 
 def test_inputs_that_cannot_be_written_end_the_worker_without_their_blocks(tmp_path, journals, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -14,9 +13,12 @@ from psyrun.workdir import (
     find_needed_journals,
     find_stale_claims,
     is_input,
+    list_journals,
     parse_name,
     read_inputs,
     read_plan,
+    read_receipt,
+    read_records,
     task_lock,
 )
 
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
     from psyrun.workdir import Layout, Plan
 
 
-_FOLDERS = ("code", "in", "out", "log", "jobs")
-_READS = re.compile(r"[a-z0-9]{8}\.reads")
+_FOLDERS = ("code", "in", "out", "reads", "log", "jobs")
 _OLD_SECONDS = 3600.0  # A temporary file is renamed long before.
 
 
@@ -74,6 +75,10 @@ def _find_stale(layout: Layout, plan: Plan, files: Iterable[Path]) -> Iterator[P
             codes.add(read_inputs(layout.input(batch.number), batch.tie).code)
     kept = set(find_needed_journals(plan, layout))
     runs = {named[1] for path in kept if (named := parse_name(path.name)) is not None}
+    runs |= {run for run, *_ in (read_receipt(layout.process) or {}).get("reads", ())}
+    journals = list_journals(layout.out)
+    for batch in plan.batches:
+        runs |= {run for run, _ in read_records(journals.get(batch.key, ()), rows=batch.size).reads}
     tokens = {path.stem for path in layout.jobs.glob("*.json")}
     for path in files:
         match path.parent.name:
@@ -82,7 +87,9 @@ def _find_stale(layout: Layout, plan: Plan, files: Iterable[Path]) -> Iterator[P
             case "in":
                 stale = path.name.partition(".")[0] not in numbers and _is_old(path)
             case "out":
-                stale = path not in kept and path.stem not in runs
+                stale = path not in kept
+            case "reads":
+                stale = path.stem not in runs
             case "log":
                 names = {path.stem, path.stem.partition("-")[0]}
                 stale = names.isdisjoint(runs | tokens | numbers) and not _names_run(path, runs)
@@ -115,9 +122,9 @@ def _is_ours(path: Path) -> bool:
         case "in":
             return is_input(path)
         case "out":
-            return parse_name(path.name) is not None or _READS.fullmatch(path.name) is not None
+            return parse_name(path.name) is not None
         case folder:
-            return path.suffix == {"code": ".zip", "log": ".log", "jobs": ".json"}[folder]
+            return path.suffix == {"code": ".zip", "reads": ".reads", "log": ".log", "jobs": ".json"}[folder]
 
 
 def remove_files(outline: Outline, files: Sequence[Path], queues: QueueCache) -> None:

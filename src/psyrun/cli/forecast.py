@@ -14,22 +14,23 @@ from psyrun.split import (
     count_orphaned,
     count_reevaluated,
     count_stale_rows,
+    describe_stale,
     draft_plan,
     find_changes,
     name_input,
     refuse_unmanaged,
 )
 from psyrun.task import open_task
-from psyrun.workdir import is_current, read_plan, read_progress, read_receipt
+from psyrun.workdir import is_current, read_plan, read_progress, read_receipt, read_receipts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from psyrun.options import RunOptions
     from psyrun.source import SourceCache
     from psyrun.split import Changes, Digests
     from psyrun.task import Outline
-    from psyrun.workdir import Plan
+    from psyrun.workdir import Layout, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +155,11 @@ def _describe_draft(found: Forecast, digests: Digests) -> Iterator[str]:
         names = [name_input(key) for key in found.changes.states if key in old.inputs]
         yield f"the parameter space is evaluated again: {', '.join(names) or 'a data file'} changed"
     if found.stale:
-        yield describe_inputs(found.stale)
+        yield describe_stale(found.stale)
     orphaned = 0 if old is None or found.options.force else count_orphaned(found.outline, old, draft)
     if orphaned:
         yield _describe_orphans(found, orphaned)
     yield _describe_rows(found, plan, adopted)
-
-
-def describe_inputs(stale: Mapping[str, int]) -> str:
-    """Return words for inputs that changed, and how many rows read them."""
-    named = [f"{path} changed; {count(rows, 'row')} read it" for path, rows in list(stale.items())[:3]]
-    more = [f"{len(stale) - 3:,} other inputs changed"] if len(stale) > 3 else []
-    return "; ".join([*named, *more])
 
 
 def _describe_rows(found: Forecast, plan: Plan, adopted: int = 0) -> str:
@@ -235,12 +229,12 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
         return None
     awaited = ", ".join(each.outline.result for each in found.upstream if not _is_settled(each))
     stale = {} if found.edited else found.stale
-    progress = read_progress(old, found.outline.layout) if found.edited or awaited or stale else None
-    if progress is None or progress.done == 0:
+    done, cost = _read_cost(found.outline.layout, old) if found.edited or awaited or stale else (0, 0.0)
+    if done == 0:
         return None
-    rows, cause, condition = progress.done, "", f" if {awaited} changes"
+    rows, cause, condition = done, "", f" if {awaited} changes"
     if stale:
-        rows, cause, condition = sum(stale.values()), f"{describe_inputs(stale)}. ", ""
+        rows, cause, condition = sum(stale.values()), f"{describe_stale(stale)}. ", ""
         own = _count_own_readers(found, old)
         if own < rows:
             condition = (
@@ -251,12 +245,22 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
         with open_task(found.outline) as opened:
             rows = count_reevaluated(found.outline, old, draft_plan(opened, digests, old, found.options))
         cause, condition = f"{', '.join(changed_definitions(found.outline, old))} changed. ", ""
-    seconds = progress.seconds * rows / progress.done
+    seconds = cost * rows / done
     line = (
         f"{task}: {cause}{count(rows, 'row')} ({duration(seconds)} of computing)"
         f" will be evaluated again{condition}; to keep them: psy run --continue {task}"
     )
     return (line, seconds) if rows else None
+
+
+def _read_cost(layout: Layout, plan: Plan) -> tuple[int, float]:
+    """Return how many rows of a plan have values, and the seconds that they took, also without journals."""
+    progress = read_progress(plan, layout)
+    receipt = None if progress.done else read_receipt(layout.receipt)
+    if receipt is None or not is_current(layout, plan):
+        return progress.done, progress.seconds
+    runs = read_receipts(layout.row_receipts, receipt["process"]).runs
+    return plan.total, sum(n * each.seconds for n, each in runs if each.origin)
 
 
 def _count_own_readers(found: Forecast, old: Plan) -> int:

@@ -23,10 +23,10 @@ from psyrun.workdir import (
     holds_rows,
     is_current,
     list_journals,
+    list_reads,
     make_receipt,
     read_inputs,
     read_progress,
-    read_reads,
     read_receipt,
     read_records,
     read_values,
@@ -172,7 +172,7 @@ def describe_generators(names: Sequence[str]) -> str:
 
 def _find_programs(outline: Outline) -> Iterator[str]:
     """Yield a message where rows started processes, whose inputs are not observed."""
-    reads = (read_reads(path) or [] for path in outline.layout.out.glob("*.reads"))
+    reads = list_reads(outline.layout.reads).values()
     if any(each.kind == "program" for inputs in reads for each in inputs):
         yield "execute starts processes: what they read is not seen; name it in file_dep"
 

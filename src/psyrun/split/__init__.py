@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     from psyrun.split.changes import changed_definitions, count_orphaned, count_reevaluated
     from psyrun.split.draft import Digests, compute_digests, draft_plan
     from psyrun.split.staleness import (
-        KINDS,
         Changes,
         count_readers,
         count_stale_rows,
+        describe_stale,
         find_changes,
         is_stale,
-        name_input,
     )
+    from psyrun.split.states import KINDS, name_input
     from psyrun.split.step import (
         ensure_work_folder,
         hold_task,
@@ -34,7 +34,8 @@ else:
         adoption="count_adopted",
         changes="changed_definitions count_orphaned count_reevaluated",
         draft="Digests compute_digests draft_plan",
-        staleness="KINDS Changes count_readers count_stale_rows find_changes is_stale name_input",
+        staleness="Changes count_readers count_stale_rows describe_stale find_changes is_stale",
+        states="KINDS name_input",
         step="ensure_work_folder is_planned hold_task pack_assignments restore_journals split",
         unmanaged="describe_unmanaged refuse_folder refuse_unmanaged",
     )

@@ -3,40 +3,37 @@
 An input counts for the row that read it and for all rows that its process evaluated after it, since `execute`
 may keep what it read; with ``stateless = True`` for the row alone. What was read while the task file was
 loaded counts for all rows of the process, unless only the space reaches the statement that read it: then only
-the space is evaluated again. Where nothing is known of a row's inputs, it is not stale by them.
+the space is evaluated again. A row is stale, too, where it counts inputs that are not known any more.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psyrun.disk import take_stamp
-from psyrun.source import Observer, TrackedPaths, describe_existence, find_parts
+from psyrun.source import find_parts
+from psyrun.split.states import KINDS, InputStates, lies_in, name_input, recorded_state
 from psyrun.workdir import (
-    RECEIPTS,
+    Source,
+    block_sources,
+    is_current,
     list_journals,
-    parse_name,
+    list_reads,
     read_first_records,
-    read_reads,
-    unpack_receipts,
+    read_needed,
+    read_receipt,
+    read_receipts,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from psyrun.disk import Stamp
-    from psyrun.source import Source, SourceCache
+    from psyrun.source import Source as Sources
+    from psyrun.source import SourceCache
     from psyrun.task import Outline
-    from psyrun.workdir import Input, JournalFile, Plan, RowReceipt
-    from psyrun.workdir.journal import Block
-
-
-_FILES = ("file", "declared")
-KINDS = ("file", "declared", "folder", "glob", "exists")
+    from psyrun.workdir import Input, JournalFile, Layout, Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +45,7 @@ class Changes:
     inputs
         (run, child) -> its inputs that changed and count for rows, in the order of their numbers.
     states
-        ``<kind> <path>`` -> state of now, of all inputs that changed.
+        ``<kind> <path>`` -> state of now, of all inputs that changed, and of files of inputs that are lost.
     space
         Whether an input of the space changed.
     stateless
@@ -56,57 +53,75 @@ class Changes:
     unseen
         A declared file that changed and that nothing was seen to read: it counts for rows of whose inputs
         nothing is known, too.
-    runs
-        The workers whose inputs are known.
+    known
+        (run, child) -> the highest number of its inputs that is known; None: all counts as known.
+    folder
+        The folder of the files of inputs, relative to the project root.
     accepted
         ``<kind> <path>`` -> state that `--continue` accepted, of inputs that are in this state yet.
     """
 
-    inputs: Mapping[tuple[str, int], Sequence[Input]]
-    states: Mapping[str, str | None]
-    space: bool
-    stateless: bool
-    unseen: str | None
-    runs: Collection[str]
+    inputs: Mapping[tuple[str, int], Sequence[Input]] = field(default_factory=dict)
+    states: Mapping[str, str | None] = field(default_factory=dict)
+    space: bool = False
+    stateless: bool = False
+    unseen: str | None = None
+    known: Mapping[tuple[str, int], int] | None = None
+    folder: str = ""
     accepted: Mapping[str, str | None] = field(default_factory=dict)
 
     def accept(self) -> dict[str, str | None]:
         """Return the states of inputs that count as those that rows read, once `--continue` accepts these."""
         return {**self.accepted, **self.states}
 
-    def stale_rows(self, journals: Iterable[JournalFile], size: int) -> dict[int, str]:
-        """Return the rows of a batch that are stale -> the path of an input that changed."""
+    def stale_rows(self, journals: Sequence[JournalFile], size: int) -> dict[int, str]:
+        """Return the rows of a batch that are stale -> the path of an input that changed, or was lost."""
         found: dict[int, str] = {}
-        if not self.inputs and self.unseen is None:
-            return found
-        for journal, block, fresh in read_first_records(journals, rows=size):
-            named = parse_name(journal.path.name)
-            run, chosen = named[1] if named else "", {block.rows[place] for place in fresh}
-            if run not in self.runs and self.unseen is not None:
-                found |= dict.fromkeys(chosen, self.unseen)
-            changed = self.inputs.get((run, block.header.counts.child), ())
-            if changed and changed[0].number <= block.header.counts.inputs:
-                paths = ((row, self._find(changed, receipt)) for row, receipt in _each_row(block))
-                found |= {row: path for row, path in paths if path is not None and row in chosen}
+        if not (self.inputs or self.unseen is not None):
+            needed = {} if self.known is None else read_needed(journals, self.known, rows=size)
+            if not any(map(self.is_lost, needed.items())):
+                return found
+        for row, source in _row_sources(journals, size):
+            path = self.find(source)
+            if path is not None:
+                found[row] = path
         return found
 
-    def _find(self, changed: Sequence[Input], receipt: RowReceipt) -> str | None:
-        """Return the path of the first changed input that counts for a row."""
-        for each in changed:
-            own = each.number >= receipt.reads or each.loading or not self.stateless
-            if own and each.number <= receipt.inputs:
+    def is_lost(self, needed: tuple[tuple[str, int], int]) -> bool:
+        """Whether the inputs of (run, child) are not known up to a number, and that is not accepted."""
+        (run, child), number = needed
+        if self.known is None or number <= self.known.get((run, child), 0):
+            return False
+        return _key_of_file(self.folder, run) not in self.accepted
+
+    def find(self, source: Source) -> str | None:
+        """Return the path of the first changed input that counts for a row; the folder where it was lost."""
+        worker = source.run, source.child
+        if self.unseen is not None and worker not in (self.known or ()):
+            return self.unseen
+        if self.is_lost((worker, source.inputs)):
+            return f"{self.folder}/"
+        for each in self.inputs.get(worker, ()):
+            own = each.number >= source.reads or each.loading or not self.stateless
+            if own and each.number <= source.inputs:
                 return each.path
         return None
 
 
-NO_CHANGES = Changes(inputs={}, states={}, space=False, stateless=False, unseen=None, runs=())
+NO_CHANGES = Changes()
 
 
-def _each_row(block: Block) -> Iterator[tuple[int, RowReceipt]]:
-    rows = iter(block.rows)
-    for n, receipt in unpack_receipts(block.sections.get(RECEIPTS, b"")):
-        for _, row in zip(range(n), rows):
-            yield row, receipt
+def _key_of_file(folder: str, run: str) -> str:
+    return f"file {folder}/{run}.reads"
+
+
+def _row_sources(journals: Iterable[JournalFile], size: int) -> Iterator[tuple[int, Source]]:
+    """Yield the rows of a batch that have values, each with what tells which inputs count for it."""
+    for journal, block, fresh in read_first_records(journals, rows=size):
+        chosen = {block.rows[place] for place in fresh}
+        rows = iter(block.rows)
+        for n, source in block_sources(journal.path.name, block):
+            yield from ((row, source) for _, row in zip(range(n), rows) if row in chosen)
 
 
 def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Changes:
@@ -121,8 +136,14 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
     cache
         Digests of files read before.
     """
-    reads = {path.stem: read_reads(path) or [] for path in sorted(outline.layout.out.glob("*.reads"))}
-    products = {each.path for inputs in reads.values() for each in inputs if each.kind == "product"}
+    layout = outline.layout
+    reads = list_reads(layout.reads)
+    codes = {
+        run: next((each.path for each in all_ if each.kind == "code"), "") for run, all_ in reads.items()
+    }
+    products: dict[str, set[str]] = {code: set() for code in codes.values()}
+    for run, inputs in reads.items():
+        products[codes[run]].update(each.path for each in inputs if each.kind == "product")
     states = InputStates(outline, cache, products)
     accepted = {} if plan is None else plan.accepted
     accepted = {key: state for key, state in accepted.items() if states.of_key(key) == state}
@@ -131,9 +152,9 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
         for run, inputs in reads.items()
         for each in inputs
         if each.kind in KINDS
-        and each.path not in products
+        and each.path not in products[codes[run]]
         and f"{each.kind} {each.path}" not in accepted
-        and states.of(each) != _recorded(each)
+        and states.of(each, codes[run]) != recorded_state(each)
     }
     if _outside_is_gone(changed.values(), reads):
         changed = {key: each for key, each in changed.items() if not Path(each.path).is_absolute()}
@@ -142,80 +163,27 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
         before = {**{f"declared {path}": state for path, state in plan.data.items()}, **plan.inputs}
     moved = {key for key, state in before.items() if key not in accepted and states.of_key(key) != state}
     changes = _attribute(outline, plan, reads, changed, moved, states) if changed or moved else NO_CHANGES
-    return replace(changes, accepted=accepted)
+    known = {(run, each.child): each.number for run, inputs in reads.items() for each in inputs}
+    changes = replace(changes, accepted=accepted, known=known, folder=layout.relative(layout.reads))
+    lost = {} if plan is None else filter(changes.is_lost, _find_needed(layout, plan, known).items())
+    keys = [_key_of_file(changes.folder, run) for (run, _), _ in lost]
+    return replace(changes, states={**changes.states, **{key: states.of_key(key) for key in keys}})
 
 
-class InputStates:
-    """States of inputs as they are now, each looked at once.
-
-    Parameters
-    ----------
-    outline
-        The task.
-    cache
-        Digests of files read before.
-    products
-        Paths that rows of the task wrote, which count nowhere.
-    """
-
-    def __init__(self, outline: Outline, cache: SourceCache, products: Collection[str] = ()) -> None:
-        self._root, self._cache, self._products = outline.root, cache, products
-        self._paths = tracked_paths(outline)
-        self._states: dict[tuple[str, str, bool], str | None] = {}
-        self._stamps: dict[str, Stamp | None] = {}
-
-    def of(self, each: Input) -> str | None:
-        """Return the state of an input as it would be recorded now; None where there is no such file.
-
-        A file is not read where its stamp is the one that the worker noted with the digest.
-        """
-        if each.inode is not None and self._stamp(each.path) == each.stamp:
-            return each.digest
-        return self.of_key(f"{each.kind} {each.path}", by_stat=each.kind in _FILES and each.digest is None)
-
-    def of_key(self, key: str, *, by_stat: bool = False) -> str | None:
-        """Return the state of ``<kind> <path>``; size and mtime instead of the content where `by_stat`."""
-        kind, _, path = key.partition(" ")
-        if (kind, path, by_stat) not in self._states:
-            self._states[kind, path, by_stat] = self._look(kind, path, by_stat)
-        return self._states[kind, path, by_stat]
-
-    def _look(self, kind: str, path: str, by_stat: bool) -> str | None:
-        if kind == "folder":
-            return self._paths.digest_listing(path, self._products)
-        if kind == "glob":
-            return self._paths.digest_matches(path, self._products)
-        if kind == "exists":
-            return describe_existence(self._paths.locate(path))
-        stamp = self._stamp(path)
-        if stamp is None or by_stat:
-            return None if stamp is None else f"{stamp[0]} {stamp[1]}"
-        with suppress(OSError):
-            return self._cache.digest_file(path, self._paths.locate(path), stamp)
-        return None
-
-    def _stamp(self, path: str) -> Stamp | None:
-        try:
-            return self._stamps[path]
-        except KeyError:
-            stamp = self._stamps[path] = take_stamp(self._paths.locate(path))
-            return stamp
-
-
-def tracked_paths(outline: Outline) -> TrackedPaths:
-    """Return the paths that count as inputs of a task."""
-    return TrackedPaths(
-        root=str(outline.root),
-        folder=str((outline.root / outline.path).parent),
-        work=str(outline.layout.folder),
-        untracked=outline.untracked,
-    )
-
-
-def _recorded(each: Input) -> str | None:
-    if each.kind in _FILES and each.digest is None:
-        return f"{each.size} {each.mtime}"
-    return each.digest
+def _find_needed(
+    layout: Layout, plan: Plan, known: Mapping[tuple[str, int], int]
+) -> dict[tuple[str, int], int]:
+    """Return (run, child) -> the highest number of its inputs that counts for a row of a plan."""
+    receipt = read_receipt(layout.process)
+    if receipt is not None and receipt.get("table") == plan.table_digest:
+        return {(run, child): number for run, child, number in receipt.get("reads", ())}
+    found: dict[tuple[str, int], int] = {}
+    journals = list_journals(layout.out)
+    for batch in plan.batches:
+        needed = read_needed(journals.get(batch.key, ()), known, rows=batch.size)
+        for key, number in needed.items():
+            found[key] = max(number, found.get(key, 0))
+    return found
 
 
 def _outside_is_gone(changed: Iterable[Input], reads: Mapping[str, Sequence[Input]]) -> bool:
@@ -270,61 +238,77 @@ def _attribute(
         space=bool(unseen) or any(not key.startswith("declared ") for key in moved),
         stateless=outline.stateless,
         unseen=unseen[0] if unseen else None,
-        runs=reads.keys(),
     )
 
 
-def _find_space_only(source: Source, places: set[str]) -> set[str]:
+def _find_space_only(source: Sources, places: set[str]) -> set[str]:
     """Return the places, as ``file:line``, of statements that only the space reaches."""
     if not places:
         return set()
     found = set()
     for (path, first, last), part in find_parts(source).items():
         if part == "space":
-            found |= {each for each in places if _lies_in(each, path, first, last)}
+            found |= {each for each in places if lies_in(each, path, first, last)}
     return found
 
 
-def _lies_in(place: str, path: str, first: int, last: int) -> bool:
-    file, _, line = place.rpartition(":")
-    return file == path and line.isdecimal() and first <= int(line) <= last
+def count_sources(layout: Layout, plan: Plan) -> Counter[Source]:
+    """Return what tells which inputs count for a wanted row of a plan -> how many such rows have values.
+
+    Where the result is current, its receipts say so, also where journals were removed.
+    """
+    receipt = read_receipt(layout.receipt) if is_current(layout, plan) else None
+    runs = list(read_receipts(layout.row_receipts, receipt["process"]).sources()) if receipt else []
+    found: Counter[Source] = Counter()
+    for n, source in runs:
+        found[source] += n
+    journals, wanted = list_journals(layout.out), plan.wanted_rows()
+    for batch in plan.batches if not runs else ():
+        rows = wanted.get(batch.number, range(batch.size))
+        found.update(s for row, s in _row_sources(journals.get(batch.key, ()), batch.size) if row in rows)
+    return found
 
 
 def count_stale_rows(outline: Outline, plan: Plan, changes: Changes) -> dict[str, int]:
     """Return path of an input -> wanted rows of the plan that are stale because of it."""
-    counts: dict[str, int] = {}
-    if not changes.inputs and changes.unseen is None:
-        return counts
-    journals, wanted = list_journals(outline.layout.out), plan.wanted_rows()
-    for batch in plan.batches:
-        for row, path in changes.stale_rows(journals.get(batch.key, ()), batch.size).items():
-            if batch.number not in wanted or row in wanted[batch.number]:
-                counts[path] = counts.get(path, 0) + 1
-    return counts
+    counts: Counter[str] = Counter()
+    for source, rows in count_sources(outline.layout, plan).items() if changes.states else ():
+        path = changes.find(source)
+        if path is not None:
+            counts[path] += rows
+    return dict(counts)
 
 
-_WORDS = {"folder": "names in {}", "glob": "files {}", "exists": "whether there is {}"}
-
-
-def name_input(key: str) -> str:
-    """Return words for ``<kind> <path>`` of an input.
+def describe_stale(stale: Mapping[str, int]) -> str:
+    """Return words for inputs that changed, and how many rows read them.
 
     Examples
     --------
-    >>> name_input("file data/rates.csv"), name_input("glob data/*.csv")
-    ('data/rates.csv', 'files data/*.csv')
+    >>> describe_stale({"data/rates.csv": 200})
+    'data/rates.csv changed; 200 rows read it'
     """
-    kind, _, path = key.partition(" ")
-    return _WORDS.get(kind, "{}").format(path)
+    named = [_describe(path, rows) for path, rows in list(stale.items())[:3]]
+    more = [f"{len(stale) - 3:,} other inputs changed"] if len(stale) > 3 else []
+    return "; ".join([*named, *more])
+
+
+def _describe(path: str, rows: int) -> str:
+    named = f"{rows:,} row{'s' * (rows != 1)}"
+    if path.endswith("/"):
+        return f"what {named} read is not known, since files in {path} are gone or damaged"
+    return f"{path} changed; {named} read it"
 
 
 def count_readers(outline: Outline, plan: Plan) -> dict[str, int]:
     """Return what rows were seen to read, in words -> rows of a plan that it counts for."""
     counts: Counter[str] = Counter()
-    reads = {path.stem: read_reads(path) or [] for path in outline.layout.out.glob("*.reads")}
+    reads = list_reads(outline.layout.reads)
     loading = {each.place for inputs in reads.values() for each in inputs if each.loading}
     left_out = _find_space_only(outline.source, loading)
-    for (run, child), rows in (_count_receipts(outline, plan) if reads else {}).items():
+    sources: dict[tuple[str, int], dict[Source, int]] = {}
+    for source, rows in (count_sources(outline.layout, plan) if reads else {}).items():
+        sources.setdefault((source.run, source.child), {})[source] = rows
+    for (run, child), ours in sources.items():
         first: dict[str, Input] = {}
         for each in reads.get(run, ()):
             kept = each.kind in KINDS and each.kind != "declared" and each.place not in left_out
@@ -333,50 +317,13 @@ def count_readers(outline: Outline, plan: Plan) -> dict[str, int]:
         for name, each in first.items():
             whole = each.loading or not outline.stateless
             counts[name] += sum(
-                n for (own, last), n in rows.items() if each.number <= last and (whole or each.number >= own)
+                rows
+                for source, rows in ours.items()
+                if each.number <= source.inputs and (whole or each.number >= source.reads)
             )
     return {name: rows for name, rows in counts.items() if rows}
-
-
-def _count_receipts(outline: Outline, plan: Plan) -> dict[tuple[str, int], Counter[tuple[int, int]]]:
-    """Return (run, child) -> first own input and inputs counted -> number of its rows."""
-    found: dict[tuple[str, int], Counter[tuple[int, int]]] = {}
-    journals = list_journals(outline.layout.out)
-    for batch in plan.batches:
-        for journal, block, fresh in read_first_records(journals.get(batch.key, ()), rows=batch.size):
-            named, chosen = parse_name(journal.path.name), {block.rows[place] for place in fresh}
-            child = named[1] if named else "", block.header.counts.child
-            receipts = (receipt for row, receipt in _each_row(block) if row in chosen)
-            found.setdefault(child, Counter()).update((each.reads, each.inputs) for each in receipts)
-    return found
 
 
 def is_stale(outline: Outline, plan: Plan, changes: Changes) -> bool:
     """Whether the space, or a wanted row of a plan, was made with inputs that changed."""
     return changes.space or bool(count_stale_rows(outline, plan, changes))
-
-
-def observe_planning(outline: Outline) -> Observer:
-    """Return an observer of what loading a task file and evaluating its space read; see `inputs_of_space`."""
-    sources = {str(outline.root / name): name for name in outline.source.files}
-    observer = Observer(tracked_paths(outline), sources)
-    observer.declare(outline.file_dep)
-    return observer
-
-
-def inputs_of_space(outline: Outline, observer: Observer, cache: SourceCache) -> dict[str, str | None]:
-    """Return ``<kind> <path>`` -> state of what was read, but for what only the code reads."""
-    readings = [each for each in observer.take() if each.kind in KINDS]
-    parts = find_parts(outline.source) if any(each.place for each in readings) else {}
-    code = {(path, first, last) for (path, first, last), part in parts.items() if part == "code"}
-    states = InputStates(outline, cache)
-    found: dict[str, str | None] = {}
-    for each in readings:
-        if any(_lies_in(each.place, *statement) for statement in code):
-            continue
-        state = states.of_key(f"{each.kind} {each.path}")
-        changed = each.kind in _FILES and states.of_key(f"file {each.path}", by_stat=True) != (
-            f"{each.size} {each.mtime}"
-        )
-        found[f"{each.kind} {each.path}"] = "changed meanwhile" if changed else state
-    return found

@@ -15,10 +15,9 @@ from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.split.staleness import (
     count_stale_rows,
     find_changes,
-    inputs_of_space,
     is_stale,
-    observe_planning,
 )
+from psyrun.split.states import inputs_of_space, observe_planning
 from psyrun.split.unmanaged import is_unmanaged_result, load_result, refuse_folder, refuse_unmanaged
 from psyrun.task import open_task
 from psyrun.workdir import (
@@ -168,7 +167,7 @@ def _refuse_dirty(outline: Outline, old: Plan, draft: Draft, changes: Changes) -
 
 
 def restore_journals(task: Task, old: Plan) -> None:
-    """Write rows whose journals were removed from the result to journals again."""
+    """Write rows whose journals were removed from the result to journals again, with their receipts."""
     layout = task.outline.layout
     if read_progress(old, layout).complete:
         return
@@ -186,10 +185,9 @@ def restore_journals(task: Task, old: Plan) -> None:
         done = {row: at for row, at in lost.items() if not reasons[at]}
         if lost:
             values = {name: [column[at] for at in done.values()] for name, column in table.items()}
-            places = [*done.values(), *(lost[failure.row] for failure in failures)]
-            write_journal(
-                layout.out, keys[number], list(done), values, failures, receipts.part(places).sections()
-            )
+            part = receipts.part([*done.values(), *(lost[failure.row] for failure in failures)])
+            most = max(source.inputs for _, source in part.sources())
+            write_journal(layout.out, keys[number], list(done), values, failures, part.sections(), most)
         place += len(rows)
 
 

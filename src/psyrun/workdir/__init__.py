@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         read_progress,
         verify_progress,
     )
-    from psyrun.workdir.reads import Input, ReadsWriter, pack_reads, read_reads, unpack_reads
+    from psyrun.workdir.reads import Input, ReadsWriter, list_reads, pack_reads, read_reads, unpack_reads
     from psyrun.workdir.receipts import (
         file_digest,
         holds_rows,
@@ -68,8 +68,10 @@ if TYPE_CHECKING:
         JournalFile,
         Records,
         RowCounter,
+        find_receipts,
         list_journals,
         read_first_records,
+        read_needed,
         read_records,
         read_values,
         up_to_receipt,
@@ -78,7 +80,8 @@ if TYPE_CHECKING:
         ReceiptReader,
         Receipts,
         RowReceipt,
-        find_receipts,
+        Source,
+        block_sources,
         pack_receipts,
         read_receipts,
         unpack_receipts,
@@ -105,12 +108,12 @@ else:
         plan="FAILURE Batch Plan is_plan_damaged pack_order read_plan require_plan write_plan",
         progress="BatchProgress PlanProgress find_damaged_inputs find_needed_journals "
         "is_receipt_true read_progress verify_progress",
-        reads="Input ReadsWriter pack_reads read_reads unpack_reads",
+        reads="Input ReadsWriter list_reads pack_reads read_reads unpack_reads",
         receipts="file_digest holds_rows is_current make_receipt "
         "read_journal_ends read_receipt refresh_receipt write_receipt",
-        records="JournalFile Records RowCounter list_journals read_first_records "
-        "read_records read_values up_to_receipt",
-        row_receipts="ReceiptReader Receipts RowReceipt find_receipts pack_receipts "
+        records="JournalFile Records RowCounter find_receipts list_journals read_first_records "
+        "read_needed read_records read_values up_to_receipt",
+        row_receipts="ReceiptReader Receipts RowReceipt Source block_sources pack_receipts "
         "read_receipts unpack_receipts write_receipts",
         submissions="End Submission forget_submissions list_submissions "
         "new_token read_submission write_submission",

@@ -329,9 +329,13 @@ def write_journal(
     columns: Mapping[str, Sequence[Any]],
     failures: Sequence[Failure] = (),
     sections: Mapping[int, bytes] | None = None,
+    inputs: int = 0,
 ) -> None:
-    """Write a closed journal of one block."""
-    block = encode_block(rows, columns, failures, sections=sections, sealed=True, tie=batch.tie)
+    """Write a closed journal of one block; some of its rows may count so many inputs."""
+    counts = Counts(inputs=inputs)
+    block = encode_block(
+        rows, columns, failures, counts=counts, sections=sections, sealed=True, tie=batch.tie
+    )
     write_atomic(journal_path(folder, batch, new_run(), ".rows"), block)
 
 

@@ -79,6 +79,11 @@ class Layout:
         return self.folder / "out"
 
     @property
+    def reads(self) -> Path:
+        """Folder of what rows read; it may outlive the journals."""
+        return self.folder / "reads"
+
+    @property
     def log(self) -> Path:
         """Folder of the logs of jobs."""
         return self.folder / "log"

@@ -1,4 +1,4 @@
-"""Files ``out/<run>.reads``: the inputs that the children of a worker read, for all its journals.
+"""Files ``reads/<run>.reads``: the inputs that the children of a worker read, for all its journals.
 
 Such a file is a sequence of frames with the section INPUTS, JSON: a column for each field of `Input`, but
 for those that hold its default only. A worker appends, and syncs, the inputs that a block counts before the
@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psyrun.disk import AppendedFile, open_file
+from psyrun.disk import AppendedFile, make_folders, open_file
 from psyrun.errors import FormatError
 from psyrun.workdir.frame import INPUTS, Counts, encode_frame, file_size, read_header, read_sections
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from typing import Self
 
 
 class Input(NamedTuple):
@@ -32,9 +33,10 @@ class Input(NamedTuple):
     kind
         ``file`` (its content), ``folder`` (the names in it), ``glob`` (the paths that match), ``exists``
         (whether it is there, and what it is: file, folder or nothing), ``declared`` (a file that the task
-        file names, whether or not it was read). Two kinds are no inputs: ``product``,
-        a path that the process wrote, made or removed, which is no input of any row of the task and left out
-        of listings; ``program``, an audit event of a process that a row started, such as ``os.fork``.
+        file names, whether or not it was read). Three kinds are no inputs: ``product``,
+        a path that the process wrote, made or removed, which is no input of any row of the same code and left
+        out of listings; ``program``, an audit event of a process that a row started, such as ``os.fork``;
+        ``code``, the first of a file: the digest of the code that all of them are of.
     path
         Relative to the project root with ``/``, or absolute outside the project; of a glob its pattern.
     size, mtime
@@ -115,19 +117,35 @@ def read_reads(path: Path) -> list[Input] | None:
     return found
 
 
+def list_reads(folder: Path) -> dict[str, list[Input]]:
+    """Read the inputs of all workers: run -> its inputs.
+
+    Raises
+    ------
+    NewerFormatError
+        If a newer psyrun wrote one of the files.
+    """
+    return {path.stem: read_reads(path) or [] for path in sorted(folder.glob("*.reads"))}
+
+
 class ReadsWriter(AppendedFile):
     """Writer of the inputs of a worker's children.
 
     Parameters
     ----------
     folder
-        The folder of journals.
+        The folder of such files, made where it is missing.
     run
         The worker.
     """
 
     def __init__(self, folder: Path, run: str) -> None:
         super().__init__(folder / f"{run}.reads")
+
+    def open(self) -> Self:
+        """Create the file; it must not exist yet."""
+        make_folders(self.path.parent)
+        return super().open()
 
     def append(self, inputs: Sequence[Input]) -> None:
         """Append inputs, or raise OSError."""

@@ -32,6 +32,11 @@ def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
     wanted = plan.wanted_rows()
     failed = sum(each.count(wanted.get(number)).failed for number, each in records.items())
     more |= {"failed": failed} if failed else {}
+    reads: dict[tuple[str, int], int] = {}
+    for key, number in (item for each in records.values() for item in each.reads.items()):
+        reads[key] = max(number, reads.get(key, 0))
+    if reads:
+        more["reads"] = sorted([*key, number] for key, number in reads.items())
     return encode_json(FORMAT, {"table": plan.table_digest, "journals": journals, **more})
 
 

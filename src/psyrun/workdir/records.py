@@ -10,12 +10,14 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from psyrun.workdir.journal import BatchKey, parse_name, read_blocks, read_headers
+from psyrun.workdir.row_receipts import ReceiptReader, find_reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from psyrun.workdir.journal import Block, Failure
+    from psyrun.workdir.row_receipts import RowReceipt
 
 
 _T = TypeVar("_T")
@@ -69,6 +71,8 @@ class Records:
         order in which their records count. A journal that went on stands there repeatedly.
     generators
         Random generators that outlive a row, and that rows drew from.
+    reads
+        (run, child) -> the highest number of its inputs that counts for a row.
     """
 
     done: frozenset[int] = frozenset()
@@ -76,6 +80,7 @@ class Records:
     seconds: float = 0.0
     ends: tuple[tuple[str, int, int], ...] = ()
     generators: frozenset[str] = frozenset()
+    reads: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     def failed_for(self, reason: str | None) -> set[int]:
         """Return the rows that failed for a reason, which is named as `Failure.names` says; None: for any."""
@@ -169,6 +174,7 @@ def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) ->
     ends = []
     read: dict[str, int] = {}
     generators: set[str] = set()
+    reads: dict[tuple[str, int], int] = {}
     for journal in journals:
         name, last = journal.path.stem, None
         for block in read_journal(journal, rows):
@@ -177,13 +183,38 @@ def read_records(journals: Iterable[JournalFile], *, rows: int | None = None) ->
                 tried += [(journal.mtime, failure) for failure in block.failures]
                 seconds += block.header.counts.seconds
                 generators.update(block.generators())
+                for key, number in find_reads(name, block).items():
+                    reads[key] = max(number, reads.get(key, 0))
                 last = block.header
         if last is not None:
             ends.append((name, last.end, last.checksum))
             read[name] = last.end
     tried.sort(key=itemgetter(0))
     left = {failure.row: failure for _, failure in tried if failure.row not in done}
-    return Records(frozenset(done), left, seconds, tuple(ends), frozenset(generators))
+    return Records(frozenset(done), left, seconds, tuple(ends), frozenset(generators), reads)
+
+
+def read_needed(
+    journals: Sequence[JournalFile], known: Mapping[tuple[str, int], int], *, rows: int | None = None
+) -> Mapping[tuple[str, int], int]:
+    """Read the numbers of inputs that count for rows, as `Records.reads`; only headers where all are known.
+
+    Parameters
+    ----------
+    journals
+        The journals of a batch.
+    known
+        (run, child) -> the highest number of its inputs that is known.
+    rows
+        How many rows the batch has.
+    """
+    for journal in journals:
+        named = parse_name(journal.path.name)
+        run = named[1] if named is not None else ""
+        for header in _follow(journal.path, partial(read_headers, tie=journal.tie)):
+            if header.counts.inputs > known.get((run, header.counts.child), 0):
+                return read_records(journals, rows=rows).reads
+    return {}
 
 
 def read_values(
@@ -239,6 +270,25 @@ def _follow(path: Path, read: Callable[[Path], Iterator[_T]]) -> Iterator[_T]:
         except FileNotFoundError:  # From opening it, before the first block.
             continue
         return
+
+
+def find_receipts(
+    journals: Iterable[JournalFile], rows: Sequence[int], size: int
+) -> Iterator[tuple[RowReceipt, Mapping[str, Any]]]:
+    """Return receipt and place of some rows of a batch of `size` rows; an empty place: not known.
+
+    They are those of the first record, or of the last failure where there is none.
+    """
+    reader, left, wanted = ReceiptReader(), set(rows), set(rows)
+    for journal in journals:
+        for block in read_journal(journal, size):
+            found = [row for row in left if row in block.rows]
+            left.difference_update(found)
+            if found or any(failure.row in wanted for failure in block.failures):
+                reader.add(0, journal, block, [block.rows.index(row) for row in found])
+            else:
+                reader.skip(journal, block)
+    return reader.in_order((0, range(row, row + 1)) for row in rows).rows()
 
 
 class RowCounter:

@@ -24,7 +24,6 @@ from psyrun.workdir.frame import (
     read_sections,
 )
 from psyrun.workdir.journal import parse_name
-from psyrun.workdir.records import read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,6 +62,23 @@ class RowReceipt(NamedTuple):
     inputs: int = 0
     reads: int = 0
     origin: int = 0
+
+
+class Source(NamedTuple):
+    """What tells which inputs count for a row.
+
+    Parameters
+    ----------
+    run, child
+        The worker and its child that evaluated the row; '' and 0: not known.
+    inputs, reads
+        As in `RowReceipt`.
+    """
+
+    run: str = ""
+    child: int = 0
+    inputs: int = 0
+    reads: int = 0
 
 
 Run = tuple[int, RowReceipt]  # number of rows, their receipt
@@ -117,6 +133,12 @@ class Receipts:
         for n, receipt in self.runs:
             place = self.origins[receipt.origin - 1] if receipt.origin else {}
             yield from itertools.repeat((receipt, place), n)
+
+    def sources(self) -> Iterator[tuple[int, Source]]:
+        """Yield numbers of rows, and what tells which inputs count for them."""
+        places = [("", 0), *(_worker_of(place) for place in self.origins)]
+        for n, receipt in self.runs:
+            yield n, Source(*places[receipt.origin], receipt.inputs, receipt.reads)
 
     def sections(self) -> dict[int, bytes]:
         """Return the sections of a frame."""
@@ -179,7 +201,8 @@ class ReceiptReader:
         self.skip(journal, block)
         name, where = self._where
         named = parse_name(name)
-        run = {"run": named[1] if named is not None else "", "slot": block.header.counts.slot}
+        counts = block.header.counts
+        run = {"run": named[1] if named is not None else "", "slot": counts.slot, "child": counts.child}
         own = 0 if where is None else self._receipts.add_origin({**where, **run})
         origins = [own, *(self._receipts.add_origin(place) for place in block.origins())]
         spans, failed = self._spans.setdefault(number, []), self._failed.setdefault(number, {})
@@ -211,23 +234,38 @@ class ReceiptReader:
         return self._receipts
 
 
-def find_receipts(
-    journals: Iterable[JournalFile], rows: Sequence[int], size: int
-) -> Iterator[tuple[RowReceipt, Mapping[str, Any]]]:
-    """Return receipt and place of some rows of a batch of `size` rows; an empty place: not known.
+def block_sources(name: str, block: Block) -> Iterator[tuple[int, Source]]:
+    """Yield numbers of rows of a block, failed ones last, and what tells which inputs count for them.
 
-    They are those of the first record, or of the last failure where there is none.
+    Parameters
+    ----------
+    name
+        The name of its journal.
+    block
+        The block.
     """
-    reader, left, wanted = ReceiptReader(), set(rows), set(rows)
-    for journal in journals:
-        for block in read_journal(journal, size):
-            found = [row for row in left if row in block.rows]
-            left.difference_update(found)
-            if found or any(failure.row in wanted for failure in block.failures):
-                reader.add(0, journal, block, [block.rows.index(row) for row in found])
-            else:
-                reader.skip(journal, block)
-    return reader.in_order((0, range(row, row + 1)) for row in rows).rows()
+    named = parse_name(name)
+    own = named[1] if named is not None else "", block.header.counts.child
+    places = [own, *map(_worker_of, block.origins())]
+    for n, receipt in unpack_receipts(block.sections.get(RECEIPTS, b"")):
+        yield n, Source(*places[receipt.origin], receipt.inputs, receipt.reads)
+
+
+def find_reads(name: str, block: Block) -> dict[tuple[str, int], int]:
+    """Return (run, child) -> the highest number of its inputs that counts for a row of a block."""
+    found: dict[tuple[str, int], int] = {}
+    if ORIGINS not in block.sections:
+        named, counts = parse_name(name), block.header.counts
+        return {(named[1], counts.child): counts.inputs} if named is not None and counts.inputs else found
+    for _, source in block_sources(name, block):
+        key = source.run, source.child
+        if source.inputs > found.get(key, 0):
+            found[key] = source.inputs
+    return found
+
+
+def _worker_of(place: Mapping[str, Any]) -> tuple[str, int]:
+    return place.get("run", ""), place.get("child", 0)
 
 
 def _align(rows: Sequence[int], runs: Iterable[Run]) -> Iterator[tuple[int, int, int, RowReceipt]]:

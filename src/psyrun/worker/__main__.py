@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace, stop: _StopState) -> int:
     _log(
         f"{submission.task}: {len(work)} batches, {rows} rows, {config.size} processes, run {run}", sys.stdout
     )
-    journals = Journals(options.submission, run, work, known)
+    journals = Journals(options.submission, run, work, known, submission.code)
     try:
         return _evaluate(journals, work, config, stop)
     finally:

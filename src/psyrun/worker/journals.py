@@ -58,14 +58,18 @@ class Journals:
         The rows.
     known
         What is known of the place where rows are evaluated.
+    code
+        The digest of the code that they are evaluated with.
     """
 
-    def __init__(self, submission: Path, run: str, work: Sequence[Work], known: Mapping[str, Any]) -> None:
+    def __init__(
+        self, submission: Path, run: str, work: Sequence[Work], known: Mapping[str, Any], code: str
+    ) -> None:
         self._submission, self._run = submission, run
         self._folder = submission.parent.parent / "out"
         self._left = {each.batch: len(each.rows) for each in work}
         self._place = encode_place(known, {})
-        self._reads = Reads(Path.cwd(), self._folder, run)
+        self._reads = Reads(Path.cwd(), self._folder.with_name("reads"), run, code)
         self._lock = threading.Lock()  # of the collections below, never held while a disk is waited for
         self._open: dict[BatchKey, JournalWriter] = {}
         self._ended: list[JournalWriter] = []

@@ -34,13 +34,15 @@ class Reads:
     root
         The project root.
     folder
-        The folder of journals.
+        The folder of the files of inputs.
     run
         The worker.
+    code
+        The digest of the code that it evaluates rows with.
     """
 
-    def __init__(self, root: Path, folder: Path, run: str) -> None:
-        self._root = str(root)
+    def __init__(self, root: Path, folder: Path, run: str, code: str) -> None:
+        self._root, self._code = str(root), code
         self._writer = ReadsWriter(folder, run)
         self._waiting: queue.Queue[tuple[Sequence[Input], Callable[[], None]] | None] = queue.Queue(
             _MOST_WAITING
@@ -79,6 +81,7 @@ class Reads:
             if digested and not self._opened:
                 self._writer.open()
                 self._opened = True
+                digested.insert(0, Input(child=0, number=0, kind="code", path=self._code))
             if digested:
                 self._writer.append(digested)
             append()
