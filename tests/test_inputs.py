@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -142,7 +144,9 @@ def test_file_that_appears_or_goes_is_a_change(data):
     assert data.count("run") == 1
     assert data.result("t")["y"] == [0, 0, "here", 0]
     (data.root / "data/extra2.txt").unlink()
-    assert data.count("run") == 0  # The row from before is there yet.
+    before = len(data.rows_seen())
+    assert "evaluated again" not in data.psy("run").stdout
+    assert len(data.rows_seen()) == before  # The row from before is there yet.
     assert data.result("t")["y"] == [0, 0, 0, 0]
 
 
@@ -412,7 +416,7 @@ def test_plain_doit_notices_a_changed_input(data):
     data.psy("run")
     change(data, "data/rates.json", "20")
     before = len(data.rows_seen())
-    data.psy("doit")
+    assert "t: data/rates.json changed; 6 rows read it\n" in data.psy("doit").stdout
     assert len(data.rows_seen()) - before == 6
     with (data.root / "psy-work/t/result.pkl").open("rb") as file:
         assert pickle.load(file)["y"] == [20 * x for x in range(6)]
@@ -437,20 +441,34 @@ def test_psy_test_lists_what_its_row_read(data):
     assert "t: read data/0.txt\n" in data.psy("test", "t").stdout
 
 
-def test_file_that_changes_while_rows_are_evaluated_is_named_at_the_end(data, wait_until):
+@pytest.mark.parametrize("verb", ["run", "doit"])
+def test_file_that_changes_while_rows_are_evaluated_is_named_at_the_end(data, wait_until, verb):
     body = "    rate = json.loads(open('../data/rates.json').read())\n    seen(x)\n"
     body += "    while not os.path.exists('../gate'):\n        pass\n    return {'y': x * rate}\n"
     head = HEAD + "untracked = ['../gate']\nstateless = True\npool_size = 1\npspace = Param(x=range(2))\n"
     data.task("t", f"{head}def execute(x):\n{body}")
-    run = data.start("run")
+    run = data.start(verb)
     wait_until(lambda: len(data.rows_seen()) == 1)
     change(data, "data/rates.json", "20")
     (data.root / "gate").touch()
     out, _ = run.communicate(timeout=30)
-    assert run.returncode == 1
+    assert run.returncode == (1 if verb == "run" else 0)  # doit: the target is there
     assert "data/rates.json changed meanwhile: psy run t evaluates what was made of it" in out
     assert data.count("run") == 1
     assert data.result("t")["y"] == [0, 20]
+
+
+def test_job_that_merges_names_inputs_that_changed_meanwhile(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    (data.root / "psy-work/t/result.pkl").unlink()
+    change(data, "data/rates.json", "20")
+    argv = [sys.executable, "-m", "psyrun.jobs.finalize", "psy-tasks/task_t.py"]
+    out = subprocess.run(
+        argv, cwd=data.root, env=data.env(), check=True, text=True, capture_output=True
+    ).stdout
+    words = "data/rates.json changed meanwhile: psy run t evaluates what was made of it"
+    assert out == f"psyrun: t: 6 rows in psy-work/t/result.pkl; {words}\n"
 
 
 def test_own_files_of_psyrun_are_no_inputs_of_the_space(data):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,15 @@ from psyrun.jobs import QueueCache, finish, open_submissions, process
 from psyrun.merge import merge
 from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
-from psyrun.split import compute_digests, find_changes, hold_task, is_planned, is_stale, split
+from psyrun.split import (
+    compute_digests,
+    describe_meanwhile,
+    find_changes,
+    hold_task,
+    is_planned,
+    is_stale,
+    split,
+)
 from psyrun.task import Project, read_outlines
 from psyrun.workdir import (
     create_root,
@@ -108,10 +117,19 @@ class Run:
     ended: Callable[[str, NodeOutcome], None] = lambda name, outcome: None
 
 
+class _DoitWatcher(Watcher):
+    """Messages on standard output, where doit has its own."""
+
+    def note(self, task: str, message: str) -> None:
+        sys.stdout.write(f"{task}: {message}\n")
+
+    stale = note
+
+
 def waiting_run(project: Project) -> Run:
-    """Return a run that waits for the jobs of batch systems."""
+    """Return a run that waits for the jobs of batch systems, and writes messages on standard output."""
     cache = SourceCache.load(project.root / CACHE_PATH)
-    return Run(project=project, options=RunOptions(wait=True), cache=cache)
+    return Run(project=project, options=RunOptions(wait=True), cache=cache, watcher=_DoitWatcher())
 
 
 def doit_tasks(taskdir: str = "psy-tasks") -> Iterator[dict[str, Any]]:
@@ -281,6 +299,10 @@ class _Nodes:
         if merged.filled:
             names = ", ".join(map(repr, merged.filled))
             self.run.watcher.note(name, f"some rows lack {names}: filled with NaN beside numbers, else None")
+        plan = read_plan(self.outline.layout) if merged.written else None
+        changed = describe_meanwhile(self.outline, plan, self.run.cache) if plan is not None else ""
+        if changed:
+            self.run.watcher.stale(name, changed)
         return NodeOutcome(step="merge", state=NodeState.FINISHED) if merged.written else None
 
     def _is_merged(self, task: Any) -> bool:

@@ -83,6 +83,9 @@ class Watcher:
     def note(self, task: str, message: str) -> None:
         """Take a message for the user."""
 
+    def stale(self, task: str, message: str) -> None:
+        """Take a message about rows that are evaluated again, of which the user may know before the run."""
+
     def start(self, task: str, progress: PlanProgress, size: RunSize) -> None:
         """Take the amount of work that begins."""
 

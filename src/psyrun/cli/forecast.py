@@ -234,7 +234,8 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
         return None
     rows, cause, condition = done, "", f" if {awaited} changes"
     if stale:
-        rows, cause, condition = sum(stale.values()), f"{describe_stale(stale)}. ", ""
+        rows = min(sum(stale.values()), _count_reevaluated(found, old, digests))
+        cause, condition = f"{describe_stale(stale)}. ", ""
         own = _count_own_readers(found, old)
         if own < rows:
             condition = (
@@ -242,8 +243,7 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
                 f" {own:,} with stateless = True in the task file, if execute keeps nothing of what it reads)"
             )
     elif found.edited:
-        with open_task(found.outline) as opened:
-            rows = count_reevaluated(found.outline, old, draft_plan(opened, digests, old, found.options))
+        rows = _count_reevaluated(found, old, digests)
         cause, condition = f"{', '.join(changed_definitions(found.outline, old))} changed. ", ""
     seconds = cost * rows / done
     line = (
@@ -251,6 +251,12 @@ def describe_stale_rows(found: Forecast) -> tuple[str, float] | None:
         f" will be evaluated again{condition}; to keep them: psy run --continue {task}"
     )
     return (line, seconds) if rows else None
+
+
+def _count_reevaluated(found: Forecast, old: Plan, digests: Digests) -> int:
+    with open_task(found.outline) as task:
+        draft = draft_plan(task, digests, old, found.options, found.changes)
+    return count_reevaluated(found.outline, old, draft, stale=bool(found.stale))
 
 
 def _read_cost(layout: Layout, plan: Plan) -> tuple[int, float]:

@@ -20,7 +20,7 @@ from psyrun.errors import INTERRUPTED, PsyrunError, worst
 from psyrun.graph import NodeState, Run, run_pass
 from psyrun.jobs import QueueCache, wait_for_jobs
 from psyrun.source import read_source
-from psyrun.split import count_stale_rows, find_changes, name_input
+from psyrun.split import describe_meanwhile
 from psyrun.workdir import read_plan
 
 if TYPE_CHECKING:
@@ -218,11 +218,12 @@ class _Summary:
     ) -> tuple[list[str], int]:
         cache = self._selection.cache
         done = isinstance(end, Status) and end.uptodate
+        plan = read_plan(outline.layout) if done and outcome is not None else None
         return summarise(
             end,
             outcome,
             edited=done and _was_edited(outline, cache),
-            changed=_find_changed_inputs(outline, cache) if done and outcome is not None else (),
+            changed=describe_meanwhile(outline, plan, cache) if plan is not None else "",
             interrupted=interrupted,
         )
 
@@ -247,16 +248,6 @@ def _try_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
         return read_status(outline, cache, queues)
     except (PsyrunError, OSError) as error:
         return error
-
-
-def _find_changed_inputs(outline: Outline, cache: SourceCache) -> Sequence[str]:
-    """Return the inputs that changed since rows of the result, or the space, read them."""
-    plan = read_plan(outline.layout)
-    if plan is None:
-        return ()
-    changes = find_changes(outline, plan, cache)
-    of_space = [name_input(key) for key in changes.states if key in plan.inputs] if changes.space else []
-    return list(dict.fromkeys([*count_stale_rows(outline, plan, changes), *of_space]))
 
 
 def _was_edited(outline: Outline, cache: SourceCache) -> bool:

@@ -54,7 +54,7 @@ def summarise(
     outcome: NodeOutcome | None,
     *,
     edited: bool = False,
-    changed: Sequence[str] = (),
+    changed: str = "",
     interrupted: bool = False,
 ) -> tuple[list[str], int]:
     """Return lines and exit code for a task after a run.
@@ -68,7 +68,7 @@ def summarise(
     edited
         Whether its sources changed during the run.
     changed
-        Inputs that changed during the run.
+        Words for inputs that changed during the run; '' for none.
     interrupted
         Whether the run was interrupted.
     """
@@ -84,8 +84,7 @@ def summarise(
         if edited:
             lines.append(f"  it was edited meanwhile: psy run {end.name} evaluates the new code")
         if changed:
-            names = ", ".join(changed[:3]) + (f" and {len(changed) - 3:,} more" if len(changed) > 3 else "")
-            lines.append(f"  {names} changed meanwhile: psy run {end.name} evaluates what was made of it")
+            lines.append(f"  {changed}")
         return lines, UNFINISHED if changed else OK
     if not interrupted and (end.running or end.queued or state is NodeState.PENDING):
         return _summarise_in_flight(end, len(outcome.in_flight) if outcome is not None else 0), PENDING

@@ -18,7 +18,7 @@ from psyrun.jobs.tracker import note_ends
 from psyrun.merge import merge
 from psyrun.options import RunOptions
 from psyrun.source import SourceCache
-from psyrun.split import compute_digests
+from psyrun.split import compute_digests, describe_meanwhile
 from psyrun.task import read_outline
 from psyrun.workdir import read_plan, task_lock
 
@@ -67,7 +67,9 @@ def _finish(outline: Outline) -> str:
             note_ends(outline, QueueCache(), progress)
         return f"{progress.done:,} of {rows} are done; psy run {outline.name} goes on"
     merged = merge(outline, RunOptions())
-    return f"{rows} in {outline.result}" if merged.written else "up to date"
+    changed = describe_meanwhile(outline, plan, SourceCache())
+    done = f"{rows} in {outline.result}" if merged.written else "up to date"
+    return f"{done}; {changed}" if changed else done
 
 
 def _say(message: str) -> None:

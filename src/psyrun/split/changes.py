@@ -6,7 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from psyrun.split.matching import keys_of
-from psyrun.workdir import find_damaged_inputs, list_journals, read_inputs, read_progress, read_records
+from psyrun.workdir import (
+    find_damaged_inputs,
+    is_current,
+    list_journals,
+    read_inputs,
+    read_progress,
+    read_records,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,18 +30,30 @@ def changed_definitions(outline: Outline, old: Plan) -> list[str]:
     return changed or list(outline.file_dep) or ["the code"]
 
 
-def count_reevaluated(outline: Outline, old: Plan, draft: Draft) -> int:
-    """Count the finished rows that a new plan evaluates again because the code changed."""
+def count_reevaluated(outline: Outline, old: Plan, draft: Draft, *, stale: bool = False) -> int:
+    """Count the finished rows that a new plan evaluates again because the code changed, or inputs did.
+
+    Parameters
+    ----------
+    outline
+        The task.
+    old, draft
+        Its plan, and the new one.
+    stale
+        Whether rows of the plan are stale by inputs.
+    """
     layout, plan = outline.layout, draft.plan
-    if plan.code == old.code:
+    if plan.code == old.code and not stale:
         return 0
+    done = read_progress(old, layout).done
+    complete = not done and is_current(layout, old)  # Its journals were removed.
     if find_damaged_inputs(old, layout):  # It is not known then which they are.
-        return read_progress(old, layout).done
+        return old.total if complete else done
     there = [batch for batch in plan.batches if batch.tie]
     lacking = Counter(_keys(layout, plan, there, done=False))
     for rows in draft.new.values():
         lacking.update(keys_of(draft.space.part(rows), len(rows)))
-    finished = Counter(_keys(layout, old, old.batches, done=True))
+    finished = Counter(_keys(layout, old, old.batches, done=True, complete=complete))
     return (lacking & finished).total()
 
 
@@ -55,11 +74,13 @@ def count_orphaned(outline: Outline, old: Plan, draft: Draft) -> int:
     return orphaned
 
 
-def _keys(layout: Layout, plan: Plan, batches: Iterable[Batch], *, done: bool) -> Iterator[Any]:
-    """Yield the keys of the wanted rows that have values, or that have none."""
+def _keys(
+    layout: Layout, plan: Plan, batches: Iterable[Batch], *, done: bool, complete: bool = False
+) -> Iterator[Any]:
+    """Yield the keys of the wanted rows that have values (all of a complete result), or that have none."""
     journals, wanted = list_journals(layout.out), plan.wanted_rows()
     for batch in batches:
         ended = read_records(journals.get(batch.key, ()), rows=batch.size).done
         keys = keys_of(read_inputs(layout.input(batch.number), batch.tie).columns(), batch.size)
         rows = wanted.get(batch.number, range(batch.size))
-        yield from (keys[row] for row in rows if (row in ended) is done)
+        yield from (keys[row] for row in rows if complete or (row in ended) is done)

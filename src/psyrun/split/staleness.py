@@ -299,6 +299,15 @@ def _describe(path: str, rows: int) -> str:
     return f"{path} changed; {named} read it"
 
 
+def describe_meanwhile(outline: Outline, plan: Plan, cache: SourceCache) -> str:
+    """Return words for inputs that changed since rows of a plan, or its space, read them; '' for none."""
+    changes = find_changes(outline, plan, cache)
+    of_space = [name_input(key) for key in changes.states if key in plan.inputs] if changes.space else []
+    names = list(dict.fromkeys([*count_stale_rows(outline, plan, changes), *of_space]))
+    named = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+    return f"{named} changed meanwhile: psy run {outline.name} evaluates what was made of it" if names else ""
+
+
 def count_readers(outline: Outline, plan: Plan) -> dict[str, int]:
     """Return what rows were seen to read, in words -> rows of a plan that it counts for."""
     counts: Counter[str] = Counter()

@@ -14,6 +14,7 @@ from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.split.staleness import (
     count_stale_rows,
+    describe_stale,
     find_changes,
     is_stale,
 )
@@ -137,8 +138,8 @@ def _plan_anew(
                 restore_journals(task, old)
             draft = draft_plan(task, digests, old, options, changes, observer)
             inputs = inputs_of_space(outline, observer, cache)
-            if old is not None and not (outline.overwrite_dirty or options.force or options.adopt):
-                _refuse_dirty(outline, old, draft, changes)
+            if old is not None and not (options.force or options.adopt):
+                _report_stale(outline, old, draft, changes, watcher)
             plan = _write(draft, outline, watcher)
             plan = replace(plan, inputs=inputs if draft.evaluated or old is None else old.inputs)
         if _content(layout.plan) == before:
@@ -154,13 +155,16 @@ def _content(path: Path) -> bytes | None:
     return read_file(path) if path.exists() else None
 
 
-def _refuse_dirty(outline: Outline, old: Plan, draft: Draft, changes: Changes) -> None:
-    stale = count_stale_rows(outline, old, changes) if draft.plan.code == old.code else {}
-    again = count_reevaluated(outline, old, draft) or sum(stale.values())
+def _report_stale(outline: Outline, old: Plan, draft: Draft, changes: Changes, watcher: Watcher) -> None:
+    """Name what makes finished rows stale: to the watcher, or in the error where they are to be kept."""
+    cause = describe_stale(count_stale_rows(outline, old, changes)) if draft.plan.code == old.code else ""
+    if outline.overwrite_dirty and cause:
+        watcher.stale(outline.name, cause)
+    again = 0 if outline.overwrite_dirty else count_reevaluated(outline, old, draft, stale=bool(cause))
     if again:
-        changed = ", ".join(stale or changed_definitions(outline, old))
+        cause = cause or f"{', '.join(changed_definitions(outline, old))} changed"
         raise DirtyError(
-            f"{outline.path} says overwrite_dirty = False; {changed} changed, and"
+            f"{outline.path} says overwrite_dirty = False; {cause}, and"
             f" {again:,} finished rows would be evaluated again; keep them: psy run --continue"
             f" {outline.name}, give them up: psy run --force {outline.name}"
         )
