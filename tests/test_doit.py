@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -330,6 +331,90 @@ def test_own_task_runs_after_the_merge_whenever_the_result_changed(own, doit):
     own.edit("psy-tasks/task_example.py", "seen(x)", "seen(x)  # a remark")
     assert count(own, doit) == 0
     assert plots(own) == 2
+
+
+MADE = """\
+from pathlib import Path
+import psyrun
+
+
+def make():
+    with open("made.log", "a") as log:
+        log.write("made\\n")
+    Path("data.txt").write_text(Path("raw.txt").read_text())
+
+
+def task_psy():
+    yield from psyrun.doit_tasks("psy-tasks")
+
+
+def task_zz_make():
+    return {"file_dep": ["raw.txt"], "targets": ["data.txt"], "actions": [make]}
+"""
+
+
+@pytest.fixture
+def made(project, doit):
+    """A project whose rows read a file that a later task of the dodo file makes, after its first run."""
+    project.write("raw.txt", "1")
+    project.write("data.txt", "1")
+    body = "    seen(x)\n    return {'y': open('../data.txt').read()}\n"
+    project.task("example", TASK.replace('    seen(x)\n    return {"y": 2 * x}\n', body))
+    project.write("dodo.py", MADE)
+    doit()
+    assert len(project.rows_seen()) == 8
+    return project
+
+
+def test_own_task_that_makes_what_rows_were_seen_to_read_runs_before_split(made, doit):
+    made.write("raw.txt", "2")
+    assert "example: data.txt changed; 8 rows read it" in doit()
+    assert made.result("example")["y"] == ["2"] * 8
+    assert len(made.rows_seen()) == 16
+
+
+def test_files_that_rows_were_seen_to_read_run_split_only_where_their_content_changed(made, doit):
+    assert "-- example:split" in doit()
+    os.utime(made.root / "data.txt", (1, 1))
+    assert "-- example:split" in doit()
+    (made.root / "data.txt").chmod(0o640)
+    assert "-- example:split" in doit()
+    doit("forget", "zz_make")
+    assert "-- example:split" in doit()
+    assert len(made.rows_seen()) == 8
+
+
+def test_file_that_rows_were_seen_to_read_may_be_gone(made, doit):
+    (made.root / "data.txt").unlink()
+    doit()  # Its maker comes first.
+    assert len(made.rows_seen()) == 8
+    made.write("dodo.py", MADE.partition("def task_zz")[0])
+    (made.root / "data.txt").unlink()
+    assert "data.txt changed; 8 rows read it" in doit(code=1)
+    assert len(made.rows_seen()) == 16
+
+
+def test_results_and_products_order_nothing_by_being_read(project, doit):
+    text = TASK.replace(
+        "    seen(x)\n", "    seen(x)\n    open('../made.txt', 'a').close(); open('../made.txt')\n"
+    )
+    project.task(
+        "a",
+        text.replace(
+            "    seen(x)\n",
+            "    seen(x)\n    os.path.exists('../psy-work/b/result.pkl') and"
+            " open('../psy-work/b/result.pkl', 'rb')\n",
+        ).replace("from c", "import os\nfrom c"),
+    )
+    project.task("b", TASK.replace("pool_size", "file_dep = ['../psy-work/a/result.pkl']\npool_size"))
+    project.write(
+        "dodo.py",
+        MADE.partition("def make")[0] + MADE[MADE.index("def task_psy") : MADE.index("def task_zz")],
+    )
+    doit()
+    doit()  # a reads the result of b now, which comes after it
+    doit()
+    assert "a:split" in doit("list", "--all")
 
 
 def test_own_task_does_not_run_where_rows_failed(own, doit):

@@ -29,6 +29,7 @@ from psyrun.split import (
     hold_task,
     is_planned,
     is_stale,
+    list_read_files,
     split,
 )
 from psyrun.task import Project, read_outlines
@@ -159,11 +160,23 @@ def doit_tasks(taskdir: str = "psy-tasks") -> Iterator[dict[str, Any]]:
         def task_plot():
             return {"file_dep": ["psy-work/example/result.pkl"], "actions": ["python plot.py"]}
     """
-    yield from _make_nodes(waiting_run(Project(Path.cwd(), taskdir)), {})
+    yield from _make_nodes(waiting_run(Project(Path.cwd(), taskdir)), {}, order_by_reads=True)
 
 
-def _make_nodes(run: Run, outcomes: dict[str, NodeOutcome]) -> Iterator[dict[str, Any]]:
-    """Yield the doit tasks of a run; those of broken task files fail. Outcomes are added by task."""
+def _make_nodes(
+    run: Run, outcomes: dict[str, NodeOutcome], *, order_by_reads: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield the doit tasks of a run; those of broken task files fail. Outcomes are added by task.
+
+    Parameters
+    ----------
+    run
+        The run.
+    outcomes
+        Task -> outcome, added to.
+    order_by_reads
+        Whether split comes behind tasks of others that make what rows were seen to read.
+    """
     try:
         outlines, broken = read_outlines(run.project.root, run.project.taskdir, run.cache)
     except TaskFileError as missing:  # The folder; doit shows no traceback of this one.
@@ -173,8 +186,11 @@ def _make_nodes(run: Run, outcomes: dict[str, NodeOutcome]) -> Iterator[dict[str
         outcomes[name] = NodeOutcome(step="", state=NodeState.ERROR, message=str(error), error=error)
         yield _broken_node(name, outcomes[name], taken)
     queues = run.queues or QueueCache(outlines.values())
+    results = {outline.result for outline in outlines.values()}  # Only file_dep orders these: no cycles.
     for outline in outlines.values():
-        yield from _Nodes(outline, run, queues, outcomes).nodes()
+        known = results.union(outline.source.paths, outline.file_dep)
+        read = list_read_files(outline) - known if order_by_reads else ()
+        yield from _Nodes(outline, run, queues, outcomes, frozenset(read)).nodes()
 
 
 def _broken_node(name: str, outcome: NodeOutcome, taken: set[str]) -> dict[str, Any]:
@@ -187,17 +203,18 @@ def _broken_node(name: str, outcome: NodeOutcome, taken: set[str]) -> dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class _Nodes:
-    """The nodes of one task."""
+    """The nodes of one task; `read`: files whose makers come before split."""
 
     outline: Outline
     run: Run
     queues: QueueCache
     outcomes: dict[str, NodeOutcome]
+    read: frozenset[str]
 
     def nodes(self) -> Iterator[dict[str, Any]]:
         outline, layout = self.outline, self.outline.layout
         plan, receipt = layout.relative(layout.plan), layout.relative(layout.process)
-        sources = [*outline.source.paths, *outline.file_dep]
+        sources = [*outline.source.paths, *outline.file_dep, *sorted(self.read)]
         yield {"basename": outline.name, "name": None, "doc": f"everything for {outline.path}"}
         for step, action, is_done, file_dep, target in (
             ("split", self._split, self._is_split, sources, plan),
@@ -245,6 +262,8 @@ class _Nodes:
         split(self.outline, options, self.run.cache, self.run.watcher)
 
     def _is_split(self, task: Any) -> bool:
+        # They have ordered the graph. doit would read large ones, and refuse to run where one is gone.
+        task.file_dep -= self.read
         layout = self.outline.layout
         given = task.options or {}
         options = self.run.options.for_task(self.outline.name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from psyrun.errors import PsyrunError
 from psyrun.source import find_parts
 from psyrun.split.states import KINDS, InputStates, lies_in, name_input, recorded_state
 from psyrun.workdir import (
@@ -23,6 +24,7 @@ from psyrun.workdir import (
     list_reads,
     read_first_records,
     read_needed,
+    read_plan,
     read_receipt,
     read_receipts,
 )
@@ -306,6 +308,21 @@ def describe_meanwhile(outline: Outline, plan: Plan, cache: SourceCache) -> str:
     names = list(dict.fromkeys([*count_stale_rows(outline, plan, changes), *of_space]))
     named = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
     return f"{named} changed meanwhile: psy run {outline.name} evaluates what was made of it" if names else ""
+
+
+def list_read_files(outline: Outline) -> set[str]:
+    """Return the files that rows of a task and its space were seen to read, but for those that rows wrote.
+
+    Where the files that say so can't be read there are none: the split step reports that.
+    """
+    try:
+        plan = read_plan(outline.layout)
+        found = [each for inputs in list_reads(outline.layout.reads).values() for each in inputs]
+    except (PsyrunError, OSError):
+        return set()
+    read = {f"{each.kind} {each.path}" for each in found}.union(() if plan is None else plan.inputs)
+    paths = {path for kind, _, path in (key.partition(" ") for key in read) if kind == "file"}
+    return paths - {each.path for each in found if each.kind == "product"}
 
 
 def count_readers(outline: Outline, plan: Plan) -> dict[str, int]:
