@@ -8,6 +8,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -187,6 +189,18 @@ def test_untracked_paths_are_no_inputs(data):
     assert data.count("run") == 0
 
 
+@pytest.mark.parametrize("setting", ["untracked = ['../data/*']\n", "track_inputs = False\n"])
+@pytest.mark.parametrize(
+    "text", [ONE_FILE, ONE_FILE.replace("range(6)", "range(len(open('../data/rates.json').read()))")]
+)
+def test_settings_of_inputs_hold_for_rows_on_disk(data, setting, text):
+    data.task("t", text)
+    data.psy("run")
+    change(data, "data/rates.json", "200")
+    data.task("t", text + setting)
+    assert data.count("run") == 0
+
+
 def test_inputs_are_not_watched_where_the_task_says_so(data):
     data.task("t", ONE_FILE + "track_inputs = False\n")
     data.psy("run")
@@ -254,7 +268,7 @@ def test_rows_whose_inputs_are_not_known_any_more_are_stale_and_that_is_said(dat
 
 
 def test_damaged_file_of_inputs_is_a_lost_one(data):
-    data.task("t", ONE_FILE)
+    data.task("t", ONE_FILE.replace("pool_size = 2", "pool_size = 1"))
     data.psy("run")
     for path in data.root.glob("psy-work/t/reads/*"):
         content = bytearray(path.read_bytes())
@@ -368,6 +382,16 @@ def test_declared_file_that_is_not_seen_to_be_read_counts_for_everything(data):
     assert data.count("run") == 0
 
 
+def test_declared_file_that_only_rows_of_older_code_were_seen_to_read_counts_for_everything(data):
+    data.task("t", ONE_FILE + "file_dep = ['../data/rates.json']\n")
+    data.psy("run")
+    data.edit("psy-tasks/task_t.py", "open('../data/rates.json')", "os.popen('cat ../data/rates.jso?')")
+    assert data.count("run") == 6
+    change(data, "data/rates.json", "20")
+    assert data.count("run") == 6
+    assert data.result("t")["y"] == [20 * x for x in range(6)]
+
+
 def test_declared_file_that_rows_read_counts_for_these_rows(data):
     data.task("t", BY_ROW + "file_dep = ['../data/3.txt']\n")
     data.psy("run")
@@ -389,14 +413,34 @@ def test_moved_project_evaluates_nothing(data, tmp_path):
     assert data.count("run") == 0
 
 
-def test_inputs_outside_that_are_all_gone_make_nothing_stale(data, tmp_path):
-    outside = tmp_path / "outside.json"
-    outside.write_text("10")
+@pytest.fixture
+def outside():
+    """A file outside of the project, and of the folders for temporary files, which count nowhere."""
+    with tempfile.TemporaryDirectory(prefix="psyrun-", dir=Path.home()) as folder:
+        path = Path(folder).resolve() / "outside.json"
+        path.write_text("10")
+        yield path
+
+
+def test_file_outside_of_the_project_is_an_input(data, outside):
+    body = f"    seen(x)\n    return {{'y': x * json.load(open({str(outside)!r}))}}\n"
+    data.task("t", HEAD + f"pspace = Param(x=range(2))\ndef execute(x):\n{body}")
+    data.psy("run")
+    outside.write_text("20")
+    assert data.count("run") == 2
+    assert data.result("t")["y"] == [0, 20]
+
+
+def test_inputs_outside_that_are_all_gone_make_nothing_stale_and_that_is_said(data, outside):
     body = f"    seen(x)\n    return {{'y': x * json.load(open({str(outside)!r}))}}\n"
     data.task("t", HEAD + f"untracked = []\npspace = Param(x=range(2))\ndef execute(x):\n{body}")
     data.psy("run")
     outside.unlink()
-    assert data.count("run") == 0
+    before = len(data.rows_seen())
+    words = f"t: {outside}: read by rows, and not on this machine; they count as unchanged\n"
+    assert words in data.psy("run").stdout
+    assert words in data.psy("plan").stdout
+    assert len(data.rows_seen()) == before
 
 
 def test_nothing_to_do_reads_no_input_again(data, monkeypatch):
@@ -456,6 +500,17 @@ def test_file_that_changes_while_rows_are_evaluated_is_named_at_the_end(data, wa
     assert "data/rates.json changed meanwhile: psy run t evaluates what was made of it" in out
     assert data.count("run") == 1
     assert data.result("t")["y"] == [0, 20]
+
+
+def test_file_that_changes_from_row_to_row_is_named_with_the_cure(data):
+    body = "    seen(x)\n    os.system(f'cd ../data; echo {x} > made.txt')\n"
+    body += "    return {'y': open('../data/made.txt').read()}\n"
+    data.write("data/made.txt", "")
+    data.task("t", HEAD + f"pool_size = 1\npspace = Param(x=range(4))\ndef execute(x):\n{body}")
+    said = data.psy("run", code=1).stdout
+    assert "; data/made.txt changes from row to row: name it in untracked if rows make it\n" in said
+    data.edit("psy-tasks/task_t.py", "pool_size", "untracked = ['../data/made.txt']\npool_size")
+    assert data.count("run") == 0
 
 
 def test_job_that_merges_names_inputs_that_changed_meanwhile(data):

@@ -14,6 +14,7 @@ from psyrun.split import (
     count_orphaned,
     count_reevaluated,
     count_stale_rows,
+    describe_gone,
     describe_stale,
     draft_plan,
     find_changes,
@@ -125,9 +126,12 @@ def describe(found: Forecast) -> Iterator[str]:
     old, digests = found.plan, found.digests
     if found.upstream:
         yield f"after {', '.join(each.outline.name for each in found.upstream)}, as it then turns out"
-    elif isinstance(digests, Exception):
+        return
+    if isinstance(digests, Exception):
         raise digests
-    elif old is not None and found.current:
+    if found.changes is not None and found.changes.gone:
+        yield describe_gone(found.changes)
+    if old is not None and found.current:
         failed = (read_receipt(found.outline.layout.receipt) or {}).get("failed", 0)
         words = f", {failed:,} of them failed" if failed else ""
         again = "; try these again" if failed and found.options.retry else ""
@@ -145,8 +149,18 @@ def _describe_draft(found: Forecast, digests: Digests) -> Iterator[str]:
         draft = draft_plan(task, digests, old, found.options, found.changes)
     plan, unwritten = draft.plan, {rows.batch.number for rows in draft.results}
     adopted = sum(batch.wanted for batch in plan.batches if batch.number in unwritten)
+    yield from _describe_changes(found, plan, adopts=bool(unwritten))
+    orphaned = 0 if old is None or found.options.force else count_orphaned(found.outline, old, draft)
+    if orphaned:
+        yield _describe_orphans(found, orphaned)
+    yield _describe_rows(found, plan, adopted)
+
+
+def _describe_changes(found: Forecast, plan: Plan, *, adopts: bool) -> Iterator[str]:
+    """Yield lines about why there is a new plan."""
+    old = found.plan
     if old is None:
-        yield "take over rows that psyrun did not write" if unwritten else "was never run"
+        yield "take over rows that psyrun did not write" if adopts else "was never run"
     elif old.code != plan.code:
         yield f"{', '.join(changed_definitions(found.outline, old))} changed"
     elif old.space != plan.space:
@@ -156,10 +170,6 @@ def _describe_draft(found: Forecast, digests: Digests) -> Iterator[str]:
         yield f"the parameter space is evaluated again: {', '.join(names) or 'a data file'} changed"
     if found.stale:
         yield describe_stale(found.stale)
-    orphaned = 0 if old is None or found.options.force else count_orphaned(found.outline, old, draft)
-    if orphaned:
-        yield _describe_orphans(found, orphaned)
-    yield _describe_rows(found, plan, adopted)
 
 
 def _describe_rows(found: Forecast, plan: Plan, adopted: int = 0) -> str:

@@ -20,7 +20,7 @@ from psyrun.errors import INTERRUPTED, PsyrunError, worst
 from psyrun.graph import NodeState, Run, run_pass
 from psyrun.jobs import QueueCache, wait_for_jobs
 from psyrun.source import read_source
-from psyrun.split import describe_meanwhile
+from psyrun.split import describe_gone, describe_meanwhile
 from psyrun.workdir import read_plan
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def confirm_rerun(chain: Sequence[Outline], options: RunOptions, cache: SourceCa
     blocked: set[str] = set()  # Tasks that end with an error, or wait for one that does.
     for each in forecast(chain, options, cache):
         outline = each.outline
+        if each.changes is not None and each.changes.gone:
+            click.echo(f"{outline.name}: {describe_gone(each.changes)}")
         fails = any(before.outline.name in blocked for before in each.upstream)
         try:
             stale = None if fails else describe_stale_rows(each)

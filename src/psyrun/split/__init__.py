@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Changes,
         count_readers,
         count_stale_rows,
+        describe_gone,
         describe_meanwhile,
         describe_stale,
         find_changes,
@@ -36,8 +37,8 @@ else:
         adoption="count_adopted",
         changes="changed_definitions count_orphaned count_reevaluated",
         draft="Digests compute_digests draft_plan",
-        staleness="Changes count_readers count_stale_rows describe_meanwhile describe_stale "
-        "find_changes is_stale list_read_files",
+        staleness="Changes count_readers count_stale_rows describe_gone describe_meanwhile "
+        "describe_stale find_changes is_stale list_read_files",
         states="KINDS name_input",
         step="ensure_work_folder is_planned hold_task pack_assignments restore_journals split",
         unmanaged="describe_unmanaged refuse_folder refuse_unmanaged",

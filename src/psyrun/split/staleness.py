@@ -8,6 +8,7 @@ the space is evaluated again. A row is stale, too, where it counts inputs that a
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,6 +60,11 @@ class Changes:
         (run, child) -> the highest number of its inputs that is known; None: all counts as known.
     folder
         The folder of the files of inputs, relative to the project root.
+    gone
+        Files outside of the project that rows read and that are gone, where all of them are: they count as
+        unchanged.
+    varying
+        Paths that changed from row to row.
     accepted
         ``<kind> <path>`` -> state that `--continue` accepted, of inputs that are in this state yet.
     """
@@ -70,6 +76,8 @@ class Changes:
     unseen: str | None = None
     known: Mapping[tuple[str, int], int] | None = None
     folder: str = ""
+    gone: Sequence[str] = ()
+    varying: Collection[str] = ()
     accepted: Mapping[str, str | None] = field(default_factory=dict)
 
     def accept(self) -> dict[str, str | None]:
@@ -157,17 +165,26 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
         and each.path not in products[codes[run]]
         and f"{each.kind} {each.path}" not in accepted
         and states.of(each, codes[run]) != recorded_state(each)
+        and states.counts(f"{each.kind} {each.path}")
     }
-    if _outside_is_gone(changed.values(), reads):
-        changed = {key: each for key, each in changed.items() if not Path(each.path).is_absolute()}
+    gone = _find_gone(changed.values(), reads)
+    changed = {key: each for key, each in changed.items() if each.path not in gone}
     before: dict[str, str | None] = {}
     if plan is not None:
         before = {**{f"declared {path}": state for path, state in plan.data.items()}, **plan.inputs}
-    moved = {key for key, state in before.items() if key not in accepted and states.of_key(key) != state}
-    changes = _attribute(outline, plan, reads, changed, moved, states) if changed or moved else NO_CHANGES
+    moved = {
+        key
+        for key, state in before.items()
+        if key not in accepted and states.of_key(key) != state and states.counts(key)
+    }
+    changes = NO_CHANGES
+    if changed or moved:
+        changes = _attribute(outline, plan, _Known(reads, codes), changed, moved, states)
     known = {(run, each.child): each.number for run, inputs in reads.items() for each in inputs}
     changes = replace(changes, accepted=accepted, known=known, folder=layout.relative(layout.reads))
+    changes = replace(changes, gone=sorted(gone), varying=_find_varying(changed))
     lost = {} if plan is None else filter(changes.is_lost, _find_needed(layout, plan, known).items())
+    lost = lost if outline.track_inputs else ()
     keys = [_key_of_file(changes.folder, run) for (run, _), _ in lost]
     return replace(changes, states={**changes.states, **{key: states.of_key(key) for key in keys}})
 
@@ -188,17 +205,38 @@ def _find_needed(
     return found
 
 
-def _outside_is_gone(changed: Iterable[Input], reads: Mapping[str, Sequence[Input]]) -> bool:
-    """Whether all files outside of the project that were read are gone: it was copied to another machine."""
-    gone = {each.path for each in changed if Path(each.path).is_absolute() and not Path(each.path).exists()}
+def _find_gone(changed: Iterable[Input], reads: Mapping[str, Sequence[Input]]) -> set[str]:
+    """Return what changed outside of the project where no file of it is there: it was copied elsewhere."""
+    outside = {each.path for each in changed if Path(each.path).is_absolute()}
     read = {each.path for inputs in reads.values() for each in inputs if each.kind == "file"}
-    return bool(gone) and gone >= {path for path in read if Path(path).is_absolute()}
+    there = any(Path(path).exists() for path in outside.union(filter(os.path.isabs, read)))
+    return set() if there else outside
+
+
+def _find_varying(changed: Mapping[tuple[str, int, int], Input]) -> set[str]:
+    """Return the paths of inputs of which rows of one worker read more than two states."""
+    states: dict[tuple[str, str], set[str | None]] = {}
+    for (run, _, _), each in changed.items():
+        states.setdefault((run, each.path), set()).add(recorded_state(each))
+    return {path for (_, path), found in states.items() if len(found) > 2}
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of inputs: worker -> what its children read, and worker -> the code of its rows."""
+
+    reads: Mapping[str, Sequence[Input]]
+    codes: Mapping[str, str]
+
+    def places(self) -> set[str]:
+        """Return the statements that read something while the task file was loaded."""
+        return {each.place for inputs in self.reads.values() for each in inputs if each.loading}
 
 
 def _attribute(
     outline: Outline,
     plan: Plan | None,
-    reads: Mapping[str, Sequence[Input]],
+    known: _Known,
     changed: Mapping[tuple[str, int, int], Input],
     moved: Collection[str],
     states: InputStates,
@@ -209,8 +247,8 @@ def _attribute(
     ----------
     outline, plan
         The task, and its plan.
-    reads
-        Worker -> what its children read.
+    known
+        What is known of inputs.
     changed
         The inputs of rows that changed.
     moved
@@ -218,21 +256,25 @@ def _attribute(
     states
         States of now.
     """
-    everything = [each for inputs in reads.values() for each in inputs]
-    only_space = _find_space_only(outline.source, {each.place for each in everything if each.loading})
+    only_space = _find_space_only(outline.source, known.places())
 
     def counts_for_rows(each: Input) -> bool:
         return not (each.loading and each.place in only_space)
 
-    by_rows = {each.path for each in everything if each.kind == "file" and counts_for_rows(each)}
+    by_rows: dict[str, set[str]] = (
+        {} if plan is None else {plan.code: set()}
+    )  # code -> files that its rows read
+    for run, code in known.codes.items():
+        read = (each.path for each in known.reads[run] if each.kind == "file" and counts_for_rows(each))
+        by_rows.setdefault(code, set()).update(read)
     by_space = {key.partition(" ")[2] for key in (plan.inputs if plan else ()) if key.startswith("file ")}
     inputs: dict[tuple[str, int], list[Input]] = {}
     for (run, child, _), each in sorted(changed.items(), key=lambda item: item[0]):
-        seen = each.kind == "declared" and each.path in by_rows | by_space
+        seen = each.kind == "declared" and each.path in by_rows[known.codes[run]] | by_space
         if counts_for_rows(each) and not seen:
             inputs.setdefault((run, child), []).append(each)
     declared = {key.partition(" ")[2] for key in moved if key.startswith("declared ")}
-    unseen = sorted(declared - by_rows - by_space)
+    unseen = sorted(declared - by_space - (by_rows[plan.code] if plan is not None else set()))
     keys = {f"{each.kind} {each.path}" for each in changed.values()} | set(moved)
     return Changes(
         inputs=inputs,
@@ -306,8 +348,20 @@ def describe_meanwhile(outline: Outline, plan: Plan, cache: SourceCache) -> str:
     changes = find_changes(outline, plan, cache)
     of_space = [name_input(key) for key in changes.states if key in plan.inputs] if changes.space else []
     names = list(dict.fromkeys([*count_stale_rows(outline, plan, changes), *of_space]))
-    named = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-    return f"{named} changed meanwhile: psy run {outline.name} evaluates what was made of it" if names else ""
+    if not names:
+        return ""
+    varying = next((name for name in names if name in changes.varying), None)
+    hint = f"; {varying} changes from row to row: name it in untracked if rows make it" if varying else ""
+    return f"{_join(names)} changed meanwhile: psy run {outline.name} evaluates what was made of it{hint}"
+
+
+def describe_gone(changes: Changes) -> str:
+    """Return words for files outside of the project that are gone, so that nothing is known of them."""
+    return f"{_join(changes.gone)}: read by rows, and not on this machine; they count as unchanged"
+
+
+def _join(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 
 def list_read_files(outline: Outline) -> set[str]:

@@ -51,9 +51,15 @@ class InputStates:
         self, outline: Outline, cache: SourceCache, products: Mapping[str, Collection[str]] | None = None
     ) -> None:
         self._cache, self._products = cache, products or {}
-        self._paths = tracked_paths(outline)
+        self._paths, self._tracked = tracked_paths(outline), outline.track_inputs
         self._states: dict[tuple[str, bool, str], str | None] = {}
         self._stamps: dict[str, Stamp | None] = {}
+
+    def counts(self, key: str) -> bool:
+        """Whether ``<kind> <path>`` is an input by the settings of now."""
+        kind, _, path = key.partition(" ")
+        tracked = self._tracked and self._paths.name(self._paths.locate(path)) is not None
+        return kind in KINDS and (tracked or kind == "declared")
 
     def of(self, each: Input, code: str) -> str | None:
         """Return the state of an input of rows of a code as it would be recorded now; None: no such file.
@@ -122,13 +128,15 @@ def observe_planning(outline: Outline) -> Observer:
 
 def inputs_of_space(outline: Outline, observer: Observer, cache: SourceCache) -> dict[str, str | None]:
     """Return ``<kind> <path>`` -> state of what was read, but for what only the code reads."""
-    readings = [each for each in observer.take() if each.kind in KINDS]
+    readings = observer.take()
     parts = find_parts(outline.source) if any(each.place for each in readings) else {}
     code = {(path, first, last) for (path, first, last), part in parts.items() if part == "code"}
     states = InputStates(outline, cache)
     found: dict[str, str | None] = {}
     for each in readings:
-        if any(lies_in(each.place, *statement) for statement in code):
+        if not states.counts(f"{each.kind} {each.path}") or any(
+            lies_in(each.place, *statement) for statement in code
+        ):
             continue
         state = states.of_key(f"{each.kind} {each.path}")
         changed = each.kind in _FILES and states.of_key(f"file {each.path}", by_stat=True) != (

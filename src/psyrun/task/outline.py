@@ -70,8 +70,9 @@ class Outline:
         Extension of the store.
     overwrite_dirty
         Whether finished rows may be evaluated again after an edit without a question.
-    stateless, untracked
-        Whether `execute` keeps nothing of what a row reads, and patterns of paths that are no inputs.
+    stateless, untracked, track_inputs
+        Whether `execute` keeps nothing of what a row reads, patterns of paths that are no inputs, and whether
+        there are inputs at all, but for `file_dep`.
     allow_failed
         How many rows of a finished result may have failed: all, so many, or a share.
     """
@@ -88,6 +89,7 @@ class Outline:
     stateless: bool = False
     untracked: tuple[str, ...] = ()
     allow_failed: bool | int | float = False
+    track_inputs: bool = True
 
     @property
     def path(self) -> str:
@@ -177,6 +179,7 @@ def _outline(root: Path, source: Source, values: Mapping[str, Any]) -> Outline:
         stateless=bool(values.get("stateless", False)),
         untracked=tuple(values.get("untracked") or ()),
         allow_failed=values.get("allow_failed", False),
+        track_inputs=bool(values.get("track_inputs", True)),
     )
 
 

@@ -270,7 +270,7 @@ def _check_literal(path: str, name: str, node: ast.expr) -> None:
 
 OUTLINE_NAMES = (
     *("name", "workdir", "resultfile", "file_dep", "exclude_from_result", "overwrite_dirty", "store"),
-    *("stateless", "untracked", "allow_failed"),
+    *("stateless", "untracked", "track_inputs", "allow_failed"),
 )
 _OUTLINE = frozenset(OUTLINE_NAMES)
 _ANY_NAME = {"exec", "eval", "globals", "vars", "locals", "*"}
