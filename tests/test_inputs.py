@@ -68,7 +68,7 @@ def test_file_that_all_rows_read(data):
     data.task("t", ONE_FILE)
     data.psy("run")
     change(data, "data/rates.json", "20")
-    assert "data/rates.json changed; 6 rows read it" in data.psy("plan").stdout
+    assert data.psy("plan").stdout == "t: data/rates.json changed; 6 rows read it\nt: evaluate 6 rows\n"
     before = len(data.rows_seen())
     assert "stateless" not in data.psy("run").stdout  # Each of them read it itself.
     assert len(data.rows_seen()) - before == 6
@@ -220,6 +220,22 @@ def test_file_that_rows_of_other_code_wrote_is_an_input(data):
     change(data, "data/rates.json", "10")
     data.task("t", text)
     assert data.count("run") == 0
+
+
+def test_failed_row_whose_inputs_changed_is_evaluated_again_where_rows_may_fail(data):
+    text = BY_ROW.replace(
+        "    return", "    assert Path(f'../data/{x}.txt').read_text() != 'text 3'\n    return"
+    )
+    data.task("t", text + "allow_failed = True\n")
+    data.psy("run")
+    assert data.count("run") == 0
+    change(data, "data/3.txt", "new")
+    assert data.count("run") == 1
+    assert data.result("t")["y"] == [f"text {x}" if x != 3 else "new" for x in range(6)]
+    assert data.count("run") == 0
+    change(data, "data/3.txt", "text 3")
+    assert data.count("run") == 0  # The failure from before is there yet.
+    assert data.result("t")["y"][3] is None
 
 
 # ---------------------------------------------------------------------- what is lost
@@ -511,6 +527,21 @@ def test_file_that_changes_from_row_to_row_is_named_with_the_cure(data):
     assert "; data/made.txt changes from row to row: name it in untracked if rows make it\n" in said
     data.edit("psy-tasks/task_t.py", "pool_size", "untracked = ['../data/made.txt']\npool_size")
     assert data.count("run") == 0
+
+
+def test_listed_folder_that_rows_of_an_earlier_run_wrote_into_is_named_with_the_cure(data):
+    body = "    seen(x)\n    n = len(list(Path('../data').glob('*.txt')))\n"
+    body += "    Path(f'../data/{x}.out.txt').touch()\n    return {'y': n}\n"
+    data.task("t", HEAD + f"pool_size = 1\npspace = Param(x=range(4))\ndef execute(x):\n{body}")
+    data.psy("run")
+    data.edit("psy-tasks/task_t.py", "range(4)", "range(6)")
+    said = data.psy("run", code=1).stdout
+    assert "; rows write there, too (data/*.txt): name in untracked what they make\n" in said
+    data.edit("psy-tasks/task_t.py", "pool_size", "untracked = ['../data/*.out.txt']\npool_size")
+    data.psy("run")  # What they listed is counted otherwise by now.
+    assert data.count("run") == 0
+    data.write("data/more.txt", "")
+    assert data.count("run") == 6
 
 
 def test_job_that_merges_names_inputs_that_changed_meanwhile(data):

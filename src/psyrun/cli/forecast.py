@@ -150,7 +150,9 @@ def _describe_draft(found: Forecast, digests: Digests) -> Iterator[str]:
     plan, unwritten = draft.plan, {rows.batch.number for rows in draft.results}
     adopted = sum(batch.wanted for batch in plan.batches if batch.number in unwritten)
     yield from _describe_changes(found, plan, adopts=bool(unwritten))
-    orphaned = 0 if old is None or found.options.force else count_orphaned(found.outline, old, draft)
+    orphaned = (
+        0 if old is None or found.options.force else count_orphaned(found.outline, old, draft, found.changes)
+    )
     if orphaned:
         yield _describe_orphans(found, orphaned)
     yield _describe_rows(found, plan, adopted)
@@ -214,7 +216,7 @@ def describe_orphans(found: Forecast) -> tuple[str, float] | None:
         return None
     with open_task(found.outline) as task:
         draft = draft_plan(task, digests, old, options, changes)
-    rows = count_orphaned(found.outline, old, draft)
+    rows = count_orphaned(found.outline, old, draft, found.changes)
     line = f"{found.outline.name}: {_describe_orphans(found, rows)}"
     return (line, progress.seconds * rows / progress.done) if rows else None
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from psyrun.split.draft import Draft
+    from psyrun.split.staleness import Changes
     from psyrun.task import Outline
     from psyrun.workdir import Batch, Layout, Plan
 
@@ -57,8 +58,11 @@ def count_reevaluated(outline: Outline, old: Plan, draft: Draft, *, stale: bool 
     return (lacking & finished).total()
 
 
-def count_orphaned(outline: Outline, old: Plan, draft: Draft) -> int:
-    """Count the finished rows that a new plan leaves out because the space does not name them any more."""
+def count_orphaned(outline: Outline, old: Plan, draft: Draft, changes: Changes | None) -> int:
+    """Count the finished rows that a new plan leaves out because the space does not name them any more.
+
+    Rows that are stale by `changes` do not count: they are evaluated again.
+    """
     layout, plan = outline.layout, draft.plan
     if plan.code != old.code or find_damaged_inputs(old, layout):
         return 0
@@ -69,8 +73,9 @@ def count_orphaned(outline: Outline, old: Plan, draft: Draft) -> int:
         wanted = before.get(batch.number, frozenset(range(batch.size)))
         left = kept.get(batch.key, frozenset())
         if left is not None and not wanted <= left:
-            done = read_records(journals.get(batch.key, ()), rows=batch.size).done
-            orphaned += len((wanted - left) & done)
+            ours = journals.get(batch.key, ())
+            stale = changes.stale_rows(ours, batch.size).keys() if changes is not None else ()
+            orphaned += len(((wanted - left) & read_records(ours, rows=batch.size).done).difference(stale))
     return orphaned
 
 

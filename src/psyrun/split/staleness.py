@@ -9,8 +9,11 @@ the space is evaluated again. A row is stale, too, where it counts inputs that a
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import chain, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +34,15 @@ from psyrun.workdir import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from psyrun.source import Source as Sources
     from psyrun.source import SourceCache
     from psyrun.task import Outline
     from psyrun.workdir import Input, JournalFile, Layout, Plan
+
+
+_MAGIC = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +70,7 @@ class Changes:
         Files outside of the project that rows read and that are gone, where all of them are: they count as
         unchanged.
     varying
-        Paths that changed from row to row.
+        Paths of inputs that rows seem to change -> their kind.
     accepted
         ``<kind> <path>`` -> state that `--continue` accepted, of inputs that are in this state yet.
     """
@@ -77,7 +83,7 @@ class Changes:
     known: Mapping[tuple[str, int], int] | None = None
     folder: str = ""
     gone: Sequence[str] = ()
-    varying: Collection[str] = ()
+    varying: Mapping[str, str] = field(default_factory=dict)
     accepted: Mapping[str, str | None] = field(default_factory=dict)
 
     def accept(self) -> dict[str, str | None]:
@@ -91,7 +97,7 @@ class Changes:
             needed = {} if self.known is None else read_needed(journals, self.known, rows=size)
             if not any(map(self.is_lost, needed.items())):
                 return found
-        for row, source in _row_sources(journals, size):
+        for row, source in _row_sources(journals, size).items():
             path = self.find(source)
             if path is not None:
                 found[row] = path
@@ -125,13 +131,20 @@ def _key_of_file(folder: str, run: str) -> str:
     return f"file {folder}/{run}.reads"
 
 
-def _row_sources(journals: Iterable[JournalFile], size: int) -> Iterator[tuple[int, Source]]:
-    """Yield the rows of a batch that have values, each with what tells which inputs count for it."""
+def _row_sources(journals: Iterable[JournalFile], size: int) -> dict[int, Source]:
+    """Return the rows of a batch that ended -> what tells which inputs count for them."""
+    done: dict[int, Source] = {}
+    failed: dict[int, tuple[float, Source]] = {}  # The last failure counts.
     for journal, block, fresh in read_first_records(journals, rows=size):
+        sources = (repeat(source, n) for n, source in block_sources(journal.path.name, block))
+        order = [*block.rows, *(failure.row for failure in block.failures)]
         chosen = {block.rows[place] for place in fresh}
-        rows = iter(block.rows)
-        for n, source in block_sources(journal.path.name, block):
-            yield from ((row, source) for _, row in zip(range(n), rows) if row in chosen)
+        for place, (row, source) in enumerate(zip(order, chain.from_iterable(sources))):
+            if place >= len(block.rows):
+                failed[row] = max(failed.get(row, (0, source)), (journal.mtime, source), key=itemgetter(0))
+            elif row in chosen:
+                done[row] = source
+    return {row: source for row, (_, source) in failed.items()} | done
 
 
 def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Changes:
@@ -182,7 +195,9 @@ def find_changes(outline: Outline, plan: Plan | None, cache: SourceCache) -> Cha
         changes = _attribute(outline, plan, _Known(reads, codes), changed, moved, states)
     known = {(run, each.child): each.number for run, inputs in reads.items() for each in inputs}
     changes = replace(changes, accepted=accepted, known=known, folder=layout.relative(layout.reads))
-    changes = replace(changes, gone=sorted(gone), varying=_find_varying(changed))
+    changes = replace(
+        changes, gone=sorted(gone), varying=_find_varying(changed, set().union(*products.values()))
+    )
     lost = {} if plan is None else filter(changes.is_lost, _find_needed(layout, plan, known).items())
     lost = lost if outline.track_inputs else ()
     keys = [_key_of_file(changes.folder, run) for (run, _), _ in lost]
@@ -213,12 +228,22 @@ def _find_gone(changed: Iterable[Input], reads: Mapping[str, Sequence[Input]]) -
     return set() if there else outside
 
 
-def _find_varying(changed: Mapping[tuple[str, int, int], Input]) -> set[str]:
-    """Return the paths of inputs of which rows of one worker read more than two states."""
+def _find_varying(changed: Mapping[tuple[str, int, int], Input], products: Collection[str]) -> dict[str, str]:
+    """Return path -> kind of inputs that rows seem to change.
+
+    These are files of which rows of one worker read more than two states, and listings of folders that rows
+    write into.
+    """
     states: dict[tuple[str, str], set[str | None]] = {}
+    listings: dict[str, str] = {}
     for (run, _, _), each in changed.items():
-        states.setdefault((run, each.path), set()).add(recorded_state(each))
-    return {path for (_, path), found in states.items() if len(found) > 2}
+        if each.kind not in ("folder", "glob"):
+            states.setdefault((run, each.path), set()).add(recorded_state(each))
+        elif each.path not in listings:
+            folder = each.path if each.kind == "folder" else _MAGIC.split(each.path)[0].rpartition("/")[0]
+            if any(path.startswith(f"{folder}/") for path in products):
+                listings[each.path] = each.kind
+    return {path: "file" for (_, path), found in states.items() if len(found) > 2} | listings
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +322,7 @@ def _find_space_only(source: Sources, places: set[str]) -> set[str]:
 
 
 def count_sources(layout: Layout, plan: Plan) -> Counter[Source]:
-    """Return what tells which inputs count for a wanted row of a plan -> how many such rows have values.
+    """Return what tells which inputs count for a wanted row of a plan -> how many such rows ended.
 
     Where the result is current, its receipts say so, also where journals were removed.
     """
@@ -309,7 +334,8 @@ def count_sources(layout: Layout, plan: Plan) -> Counter[Source]:
     journals, wanted = list_journals(layout.out), plan.wanted_rows()
     for batch in plan.batches if not runs else ():
         rows = wanted.get(batch.number, range(batch.size))
-        found.update(s for row, s in _row_sources(journals.get(batch.key, ()), batch.size) if row in rows)
+        sources = _row_sources(journals.get(batch.key, ()), batch.size)
+        found.update(source for row, source in sources.items() if row in rows)
     return found
 
 
@@ -350,8 +376,12 @@ def describe_meanwhile(outline: Outline, plan: Plan, cache: SourceCache) -> str:
     names = list(dict.fromkeys([*count_stale_rows(outline, plan, changes), *of_space]))
     if not names:
         return ""
-    varying = next((name for name in names if name in changes.varying), None)
-    hint = f"; {varying} changes from row to row: name it in untracked if rows make it" if varying else ""
+    varying = next((name for name in names if name in changes.varying), "")
+    hint = ""
+    if varying:
+        hint = f"; {varying} changes from row to row: name it in untracked if rows make it"
+        if changes.varying[varying] in ("folder", "glob"):
+            hint = f"; rows write there, too ({varying}): name in untracked what they make"
     return f"{_join(names)} changed meanwhile: psy run {outline.name} evaluates what was made of it{hint}"
 
 
