@@ -10,17 +10,7 @@ if TYPE_CHECKING:
     from psyrun.split.adoption import count_adopted
     from psyrun.split.changes import changed_definitions, count_orphaned, count_reevaluated
     from psyrun.split.draft import Digests, compute_digests, draft_plan
-    from psyrun.split.staleness import (
-        Changes,
-        count_readers,
-        count_stale_rows,
-        describe_gone,
-        describe_meanwhile,
-        describe_stale,
-        find_changes,
-        is_stale,
-        list_read_files,
-    )
+    from psyrun.split.staleness import Changes, count_stale_rows, find_changes, is_stale
     from psyrun.split.states import KINDS, name_input
     from psyrun.split.step import (
         ensure_work_folder,
@@ -31,15 +21,22 @@ if TYPE_CHECKING:
         split,
     )
     from psyrun.split.unmanaged import describe_unmanaged, refuse_folder, refuse_unmanaged
+    from psyrun.split.words import (
+        count_readers,
+        describe_gone,
+        describe_meanwhile,
+        describe_stale,
+        list_read_files,
+    )
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         adoption="count_adopted",
         changes="changed_definitions count_orphaned count_reevaluated",
         draft="Digests compute_digests draft_plan",
-        staleness="Changes count_readers count_stale_rows describe_gone describe_meanwhile "
-        "describe_stale find_changes is_stale list_read_files",
+        staleness="Changes count_stale_rows find_changes is_stale",
         states="KINDS name_input",
         step="ensure_work_folder is_planned hold_task pack_assignments restore_journals split",
         unmanaged="describe_unmanaged refuse_folder refuse_unmanaged",
+        words="count_readers describe_gone describe_meanwhile describe_stale list_read_files",
     )

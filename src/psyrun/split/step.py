@@ -14,12 +14,12 @@ from psyrun.split.changes import changed_definitions, count_reevaluated
 from psyrun.split.draft import compute_digests, draft_plan
 from psyrun.split.staleness import (
     count_stale_rows,
-    describe_stale,
     find_changes,
     is_stale,
 )
 from psyrun.split.states import inputs_of_space, observe_planning
 from psyrun.split.unmanaged import is_unmanaged_result, load_result, refuse_folder, refuse_unmanaged
+from psyrun.split.words import describe_stale
 from psyrun.task import open_task
 from psyrun.workdir import (
     Failure,
