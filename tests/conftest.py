@@ -285,3 +285,19 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A cluster with accounting."""
     with start_slurm(tmp_path_factory.mktemp("slurm"), accounting=True) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def sqsub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Put stand-ins for sqsub and its kin on PATH; what they still run ends with the test. Their jobs."""
+    from clusters import sqsub
+
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    sqsub.install(folder)
+    jobs = tmp_path / "sq jobs"
+    monkeypatch.setenv("SQ_FOLDER", str(jobs))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    yield jobs
+    left = [job.name for job in jobs.glob("*") if not (job / "ended").exists()]
+    assert sqsub.kill(jobs, left) == 0

@@ -10,7 +10,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from clusters import sqsub as stand_in
 from psyrun.store import AutodetectStore
 from psyrun.workdir.plan import Allowance
 
@@ -324,21 +323,6 @@ def test_plain_doit_finishes(project):
     same(project.result("t"), expected())
 
 
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    import os
-
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    stand_in.install(folder)
-    jobs = tmp_path / "sq jobs"
-    monkeypatch.setenv("SQ_FOLDER", str(jobs))
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    yield jobs
-    left = [job.name for job in jobs.glob("*") if not (job / "ended").exists()]
-    assert stand_in.kill(jobs, left) == 0
-
-
 SQSUB = """\
 from psyrun.scheduler import Sqsub
 scheduler = Sqsub("psy-work")
@@ -348,7 +332,7 @@ scheduler_args = {"timelimit": "1h", "memory": "512M", "n_cpus": 1}
 """
 
 
-def test_result_appears_by_itself_and_again_after_rows_were_tried_in_jobs(cluster, project, wait_until):
+def test_result_appears_by_itself_and_again_after_rows_were_tried_in_jobs(sqsub, project, wait_until):
     write(project, more=SQSUB)
     gate, path = project.root / "gate", project.root / "psy-work/t/result.pkl"
     project.edit("psy-tasks/task_t.py", '../faults"]', '../faults", "../gate"]')

@@ -1,16 +1,17 @@
 """psy kill, new-task, test and completion, and the help of all commands."""
 
 import os
-import pty
 import shlex
 import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import terminals
 from psyrun.cli.commands import cli
 from psyrun.scheduler import BUILT_IN
 from psyrun.task.settings import SETTINGS
@@ -552,19 +553,6 @@ def test_merge_without_a_plan_says_that_psy_run_makes_it_anew(project):
 # ---------------------------------------------------------------------- on a terminal
 
 
-def read_terminal(fd):
-    """Read what a program writes to a terminal, until it closes it."""
-    said = b""
-    while True:
-        try:
-            data = os.read(fd, 65536)
-        except OSError:  # Linux: nobody has the other end open any more.
-            return said.decode()
-        if not data:
-            return said.decode()
-        said += data
-
-
 @pytest.mark.parametrize("failing", [False, True])
 def test_run_on_a_terminal_shows_a_bar_and_ends(project, failing):
     project.task(
@@ -579,12 +567,8 @@ def test_run_on_a_terminal_shows_a_bar_and_ends(project, failing):
             return {{"y": 1 / (x - {7 if failing else -1})}}
         """,
     )
-    ours, theirs = pty.openpty()
-    run = project.start("run", stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    said = read_terminal(ours)
-    os.close(ours)
-    assert run.wait(timeout=30) == (1 if failing else 0)
+    code, said = terminals.talk(partial(project.start, "run"))
+    assert code == (1 if failing else 0)
     assert "t: 30 rows to evaluate" in said
     assert "\x1b[" in said  # It moved the cursor: there was a bar.
     assert ("29 of 30 rows done, 1 failed" if failing else "t: finished, 30 rows") in said

@@ -1,11 +1,11 @@
 """One row under the microscope: `psy debug`, at a terminal and without one."""
 
-import os
-import pty
 import re
-from contextlib import suppress
+from functools import partial
 
 import pytest
+
+import terminals
 
 TASK = """\
 import os
@@ -40,17 +40,7 @@ def task(project):
 
 
 def talk(project, typed, *arguments):
-    """Run psy on a terminal and type lines; return exit code and output."""
-    ours, theirs = pty.openpty()
-    os.write(ours, typed.encode())
-    process = project.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    said = b""
-    with suppress(OSError):  # The other end was closed.
-        while data := os.read(ours, 65536):
-            said += data
-    os.close(ours)
-    return process.wait(60), said.decode()
+    return terminals.talk(partial(project.start, *arguments), typed)
 
 
 def test_row_is_evaluated_here_with_its_setup_folder_and_generator(task):

@@ -539,3 +539,26 @@ def test_error_that_nobody_foresaw_is_shown_although_rows_failed(project, monkey
     assert cli.main(["run"]) == 1
     said = capfd.readouterr()
     assert "IndexError: unforeseen" in said.err
+
+
+def test_plain_doit_says_as_much_as_psy_run(project):
+    project.write("dodo.py", "import psyrun\ndef task_psy():\n    yield from psyrun.doit_tasks()\n")
+    project.task(
+        "t",
+        """\
+        from psyrun import Param
+        pspace = Param(x=range(4))
+        pool_size = 2
+        allow_failed = True
+        def execute(x):
+            return {"y": 1 / x}
+        """,
+    )
+    argv = [sys.executable, "-m", "doit"]
+    done = subprocess.run(
+        argv, cwd=project.root, env=project.env(), capture_output=True, text=True, check=True
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("t: ")]
+    said = project.psy("run", "--force").stdout.splitlines()
+    assert lines == [line for line in said if line.startswith("t: ")]
+    assert lines[-1] == "t: finished, 4 rows in psy-work/t/result.pkl, 1 of them failed"

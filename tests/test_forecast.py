@@ -1,12 +1,12 @@
 """What psy says, and asks, before a run: rows that would be left out, rows that would be repeated."""
 
-import os
-import pty
 import subprocess
 import sys
-from contextlib import suppress
+from functools import partial
 
 import pytest
+
+import terminals
 
 TASK = """\
 from counting import seen
@@ -87,18 +87,8 @@ sys.exit(main(sys.argv[1:]))
 
 def answer(project, text, *arguments):
     """Run psy on a terminal where an answer is typed; return exit code and output."""
-    ours, theirs = pty.openpty()
-    os.write(ours, text.encode())
     argv = [sys.executable, "-c", COSTLY, "run", *arguments]
-    ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    process = subprocess.Popen(argv, cwd=project.root, env=project.env(), **ends)
-    os.close(theirs)
-    said = b""
-    with suppress(OSError):  # The other end was closed.
-        while data := os.read(ours, 65536):
-            said += data
-    os.close(ours)
-    return process.wait(60), said.decode()
+    return terminals.talk(partial(subprocess.Popen, argv, cwd=project.root, env=project.env()), text)
 
 
 @pytest.mark.parametrize("space", ["Param(x=range(5))", "Param(x=range(20))"], ids=["space", "code"])

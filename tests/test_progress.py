@@ -1,9 +1,8 @@
 """What a run prints while it is at work."""
 
-import os
-import pty
-from contextlib import suppress
+from functools import partial
 
+import terminals
 from psyrun.progressbar import Pace
 
 
@@ -38,15 +37,8 @@ def test_time_left_knows_stragglers():
 
 def test_terminal_that_can_not_move_gets_lines(project):
     project.task("t", "from psyrun import Param\npspace = Param(x=[1])\ndef execute(x):\n    return {}\n")
-    ours, theirs = pty.openpty()
-    environment = project.env(TERM="dumb")
-    run = project.start("run", stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    said = b""
-    with suppress(OSError):  # The other end was closed.
-        while data := os.read(ours, 65536):
-            said += data
-    os.close(ours)
-    assert run.wait(60) == 0
-    assert b"t: finished, 1 row" in said
-    assert b"\x1b" not in said
+    start = partial(project.start, "run", env=project.env(TERM="dumb"))
+    code, said = terminals.talk(start)
+    assert code == 0
+    assert "t: finished, 1 row" in said
+    assert "\x1b" not in said

@@ -19,6 +19,7 @@ from doit.exceptions import BaseFail, InvalidTask, TaskFailed, UnmetDependency
 from psyrun.disk import naming
 from psyrun.errors import PsyrunError, PsyrunWarning, TaskFileError, explain
 from psyrun.jobs import QueueCache, finish, open_submissions, process
+from psyrun.logwatcher import LogWatcher
 from psyrun.merge import merge
 from psyrun.options import RunOptions, Watcher
 from psyrun.source import CACHE_PATH, SourceCache
@@ -33,6 +34,7 @@ from psyrun.split import (
     split,
 )
 from psyrun.task import Project, read_outlines
+from psyrun.values import count
 from psyrun.workdir import (
     create_root,
     is_current,
@@ -118,19 +120,33 @@ class Run:
     ended: Callable[[str, NodeOutcome], None] = lambda name, outcome: None
 
 
-class _DoitWatcher(Watcher):
-    """Messages on standard output, where doit has its own."""
+class _DoitWatcher(LogWatcher):
+    """Messages and progress on standard output, where doit has its own and which it replaces meanwhile."""
 
-    def note(self, task: str, message: str) -> None:
-        sys.stdout.write(f"{task}: {message}\n")
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
 
-    stale = note
+    def write(self, line: str) -> None:
+        """Write a line."""
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def stale(self, task: str, message: str) -> None:
+        """Write what makes rows stale."""
+        self.note(task, message)
+
+
+def _print_end(name: str, outcome: NodeOutcome) -> None:
+    """Print that a task is finished; doit prints other outcomes."""
+    if outcome.state is NodeState.FINISHED:
+        sys.stdout.write(f"{name}: {outcome.message}\n")
 
 
 def waiting_run(project: Project) -> Run:
     """Return a run that waits for the jobs of batch systems, and writes messages on standard output."""
     cache = SourceCache.load(project.root / CACHE_PATH)
-    return Run(project=project, options=RunOptions(wait=True), cache=cache, watcher=_DoitWatcher())
+    options, watcher = RunOptions(wait=True), _DoitWatcher()
+    return Run(project=project, options=options, cache=cache, watcher=watcher, ended=_print_end)
 
 
 def doit_tasks(taskdir: str = "psy-tasks") -> Iterator[dict[str, Any]]:
@@ -322,7 +338,12 @@ class _Nodes:
         changed = describe_meanwhile(self.outline, plan, self.run.cache) if plan is not None else ""
         if changed:
             self.run.watcher.stale(name, changed)
-        return NodeOutcome(step="merge", state=NodeState.FINISHED) if merged.written else None
+        if plan is None:
+            return None
+        failed = (read_receipt(self.outline.layout.receipt) or {}).get("failed")
+        more = f", {failed:,} of them failed" if failed else ""
+        text = f"finished, {count(plan.total, 'row')} in {self.outline.result}{more}"
+        return NodeOutcome(step="merge", state=NodeState.FINISHED, message=text)
 
     def _is_merged(self, task: Any) -> bool:
         layout = self.outline.layout

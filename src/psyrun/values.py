@@ -17,6 +17,12 @@ PICKLE_PROTOCOL = 5
 _REASON_LENGTH = 500  # characters
 
 
+def count(number: int, noun: str) -> str:
+    """Return ``1 row``, ``2 rows``, ``10,000 batches``."""
+    plural = noun + ("es" if noun.endswith(("s", "ch")) else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def show_value(value: Any, limit: int = 60) -> str:
     """Return a value as Python would write it, on one line of at most `limit` characters."""
     numpy = sys.modules.get("numpy")

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
-    from psyrun.cli.progress import LogWatcher
     from psyrun.cli.summary import Waiting
     from psyrun.graph import NodeOutcome
+    from psyrun.logwatcher import LogWatcher
     from psyrun.options import RunOptions
     from psyrun.source import SourceCache
     from psyrun.task import Outline, Project, Selection

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from psyrun.progressbar import duration as duration
+from psyrun.values import count as count
 from psyrun.values import show_value
 
 if TYPE_CHECKING:
@@ -12,12 +13,6 @@ if TYPE_CHECKING:
 
     from psyrun.cli.status import Detail, Status
     from psyrun.cli.times import TimedRow
-
-
-def count(number: int, noun: str) -> str:
-    """Return ``1 row``, ``2 rows``, ``10,000 batches``."""
-    plural = noun + ("es" if noun.endswith(("s", "ch")) else "s")
-    return f"{number:,} {noun if number == 1 else plural}"
 
 
 def show_assignment(assignment: Mapping[str, Any] | None) -> str:

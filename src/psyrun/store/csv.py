@@ -7,9 +7,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.protocol import append_rows, count_rows, locate_row
+from psyrun.store.protocol import RewrittenStore, count_rows, take_row
 
 if TYPE_CHECKING:
     import os
@@ -20,7 +19,7 @@ _CELL = re.compile(r'(?:"((?:[^"]|"")*)"|([^",\n]*))(,|\n|\Z)')
 _WORDS = {"": None, "True": True, "False": False}
 
 
-class CsvStore:
+class CsvStore(RewrittenStore):
     """Keeps numbers and text as CSV, a line for each row, the names in the first line.
 
     Text stands in quotes, numbers, ``True`` and ``False`` do not, and an empty cell without quotes is a
@@ -86,20 +85,7 @@ class CsvStore:
             raise StoreError(f"{filename}: not a table as CSV, or damaged ({error})") from error
         if not all(isinstance(name, str) for name in data):
             raise StoreError(f"{filename}: not a table as CSV: its first line has no names in quotes")
-        if row is None:
-            return data
-        index = locate_row(filename, row, count_rows(data))
-        return {name: values[index : index + 1] for name, values in data.items()}
-
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
-        """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.
-
-        Names that one side lacks are filled with None.
-        """
-        path = Path(filename)
-        table = append_rows(self.load(path) if path.exists() else {}, data)
-        with replacing(path) as temporary:
-            self.save(temporary, table)
+        return take_row(filename, data, row)
 
 
 def _quote(text: str) -> str:

@@ -14,7 +14,7 @@ from psyrun.errors import StoreError
 from psyrun.store.arrays import assemble
 from psyrun.store.columns import describe
 from psyrun.store.encoding import escape, unescape
-from psyrun.store.protocol import count_rows, locate_row
+from psyrun.store.protocol import take_row
 from psyrun.values import dump
 
 if TYPE_CHECKING:
@@ -108,10 +108,7 @@ class NpzStore:
             raise
         except Exception as error:  # Damaged archives and pickles raise anything.
             raise StoreError(f"{filename}: not an npz file, or damaged ({error!r})") from error
-        if row is None:
-            return data
-        index = locate_row(filename, row, count_rows(data))
-        return {name: array[index : index + 1] for name, array in data.items()}
+        return take_row(filename, data, row)
 
     def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.

@@ -6,9 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.protocol import append_rows, count_rows, locate_row
+from psyrun.store.protocol import RewrittenStore, count_rows, take_row
 
 if TYPE_CHECKING:
     import os
@@ -71,7 +70,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-class ParquetStore:
+class ParquetStore(RewrittenStore):
     """Keeps a table as Parquet, which pandas, polars, DuckDB and R read. Needs the package pa.
 
     Numbers, text, bytes, dates, lists, dicts and arrays of real numbers come back as they were, where all
@@ -132,20 +131,7 @@ class ParquetStore:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise StoreError(f"{filename}: not a Parquet file, or damaged ({error})") from error
         data = {field.name: _to_values(table.column(i), field) for i, field in enumerate(table.schema)}
-        if row is None:
-            return data
-        index = locate_row(filename, row, count_rows(data))
-        return {name: values[index : index + 1] for name, values in data.items()}
-
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
-        """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.
-
-        Names that one side lacks are filled with None.
-        """
-        path = Path(filename)
-        table = append_rows(self.load(path) if path.exists() else {}, data)
-        with replacing(path) as temporary:
-            self.save(temporary, table)
+        return take_row(filename, data, row)
 
 
 def _to_values(column: pa.ChunkedArray, field: pa.Field) -> Any:

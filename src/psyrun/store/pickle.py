@@ -6,9 +6,8 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.protocol import append_rows, count_rows, locate_row
+from psyrun.store.protocol import RewrittenStore, count_rows, take_row
 from psyrun.values import dump
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def _load(filename: str | os.PathLike[str], unpickler: type[pickle.Unpickler]) -
     return data
 
 
-class PickleStore:
+class PickleStore(RewrittenStore):
     """Keeps a table as a pickled dict of lists.
 
     Parameters
@@ -132,20 +131,7 @@ class PickleStore:
             If the file holds no table, or not that row.
         """
         data = _load(filename, pickle.Unpickler)
-        if row is None:
-            return data
-        index = locate_row(filename, row, count_rows(data))
-        return {name: values[index : index + 1] for name, values in data.items()}
-
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
-        """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.
-
-        Names that one side lacks are filled with None.
-        """
-        path = Path(filename)
-        table = append_rows(self.load(path) if path.exists() else {}, data)
-        with replacing(path) as temporary:
-            self.save(temporary, table)
+        return take_row(filename, data, row)
 
 
 DefaultStore = PickleStore

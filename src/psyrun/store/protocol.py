@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from psyrun.disk import replacing
 from psyrun.errors import RowError, StoreError
 
 if TYPE_CHECKING:
@@ -86,6 +88,42 @@ def append_rows(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, lis
     count, more = count_rows(old), count_rows(new)
     names = dict.fromkeys([*old, *new])
     return {name: [*old.get(name, [None] * count), *new.get(name, [None] * more)] for name in names}
+
+
+def take_row(filename: str | os.PathLike[str], data: dict[str, Any], row: int | None) -> dict[str, Any]:
+    """Return a table that a file holds, or one row of it: name -> values (1,).
+
+    Raises
+    ------
+    RowError
+        If there is no such row.
+    """
+    if row is None:
+        return data
+    index = locate_row(filename, row, count_rows(data))
+    return {name: values[index : index + 1] for name, values in data.items()}
+
+
+class RewrittenStore:
+    """A store that writes all of a file anew to add rows; `load` and `save` are its own."""
+
+    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
+        """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.
+
+        Names that one side lacks are filled with None.
+        """
+        path = Path(filename)
+        table = append_rows(self.load(path) if path.exists() else {}, data)
+        with replacing(path) as temporary:
+            self.save(temporary, table)
+
+    def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
+        """Read a table, or one row."""
+        raise NotImplementedError
+
+    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
+        """Write a table, replacing the file."""
+        raise NotImplementedError
 
 
 def locate_row(filename: str | os.PathLike[str], row: int, count: int) -> int:
