@@ -38,7 +38,7 @@ state = {
     "session": os.getsid(0),
     "signals": [nice(signal.getsignal(number)) for number in sorted(signal.valid_signals())],
     "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
-    "warnings": [repr(each) for each in warnings.filters if each[3] != "numpy"],
+    "warnings": [repr(each) for each in warnings.filters if "numpy" not in repr(each)],
     "umask": (os.umask(0o22), os.umask(0o22)),
     "limits": resource.getrlimit(resource.RLIMIT_NOFILE),
     "threads": [thread.name for thread in threading.enumerate()],

@@ -118,7 +118,8 @@ class _Sink:
         found = first_sections(data, WHERE, INPUTS)
         reads = unpack_reads(found[INPUTS]) if INPUTS in found else []
         names = (name_input(f"{each.kind} {each.path}") for each in reads if each.kind in KINDS)
-        self.read.update(dict.fromkeys(names))
+        if self.first is None:
+            self.read.update(dict.fromkeys(names))
         self.journal.append(data, found.get(WHERE, b"{}"))
         self.first = self.first or time.monotonic() - self.began
 
@@ -145,7 +146,7 @@ class _Trial:
     overhead
         Seconds until the first began.
     read
-        What they read.
+        What the first read.
     generators
         Random generators that outlive a row, and that they drew from.
     failures

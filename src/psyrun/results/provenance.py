@@ -107,6 +107,6 @@ def _count_codes(layout: Layout, plan: Plan) -> dict[str, int]:
 def _list_inputs(layout: Layout, plan: Plan, receipts: Receipts) -> list[str]:
     """Return the paths that the workers of the rows were seen to read, and those that the space read."""
     runs = {place.get("run") for place in receipts.origins} - {None, ""}
-    reads = (read_reads(layout.out / f"{run}.reads") or [] for run in runs)
+    reads = (read_reads(layout.reads / f"{run}.reads") or [] for run in runs)
     seen = {each.path for inputs in reads for each in inputs if each.kind in _KINDS}
     return sorted(seen | set(plan.data) | {key.partition(" ")[2] for key in plan.inputs})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.disk import open_file, write_atomic
 from psyrun.errors import FormatError
 from psyrun.workdir.journal import parse_name
-from psyrun.workdir.jsonfile import encode_json, read_json
+from psyrun.workdir.jsonfile import COUNT, check_shape, encode_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 
 FORMAT = 2
+_SHAPE = {
+    "failed": COUNT,
+    "generators": [str],
+    "reads": [[str, COUNT, COUNT]],
+}
 
 
 def make_receipt(plan: Plan, records: Mapping[int, Records]) -> bytes:
@@ -48,7 +53,8 @@ def read_receipt(path: Path) -> dict[str, Any] | None:
 
 
 def _check(content: dict[str, Any]) -> dict[str, Any]:
-    """Raise ValueError where the content is not what psyrun says of journals."""
+    """Raise ValueError where the content is not what psyrun says of journals and their rows."""
+    check_shape({name: value for name, value in content.items() if name in _SHAPE}, _SHAPE)
     for name, end, checksum in content.get("journals", ()):
         if [type(name), type(end), type(checksum)] != [str, int, int] or parse_name(name) is None:
             raise ValueError("an entry is of another kind than psyrun writes")
