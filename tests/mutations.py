@@ -137,8 +137,8 @@ MUTATIONS = [
     Mutation(
         "imports inside functions not in the digest",
         "source/program.py",
-        "return [*self._named_in_imports(statement), *self._named_in_strings(statement)]",
-        "return self._named_in_strings(statement)",
+        "return [*self._named_in_imports(statement), *self.named_in_strings(statement)]",
+        "return self.named_in_strings(statement)",
         "test_source.py",
     ),
     Mutation(
