@@ -205,6 +205,14 @@ def test_own_names_of_that_column_are_refused(project, old, new):
     assert not (project.root / "psy-work/t/result.pkl").exists()
 
 
+def test_own_value_of_that_name_is_refused_whenever_the_task_is_run(project):
+    write(project, faults={})
+    project.edit("psy-tasks/task_t.py", '"word": "w"', '"failure": ""')
+    for _ in range(3):
+        assert "under another name" in project.psy("run", code=1).stderr
+    assert not (project.root / "psy-work/t/result.pkl").exists()
+
+
 @pytest.mark.parametrize("value", ["-1", "1.5", "'all'", "None", "float('nan')"])
 def test_other_values_are_refused(project, value):
     write(project, allow=value)
@@ -237,6 +245,7 @@ def test_only_tries_rows_that_failed_for_a_reason(project):
     done = project.psy("run", "--retry", "--only", "ValueError", code=2)
     assert "exit 3 (1 row)" in done.stderr
     assert "--retry" in project.psy("run", "--only", "timeout", code=2).stderr
+    assert "without --continue" in project.psy("run", "--retry", "--only", "a", "--continue", code=2).stderr
     assert len(project.rows_seen()) == before + 3
 
 

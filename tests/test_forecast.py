@@ -59,13 +59,24 @@ def test_continue_keeps_them_and_says_nothing(project):
     assert sorted(project.result("t")["x"]) == [*range(20)]
 
 
-def test_edit_of_the_code_as_well_says_what_the_code_costs(project):
+def test_edit_of_the_code_as_well_says_both(project):
     write(project)
     project.psy("run")
     write(project, "Param(x=range(5))", "3 * x")
     said = project.psy("run").stdout
-    assert "match nothing" not in said
+    assert f"t: 15 finished rows {LINE}" in said
     assert "5 rows (under 1 s of computing) will be evaluated again" in said
+
+
+def test_space_that_counts_as_code_says_what_it_leaves_out(project):
+    """A call that nothing proves to be inert: the space is drawn from a generator of the module."""
+    text = TASK.replace(
+        "pspace = {space}", "drawn = np.random.default_rng({seed}).random(8)\npspace = Param(x=drawn)"
+    )
+    for seed in (1, 2):
+        project.task("t", "import numpy as np\n" + text.format(seed=seed, value="x"))
+        said = project.psy("run").stdout
+    assert f"t: 8 finished rows {LINE}" in said
 
 
 def test_rows_of_a_file_that_the_space_reads_are_counted(project):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -568,3 +569,16 @@ def test_own_files_of_psyrun_are_no_inputs_of_the_space(data):
     data.edit("psy-tasks/task_t.py", "range(6)", "range(7)")
     assert data.count("run") == 1
     assert json.loads((data.root / "psy-work/t/plan.json").read_text())["inputs"] == {}
+
+
+def test_continue_says_which_files_changed_and_status_that_rows_were_kept(data):
+    data.task("t", ONE_FILE)
+    data.psy("run")
+    assert "kept with" not in data.psy("status", "-v").stdout
+    data.write("data/rates.json", "11")
+    for verb in ("plan", "run"):
+        said = data.psy(verb, "--continue").stdout
+        assert re.search(r"t: data/rates.json changed; \d+ rows read it; kept\n", said)
+    assert "rows that read data/rates.json before it changed" in data.psy("status", "-v").stdout
+    assert "which --continue kept" in data.psy("status", "--receipt").stdout
+    assert "kept" not in data.psy("run", "--continue").stdout

@@ -20,7 +20,8 @@ import xarray as xr
 
 import psyrun
 from psyrun import CsvStore, Param, ParquetStore, Results
-from psyrun.errors import PsyrunError
+from psyrun.errors import PsyrunError, StoreError
+from psyrun.results import export
 from psyrun.testing import KINDS, StoreContract
 
 TASK = """\
@@ -175,10 +176,14 @@ def test_names_that_are_taken_are_refused(project, monkeypatch):
     project.psy("run")
     monkeypatch.chdir(project.root)
     assert psyrun.load("t")["host"] == [1]
-    with pytest.raises(ValueError, match="host"):
+    with pytest.raises(StoreError, match="names: host"):
         psyrun.load("t", receipts=True)
-    with pytest.raises(ValueError, match="status"):
-        psyrun.load("t", partial=True)
+    for _ in range(2):  # Finished, and not.
+        with pytest.raises(StoreError, match="names: status"):
+            psyrun.load("t", partial=True)
+        said = project.psy("export", "--partial", "t", "a.csv", code=1).stderr
+        assert said == "psy: the rows have columns of their own of these names: status\n"
+        (project.root / "psy-work/t/result.pkl").unlink(missing_ok=True)
 
 
 def test_provenance_answers_a_reviewer(project, monkeypatch):
@@ -475,3 +480,34 @@ def test_receipt_of_an_unfinished_task_is_of_the_rows_so_far(project):
     assert "written" not in found
     project.task("new", TASK.format(settings=""))
     assert "psy run plans" in project.psy("status", "--receipt", "new", code=2).stderr
+
+
+def test_arrays_beside_failed_rows_are_exported(project, monkeypatch):
+    project.task(
+        "t",
+        """\
+        import numpy as np
+        from psyrun import Param
+        allow_failed = True
+        pspace = Param(x=[1, 2, 3]) + Param(y=["a"])
+        def execute(x, y):
+            if x == 2:
+                raise ValueError(x)
+            return {"w": np.ones(2) * 7}
+        """,
+    )
+    project.psy("run")
+    monkeypatch.chdir(project.root)
+    table = psyrun.load("t")
+    wanted = [[7.0, 7.0], None, [7.0, 7.0], [7.0, 7.0]]
+    assert table.to_arrow()["w"].to_pylist() == wanted
+    assert table.to_arrow()["y"].to_pylist() == [None, None, None, "a"]
+    project.psy("export", "t", "a.parquet")
+    assert [each if each is None else list(each) for each in pd.read_parquet("a.parquet")["w"]] == wanted
+    numbers = table.to_xarray(["x"])["w"]
+    assert numbers.dims == ("x", "w_0")
+    np.testing.assert_array_equal(numbers[:3], [[7, 7], [np.nan, np.nan], [7, 7]])
+    del table["y"]
+    table.parameters = ("x",)
+    export(table, "a.nc")
+    np.testing.assert_array_equal(xr.open_dataset("a.nc")["w"][:3], [[7, 7], [np.nan, np.nan], [7, 7]])

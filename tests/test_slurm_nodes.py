@@ -45,7 +45,8 @@ def cut_off(cluster, project, wait_until):
     """
 
     def begin(**settings):
-        project.task("a", task(ROWS, 6, **settings).replace("    seen(x)\n    return {", WAIT))
+        text = task(ROWS, 6, **settings).replace("    seen(x)\n    return {", WAIT)
+        project.task("a", 'untracked = ["../open/*"]\n' + text)
         project.psy("run", code=75)
         wait_until(lambda: len(running(cluster)) == 6)
         elements = [int(element) for element, node in running(cluster).items() if node == cluster.node(1)]

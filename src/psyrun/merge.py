@@ -285,6 +285,11 @@ class _Reader:
         self, table: Mapping[str, list[Any]], found: _BatchTable, rows: range
     ) -> dict[str, list[Any]]:
         """Add, after the parameters, the column that says why rows failed."""
+        if FAILURE in table:
+            raise StoreError(
+                f"with allow_failed, the result has a column {FAILURE!r}; let execute return that value under"
+                " another name"
+            )
         reasons = [found.reasons.get(row, "") for row in rows]
         self.failed += sum(map(bool, reasons))
         parameters = {name: table[name] for name in self.plan.names if name in table}

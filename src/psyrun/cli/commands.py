@@ -72,6 +72,10 @@ def _read_options(
 
     if only is not None and not retry:
         raise click.UsageError("--only names the failed rows to try again: use it with --retry")
+    if only is not None and (adopt or force):
+        raise click.UsageError(
+            "--only is about rows that failed with this code: use it without --continue, --force"
+        )
     if adopt and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
     named = frozenset(tasks) or None
@@ -86,7 +90,7 @@ def _check_reason(selection: Selection, options: RunOptions) -> None:
         return
     reasons = sum(map(count_reasons, selection.outlines), Counter[tuple[str, ...]]())
     if not any(options.only in names for names in reasons):
-        there = ", ".join(f"{names[0]} ({count(rows, 'row')})" for names, rows in reasons.most_common(5))
+        there = ", ".join(f"{names[0]} ({count(rows, 'row')})" for names, rows in reasons.most_common())
         raise click.UsageError(
             f"no row failed with {options.only!r}; {f'there is {there}' if there else 'none failed'}"
         )
@@ -227,22 +231,12 @@ def status(
       psy status --receipt fig1    what a reviewer asks for
       psy status --json
     """
-    from psyrun.cli.status import as_json, list_details, read_status
-    from psyrun.cli.times import list_running, list_slowest
+    from psyrun.cli.status import as_json, read_status
 
     selection = project.select(tasks)
     if receipt:
         return _print_receipts(selection, for_programs=for_programs)
     queues = jobs.QueueCache(selection.outlines)
-
-    def print_details(outline: Outline) -> None:
-        most = None if everything else 100
-        lines = show_details(list_details(outline, queues), most)
-        lines += show_times(list_running(outline, queues), list_slowest(outline), most)
-        plan = workdir.read_plan(outline.layout)
-        lines += [] if plan is None else show_kept(*split.count_adopted(outline.layout, plan))
-        if lines:
-            click.echo("\n".join([f"\n{outline.name}:", *lines]))
 
     broken = selection.broken.values()
     found, _ = try_each(selection.outlines, lambda each: read_status(each, selection.cache, queues), broken)
@@ -258,8 +252,24 @@ def status(
             click.echo(f"{each.name}: {each.unmanaged}")
     if verbose:
         names = {each.name for each in found}
-        try_each([each for each in selection.outlines if each.name in names], print_details)
+        chosen = [each for each in selection.outlines if each.name in names]
+        try_each(chosen, lambda each: _print_details(each, queues, None if everything else 100))
     return OK
+
+
+def _print_details(outline: Outline, queues: jobs.QueueCache, most: int | None) -> None:
+    """Print which rows of a task failed, are missing, run, took longest, or were kept; `most` of a kind."""
+    from psyrun.cli.status import list_details
+    from psyrun.cli.times import list_running, list_slowest
+
+    lines = show_details(list_details(outline, queues), most)
+    lines += show_times(list_running(outline, queues), list_slowest(outline), most)
+    plan = workdir.read_plan(outline.layout)
+    if plan is not None:
+        inputs = sorted({split.name_input(key) for key in plan.accepted})
+        lines += show_kept(*split.count_adopted(outline.layout, plan), inputs)
+    if lines:
+        click.echo("\n".join([f"\n{outline.name}:", *lines]))
 
 
 def _print_receipts(selection: Selection, *, for_programs: bool) -> int:

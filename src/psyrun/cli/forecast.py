@@ -75,6 +75,13 @@ class Forecast:
         return count_stale_rows(self.outline, self.plan, self.changes)
 
     @property
+    def kept(self) -> dict[str, int]:
+        """Inputs that changed -> how many wanted rows read them, and are kept by `--continue`."""
+        if self.plan is None or self.changes is None or not self.options.adopt:
+            return {}
+        return count_stale_rows(self.outline, self.plan, self.changes)
+
+    @property
     def edited(self) -> bool:
         """Whether the values of `execute` may differ from those of the plan."""
         old, new = self.plan, self.digests
@@ -131,6 +138,8 @@ def describe(found: Forecast) -> Iterator[str]:
         raise digests
     if found.changes is not None and found.changes.gone:
         yield describe_gone(found.changes)
+    if found.kept:
+        yield f"{describe_stale(found.kept)}; kept"
     if old is not None and found.current:
         failed = (read_receipt(found.outline.layout.receipt) or {}).get("failed", 0)
         words = f", {failed:,} of them failed" if failed else ""
@@ -208,7 +217,7 @@ def describe_orphans(found: Forecast) -> tuple[str, float] | None:
         The error that the run would end with.
     """
     old, digests, changes, options = found.plan, found.digests, found.changes, found.options
-    if old is None or isinstance(digests, Exception) or found.edited or found.upstream:
+    if old is None or isinstance(digests, Exception) or found.upstream:
         return None
     changed = digests.space != old.space or (changes is not None and changes.space)
     progress = read_progress(old, found.outline.layout) if changed else None

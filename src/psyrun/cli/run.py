@@ -20,7 +20,7 @@ from psyrun.errors import INTERRUPTED, PsyrunError, worst
 from psyrun.graph import NodeState, Run, run_pass
 from psyrun.jobs import QueueCache, wait_for_jobs
 from psyrun.source import read_source
-from psyrun.split import describe_gone, describe_meanwhile
+from psyrun.split import describe_gone, describe_meanwhile, describe_stale
 from psyrun.workdir import read_plan
 
 if TYPE_CHECKING:
@@ -53,12 +53,14 @@ def confirm_rerun(chain: Sequence[Outline], options: RunOptions, cache: SourceCa
     yes
         Whether the answer is known.
     """
-    costly, question = False, "Go on without them?"
+    cost, question = 0.0, "Go on without them?"
     blocked: set[str] = set()  # Tasks that end with an error, or wait for one that does.
     for each in forecast(chain, options, cache):
         outline = each.outline
         if each.changes is not None and each.changes.gone:
             click.echo(f"{outline.name}: {describe_gone(each.changes)}")
+        if each.kept:
+            click.echo(f"{outline.name}: {describe_stale(each.kept)}; kept")
         fails = any(before.outline.name in blocked for before in each.upstream)
         try:
             stale = None if fails else describe_stale_rows(each)
@@ -70,12 +72,11 @@ def confirm_rerun(chain: Sequence[Outline], options: RunOptions, cache: SourceCa
         elif stale and outline.overwrite_dirty:
             line, seconds = stale
             click.echo(line)
-            question = "Evaluate them again?" if seconds > ASK_SECONDS else question
-            costly |= seconds > ASK_SECONDS
-        if orphaned:
+            question, cost = "Evaluate them again?", cost + seconds
+        if orphaned and not fails:
             click.echo(orphaned[0])
-            costly |= orphaned[1] > ASK_SECONDS
-    if costly and not yes and sys.stdin.isatty() and sys.stdout.isatty():
+            cost += orphaned[1]
+    if cost > ASK_SECONDS and not yes and sys.stdin.isatty() and sys.stdout.isatty():
         return click.confirm(question)
     return True
 

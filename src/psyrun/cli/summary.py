@@ -134,7 +134,7 @@ def _summarise_unfinished(status: Status, state: NodeState | None, *, interrupte
 def _describe_allowance(status: Status) -> str:
     """Return words for what a finished task may leave undone, where all its rows ended."""
     if status.failed == status.total:
-        return "there is no result, since no row has values"
+        return "there is no new result, since no row has values"
     if status.allow_failed is False:
         return (
             "for a result with failed rows in it: allow_failed = True, a number, or a share, in the task file"

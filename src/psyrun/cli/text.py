@@ -72,10 +72,20 @@ def show_times(running: Sequence[TimedRow], slowest: Sequence[TimedRow], most: i
     return lines
 
 
-def show_kept(older: int, outside: int) -> list[str]:
-    """Return a line about rows that were kept with --continue, if there are any."""
+def show_kept(older: int, outside: int, inputs: Sequence[str] = ()) -> list[str]:
+    """Return a line about rows that were kept with --continue, if there are any.
+
+    Parameters
+    ----------
+    older, outside
+        How many are of older code, and how many the space does not name.
+    inputs
+        Files that changed after rows had read them.
+    """
     words = [f"{count(older, 'row')} of older code"] if older else []
     words += [f"{count(outside, 'row')} that the space does not name"] if outside else []
+    words += [f"rows that read {name} before it changed" for name in inputs[:3]]
+    words += [f"and {len(inputs) - 3:,} more such files"] if len(inputs) > 3 else []
     return [f"  kept with --continue: {', '.join(words)}"] if words else []
 
 
@@ -108,4 +118,6 @@ def show_provenance(found: Mapping[str, Any]) -> list[str]:
         lines += [f"{name.ljust(9)} {words}"] if words else []
     packages = ", ".join(f"{name} {' and '.join(versions)}" for name, versions in found["packages"].items())
     lines += [f"packages  {packages}"] if packages else []
-    return [*lines, *(f"input     {path}" for path in found["inputs"])]
+    changed = set(found["accepted"])
+    more = " (changed after rows had read it, which --continue kept)"
+    return [*lines, *(f"input     {path}{more if path in changed else ''}" for path in found["inputs"])]

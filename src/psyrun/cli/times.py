@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psyrun.cli.rows import locate_rows, read_assignments
-from psyrun.workdir import list_rows_in_hand, read_plan
+from psyrun.workdir import list_journals, list_rows_in_hand, read_plan, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,9 +33,12 @@ def list_running(outline: Outline, queues: QueueCache) -> list[TimedRow]:
         return []
     states, found = queues.batch_states(outline), []
     batches = {batch.key: batch for batch in plan.batches if batch.number in states}
+    journals = list_journals(layout.out)
     for worker in list_rows_in_hand(layout.out) if batches else ():
         for key in worker.keys & batches.keys():
-            rows = [(row, since) for number, row, since in worker.rows if number == key.number]
+            records = read_records(journals.get(key, ()), rows=batches[key].size)
+            ended = records.done  # Since the worker wrote what it is at.
+            rows = [(row, since) for n, row, since in worker.rows if n == key.number and row not in ended]
             assignments = read_assignments(layout, plan, batches[key], [row for row, _ in rows])
             found += [
                 TimedRow(assignment, max(0.0, time.time() - since), worker.host)

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import PsyrunError
+from psyrun.errors import PsyrunError, StoreError
 from psyrun.merge import read_rows
 from psyrun.pspace import stack
 from psyrun.results.provenance import describe_provenance, find_receipts
@@ -62,9 +62,8 @@ def load(name: str | os.PathLike[str], *, partial: bool = False, receipts: bool 
     PsyrunError
         If the task is not finished, and `partial` is not set.
     StoreError
-        If the file is damaged, or its format needs a package that is not installed.
-    ValueError
-        If the rows have columns of the names that are to be added.
+        If the file is damaged, its format needs a package that is not installed, or the rows have columns of
+        the names that are to be added.
 
     Examples
     --------
@@ -151,7 +150,7 @@ def _load_file(path: Path, ext: str | None = None) -> dict[str, Any]:
 def _load_rows(layout: Layout, plan: Plan) -> tuple[dict[str, Any], Receipts]:
     """Load the rows from the journals, and their receipts."""
     reader = ReceiptReader()
-    parts = ({**table, STATUS: status} for table, status in read_rows(layout, plan, reader))
+    parts = (_add(table, {STATUS: status}) for table, status in read_rows(layout, plan, reader))
     table = stack(parts, [*plan.names, STATUS])
     return table, reader.in_order(plan.segments())
 
@@ -159,7 +158,7 @@ def _load_rows(layout: Layout, plan: Plan) -> tuple[dict[str, Any], Receipts]:
 def _add(columns: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     taken = columns.keys() & more.keys()
     if taken:
-        raise ValueError(f"the rows have columns {sorted(taken)} of their own")
+        raise StoreError(f"the rows have columns of their own of these names: {', '.join(sorted(taken))}")
     return {**columns, **more}
 
 

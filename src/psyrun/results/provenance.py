@@ -49,7 +49,8 @@ def describe_provenance(layout: Layout, plan: Plan, receipts: Receipts) -> dict[
         ``code``: digest of captured sources -> rows, whose files are in ``code/<digest>.zip`` of the work
         folder; ``commits``: a list of ``commit``, ``clean`` (whether no tracked file differed from it) and
         ``rows``; ``hosts``, ``machines`` and ``pythons``: name -> rows; ``packages``: name -> versions;
-        ``inputs``: paths that processes were seen to read.
+        ``inputs``: paths that processes were seen to read; ``accepted``: those that changed after rows had
+        read them, which ``--continue`` kept.
     """
     hosts, machines, pythons, commits = (Counter[Any]() for _ in range(4))
     packages: dict[str, set[str]] = {}
@@ -85,6 +86,7 @@ def describe_provenance(layout: Layout, plan: Plan, receipts: Receipts) -> dict[
         "pythons": dict(pythons),
         "packages": {name: sorted(packages[name]) for name in sorted(packages)},
         "inputs": _list_inputs(layout, plan, receipts),
+        "accepted": sorted({key.partition(" ")[2] for key in plan.accepted}),
     }
 
 

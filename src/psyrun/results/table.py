@@ -238,13 +238,24 @@ def _spread(
 
 
 def _unify(column: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return an array of objects as one of text, or of more dimensions, where all of them are alike."""
+    """Return an array of objects as one of text, or of more dimensions, where all of them are alike.
+
+    Where arrays of numbers are missing, there is NaN.
+    """
     import numpy as np
 
     values = column.tolist() if column.dtype.hasobject else []
-    kinds = {type(value) for value in values}
-    if kinds == {str}:
+    lacking = [value is None or (isinstance(value, float) and value != value) for value in values]
+    present = [value for value, lacks in zip(values, lacking) if not lacks]
+    kinds = {type(value) for value in present}
+    if kinds == {str} and not any(lacking):
         return np.array(values)
-    if kinds == {np.ndarray} and len({(value.shape, value.dtype) for value in values}) == 1:
-        return np.stack(values)
+    if kinds == {np.ndarray} and len({(value.shape, value.dtype) for value in present}) == 1:
+        shape, dtype = present[0].shape, present[0].dtype
+        if not any(lacking):
+            return np.stack(values)
+        if dtype.kind in "biufc":
+            filled = np.full((len(values), *shape), np.nan, np.result_type(dtype, np.float64))
+            filled[~np.array(lacking)] = present
+            return filled
     return column

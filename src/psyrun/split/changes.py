@@ -63,9 +63,12 @@ def count_orphaned(outline: Outline, old: Plan, draft: Draft, changes: Changes |
 
     Rows that are stale by `changes` do not count: they are evaluated again.
     """
-    layout, plan = outline.layout, draft.plan
-    if plan.code != old.code or find_damaged_inputs(old, layout):
+    layout, plan, space = outline.layout, draft.plan, draft.space
+    if find_damaged_inputs(old, layout):
         return 0
+    if plan.code != old.code:  # The others are evaluated again.
+        finished = Counter(_keys(layout, old, old.batches, done=True))
+        return (finished - Counter(keys_of(space.columns, space.rows))).total()
     journals, before, after = list_journals(layout.out), old.wanted_rows(), plan.wanted_rows()
     kept = {batch.key: after.get(batch.number) for batch in plan.batches}
     orphaned = 0

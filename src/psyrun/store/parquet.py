@@ -50,9 +50,13 @@ def _to_column(name: str, values: Any) -> tuple[pa.Array, str]:
             return pa.array(values.tolist()), values.dtype.str
         dtypes = {value.dtype for value in values if isinstance(value, np.ndarray)}
         if not dtypes:
-            return pa.array([_plain(value) for value in values]), ""
+            texts = any(isinstance(value, str) for value in values)
+            return pa.array([None if texts and is_nan(value) else _plain(value) for value in values]), ""
         dtype = np.result_type(*dtypes)
-        plain = [value.tolist() if isinstance(value, np.ndarray) else value for value in values]
+        plain = [
+            value.tolist() if isinstance(value, np.ndarray) else None if is_nan(value) else value
+            for value in values
+        ]
         return pa.array(plain), dtype.str
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         kinds = ", ".join(sorted({type(value).__name__ for value in values}))
@@ -61,6 +65,11 @@ def _to_column(name: str, values: Any) -> tuple[pa.Array, str]:
             f"column {name!r} holds values of type {kinds} that Parquet can't hold ({why}); name it in"
             " exclude_from_result, or use PickleStore"
         ) from error
+
+
+def is_nan(value: Any) -> bool:
+    """Whether a value is the NaN that stands beside others for one that is missing."""
+    return isinstance(value, float) and value != value
 
 
 def _plain(value: Any) -> Any:
