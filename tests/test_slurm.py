@@ -373,6 +373,29 @@ def test_controller_that_is_down_when_the_first_job_is_submitted(cluster, projec
     assert_right(project, 6)
 
 
+def test_result_with_failed_rows_appears_by_itself_and_again_after_a_retry(cluster, project, wait_until):
+    fails = "    import os\n    if x % 5 == 3 and not os.path.exists('../ok'):\n        raise ValueError(x)\n"
+    text = (
+        task(20, 4).replace("    seen(x)\n", f"{fails}    seen(x)\n")
+        + "untracked = ['../ok']\nallow_failed = 0.2\n"
+    )
+    project.task("a", text)
+    project.psy("run", code=75)
+    path = project.root / "psy-work/a/result.pkl"
+    wait_until(path.exists, 60)
+    bad = [3, 8, 13, 18]
+    assert [x for x, why in enumerate(project.result("a")["failure"]) if why] == bad
+    assert project.count("run") == 0
+    (project.root / "ok").touch()
+    assert "in flight" in project.psy("run", "--retry", code=75).stdout
+    before = path.stat().st_mtime_ns
+    wait_until(lambda: path.stat().st_mtime_ns != before, 60)
+    assert project.result("a")["failure"] == [""] * 20
+    assert project.result("a")["y"] == [2 * x for x in range(20)]
+    assert sorted(xs_seen(project)) == [*range(20)]
+    assert project.count("run") == 0
+
+
 @pytest.mark.long
 def test_node_that_dies_costs_no_finished_row(cluster, project, wait_until):
     """Slurm takes two minutes to notice; what another node does meanwhile stays."""
