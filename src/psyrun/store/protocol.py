@@ -107,7 +107,7 @@ def take_row(filename: str | os.PathLike[str], data: dict[str, Any], row: int | 
 class RewrittenStore:
     """A store that writes all of a file anew to add rows; `load` and `save` are its own."""
 
-    def append(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
+    def append(self: Store, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
         """Add rows at the end, by writing all of the file anew and renaming it; a missing file is created.
 
         Names that one side lacks are filled with None.
@@ -116,14 +116,6 @@ class RewrittenStore:
         table = append_rows(self.load(path) if path.exists() else {}, data)
         with replacing(path) as temporary:
             self.save(temporary, table)
-
-    def load(self, filename: str | os.PathLike[str], row: int | None = None) -> dict[str, Any]:
-        """Read a table, or one row."""
-        raise NotImplementedError
-
-    def save(self, filename: str | os.PathLike[str], data: Mapping[str, Any]) -> None:
-        """Write a table, replacing the file."""
-        raise NotImplementedError
 
 
 def locate_row(filename: str | os.PathLike[str], row: int, count: int) -> int:
