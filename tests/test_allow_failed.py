@@ -119,6 +119,8 @@ def test_lowering_marks_the_result_and_evaluates_nothing(finished):
     before = (finished.root / "psy-work/t/result.pkl").read_bytes()
     for allow, code in [("3", 0), ("2", 1), ("0.25", 0), ("0.24", 1), ("1.0", 0), ("1", 1), ("True", 0)]:
         write(finished, allow)
+        assert finished.status("t")["uptodate"] is (code == 0)  # The edit counts at once.
+        assert ("up to date" if code == 0 else "leave 3 failed rows") in finished.psy("plan").stdout
         assert finished.count("run", code=code) == 0, allow
         assert finished.status("t")["uptodate"] is (code == 0)
         assert (finished.root / "psy-work/t/result.pkl").read_bytes() == before
@@ -138,7 +140,11 @@ def test_setting_that_is_added_finishes_a_task_without_evaluating(project):
     write(project, allow="")
     said = project.psy("run", code=1).stdout
     assert "allow_failed = True" in said
+    assert "try 3 failed rows again" in project.psy("plan").stdout
     write(project)
+    wanted = "t: write psy-work/t/result.pkl from 9 finished rows and 3 failed rows\n"
+    assert project.psy("plan").stdout == wanted
+    assert "try 3 failed rows again" in project.psy("plan", "--retry").stdout
     assert project.count("run") == 0
     same(project.result("t"), expected())
 

@@ -762,7 +762,7 @@ def test_file_that_another_changes_meanwhile_is_refused(tmp_path):
         PickleStore().append(filename, {"a": [a], "x": [0]})
         return {"x": 1}
 
-    with pytest.raises(StoreError, match="changed by somebody else"):
+    with pytest.raises(StoreError, match="changed by another program"):
         map_pspace_hdd_backed(fn, Param(a=[1, 2]), filename, PickleStore())
 
 

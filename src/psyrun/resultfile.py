@@ -176,7 +176,7 @@ class ResultFile:
         table = self.store.load(self.path)
         if count_rows(table) != len(self.rows):
             raise StoreError(
-                f"{self.path} was changed by somebody else; one call may write to a file at a time"
+                f"{self.path} was changed by another program; one call may write to a file at a time"
             )
         return table
 

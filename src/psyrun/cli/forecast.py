@@ -114,6 +114,8 @@ def forecast(chain: Iterable[Outline], options: RunOptions, cache: SourceCache) 
             if not upstream:
                 refuse_unmanaged(outline, plan, own)
             digests, changes = compute_digests(outline, cache), find_changes(outline, plan, cache)
+            if plan is not None:  # Settings that were edited count at once.
+                plan = replace(plan, settings=outline.settings)
             found = Forecast(outline, own, upstream, plan, digests, changes)
         except (PsyrunError, OSError) as error:
             found = Forecast(outline, own, upstream, None, error)
@@ -187,12 +189,15 @@ def _describe_rows(found: Forecast, plan: Plan, adopted: int = 0) -> str:
     """Return what a run does with the rows of a plan; adopted ones are not in its files yet."""
     progress = read_progress(plan, found.outline.layout)
     missing, done = progress.missing - adopted, progress.done + adopted
-    if progress.complete or (adopted and not missing and not progress.failed):
-        return f"write {found.outline.result} from {count(done, 'finished row')}"
+    retried = found.options.retries(allowed=bool(plan.allowance))
+    if (progress.complete and not (progress.failed and retried)) or (
+        adopted and not missing and not progress.failed
+    ):
+        failed = f" and {count(progress.failed, 'failed row')}" if progress.failed else ""
+        return f"write {found.outline.result} from {count(done, 'finished row')}{failed}"
     words = [f"evaluate {count(missing, 'row')}"] if missing else []
     if progress.failed:
         failed = count(progress.failed, "failed row")
-        retried = found.options.retries(allowed=bool(plan.allowance))
         words.append(f"try {failed} again" if retried else f"leave {failed}")
     if done:
         words.append(f"keep {count(done, 'finished row')}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.cli.rows import read_assignments
@@ -99,6 +99,7 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
             total = task.total
         words = describe_unmanaged(outline, None)
         return Status(name=outline.name, total=total, missing=total, result=result, unmanaged=words)
+    plan = replace(plan, settings=outline.settings)  # Those that were edited count at once.
     current = is_current(layout, plan)
     uptodate = current and _is_planned(outline, plan, cache)
     generators = tuple((read_receipt(layout.process) or {}).get("generators", ()))
