@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from psyrun.disk import read_file, write_atomic
 from psyrun.errors import ExecuteError, SchedulerError, SubmitLimitError
+from psyrun.jobs.cores import count_cores
 from psyrun.jobs.queue import open_submissions
 from psyrun.jobs.submit import Submitter
 from psyrun.jobs.tracker import JobTracker
@@ -294,9 +295,7 @@ class _Step:
     def _make_submitter(self) -> Submitter:
         processes, cores = self.task.pool_size, None
         if not self.task.scheduler.detached:  # A job gets a process for each core that it is granted.
-            import joblib
-
-            cores = int(joblib.cpu_count())
+            cores = count_cores()
             processes = self.options.processes or processes or cores
         return Submitter(
             task=self.task,
