@@ -20,9 +20,18 @@ class Processes:
         self._mark = f"EVALUATIONS={project.evaluations}".encode()
 
     def find(self, module: str = "") -> list[int]:
-        """Return the ids of processes that run a module, or of all."""
+        """Return the ids of processes that run a module, or of all.
+
+        The worker forks its children, which then run `psyrun.worker.child`.
+        """
         pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
-        return [pid for pid in pids if self._is(pid, module)]
+        if not module.startswith("psyrun.worker"):
+            return [pid for pid in pids if self._is(pid, module)]
+        workers = {pid for pid in pids if self._is(pid, "psyrun.worker")}
+        forked = {pid for pid in workers if _parent(pid) in workers}
+        if module == "psyrun.worker":
+            return sorted(workers - forked)
+        return sorted(forked.union(pid for pid in pids if self._is(pid, module)))
 
     def _is(self, pid: int, module: str) -> bool:
         try:
@@ -42,3 +51,9 @@ class Processes:
         for pid in self.find():
             with suppress(ProcessLookupError):  # It ended meanwhile.
                 os.kill(pid, number)
+
+
+def _parent(pid: int) -> int:
+    with suppress(OSError):  # It ended meanwhile.
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0

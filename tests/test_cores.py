@@ -29,7 +29,9 @@ def cgroup(tmp_path, monkeypatch):
 
     really_open, really_exists = io.open, os.path.exists
     for module in (io, builtins):
-        monkeypatch.setattr(module, "open", lambda path, *more, **named: really_open(place(path), *more, **named))
+        monkeypatch.setattr(
+            module, "open", lambda path, *more, **named: really_open(place(path), *more, **named)
+        )
     monkeypatch.setattr(os.path, "exists", lambda path: really_exists(place(path)))
     (tmp_path / "cpu").mkdir()
     return tmp_path

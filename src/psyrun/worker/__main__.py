@@ -19,17 +19,19 @@ from typing import TYPE_CHECKING, Any, TextIO
 from psyrun.errors import FormatError, PsyrunError, explain
 from psyrun.scheduler import STOPPED
 from psyrun.workdir import list_journals, new_run, read_inputs, read_records, read_submission
-from psyrun.worker.child import command
+from psyrun.worker import child
 from psyrun.worker.chunks import Work
+from psyrun.worker.fork import fork_children
 from psyrun.worker.journals import Journals
 from psyrun.worker.pool import StopRequest, evaluate
-from psyrun.worker.process import PoolConfig
+from psyrun.worker.process import ForkedChild, PoolConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
 
     from psyrun.workdir import JournalFile, Submission
+    from psyrun.worker.process import ChildProcess
 
 
 _THREADS = (
@@ -53,13 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _parse(argv)
     stop = _install_signal_handlers()
-    if options.parent:
-        threading.Thread(target=_stop_when_parent_exits, args=(options.parent, stop), daemon=True).start()
     try:
         return _run(options, stop)
+    except ForkedChild as forked:
+        sys.argv[:] = [child.__file__, *forked.argv[4:]]
     except (PsyrunError, OSError) as error:
         _log(f"error: {explain(error)}", sys.stderr)
         return 1
+    child.main(sys.argv[1:])
+    return 0
 
 
 def _run(options: argparse.Namespace, stop: _StopState) -> int:
@@ -85,9 +89,12 @@ def _run(options: argparse.Namespace, stop: _StopState) -> int:
     _log(
         f"{submission.task}: {len(work)} batches, {rows} rows, {config.size} processes, run {run}", sys.stdout
     )
+    children = fork_children(config)
+    if options.parent:
+        threading.Thread(target=_stop_when_parent_exits, args=(options.parent, stop), daemon=True).start()
     journals = Journals(options.submission, run, work, known, submission.code)
     try:
-        return _evaluate(journals, work, config, stop)
+        return _evaluate(journals, work, config, children, stop)
     finally:
         _remove_empty_logs(folder / "log", run)
 
@@ -190,7 +197,7 @@ def _configure_pool(
 ) -> PoolConfig:
     cores = submission.cores or _granted_cores(submission.core_variables)
     size = max(1, min(submission.processes or cores, rows))
-    argv = command(
+    argv = child.command(
         root=Path.cwd(),
         code=folder / "code" / f"{submission.code}.zip",
         inputs=folder / "in",
@@ -216,13 +223,19 @@ def _granted_cores(variables: Sequence[str]) -> int:
     return next((max(1, int(value)) for value in values if value.isdecimal()), 1)
 
 
-def _evaluate(journals: Journals, work: Sequence[Work], config: PoolConfig, stop: _StopState) -> int:
+def _evaluate(
+    journals: Journals,
+    work: Sequence[Work],
+    config: PoolConfig,
+    children: Sequence[ChildProcess],
+    stop: _StopState,
+) -> int:
     ended = threading.Event()
     journals.begin(config.size)
     syncer = threading.Thread(target=journals.sync_until, args=(ended,), daemon=True)
     syncer.start()
     try:
-        complete = evaluate(work, journals, config, lambda: stop.request, journals.watch)
+        complete = evaluate(work, journals, config, lambda: stop.request, journals.watch, children)
     finally:
         ended.set()
         syncer.join()

@@ -1,6 +1,7 @@
 """A child of the pool: ``python -P -m psyrun.worker.child`` loads a captured task and evaluates rows of it.
 
-It starts for every slot, and again after every death, so what is not always needed is imported late.
+It is forked by the worker for every slot, and started so after every death: what is not always needed is
+imported late.
 """
 
 from __future__ import annotations

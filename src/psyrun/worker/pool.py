@@ -57,6 +57,7 @@ def evaluate(
     config: PoolConfig,
     stop: Callable[[], StopRequest] = lambda: StopRequest.NONE,
     watch: Callable[[list[RowInHand]], None] = lambda rows: None,
+    children: Iterable[ChildProcess] = (),
 ) -> bool:
     """Evaluate rows in child processes.
 
@@ -75,6 +76,8 @@ def evaluate(
         grace period are given up.
     watch
         Called every second or so with (batch, row, seconds so far) of the rows that children are at.
+    children
+        Those that were started already; the pool starts the others.
 
     Returns
     -------
@@ -88,6 +91,8 @@ def evaluate(
         If a child reports that it can't evaluate anything, or three in a row die before one is ready.
     """
     pool = _Pool(Backlog(work), sink, config, watch)
+    for child in children:
+        pool.add(child)
     try:
         return pool.run(stop)
     finally:
@@ -160,9 +165,13 @@ class _Pool:
         idle = sum(not child.pending for child in self.children.values())
         vacant = [slot for slot in range(self.config.size) if slot not in self.children]
         for slot in vacant[: max(0, backlog.size - idle)]:
-            self.started += 1
-            child = self.children[slot] = start_child(self.config, slot, self.started)
-            self.selector.register(child.messages, selectors.EVENT_READ, child)
+            self.add(start_child(self.config, slot, self.started + 1))
+
+    def add(self, child: ChildProcess) -> None:
+        """Take a child that was started."""
+        self.started = child.number
+        self.children[child.slot] = child
+        self.selector.register(child.messages, selectors.EVENT_READ, child)
 
     def poll(self, seconds: float = _POLL_SECONDS) -> None:
         """Wait at most `seconds` for pipes, use those that are ready, and reap children that died or hang."""

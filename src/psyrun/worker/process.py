@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 from psyrun.worker.protocol import BLOCK, ERROR, HEADER, LENGTH, NO_ROW, READY, RowMarker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import TypeAlias
 
     from psyrun.worker.chunks import Chunk
+    from psyrun.worker.fork import ForkedProcess
 
+    Process: TypeAlias = "subprocess.Popen[bytes] | ForkedProcess"
     RowInHand = tuple[Any, int, float]  # batch, row, seconds so far
     _Message = tuple[int, int, float, bytearray]  # kind, rows, seconds, data
 
@@ -75,7 +78,7 @@ class ChildProcess:
         self,
         slot: int,
         number: int,
-        process: subprocess.Popen[bytes],
+        process: Process,
         marker: RowMarker,
         fds: tuple[int, int, int],
     ) -> None:
@@ -199,11 +202,33 @@ class _MessageReader:
         return True
 
 
-def start_child(config: PoolConfig, slot: int, number: int = 1) -> ChildProcess:
+def _spawn(config: PoolConfig, log: int | None, fds: Sequence[int], argv: Sequence[str]) -> Process:
+    process = subprocess.Popen(
+        argv,
+        stdin=None if config.foreground else subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=config.env,
+        pass_fds=fds,
+        process_group=0,
+    )
+    if config.foreground:
+        take_terminal(process.pid)
+    return process
+
+
+def start_child(
+    config: PoolConfig,
+    slot: int,
+    number: int = 1,
+    start: Callable[[PoolConfig, int | None, Sequence[int], Sequence[str]], Process] = _spawn,
+) -> ChildProcess:
     """Start a child process in a process group of its own; `number` counts the children of this process."""
     with ExitStack() as ours, ExitStack() as theirs:
         path = None if config.logs is None else f"{config.logs}{slot}.log"
-        log = None if path is None else theirs.enter_context(open(path, "ab"))  # noqa: PTH123 - a string
+        log = None if path is None else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        if log is not None:
+            theirs.callback(os.close, log)
         # A pipe for requests, one for messages, and one that only closes when this process ends.
         pipes = [os.pipe() for _ in range(3)]
         (requests_end, requests), (messages, messages_end), (life, life_end) = pipes
@@ -220,21 +245,31 @@ def start_child(config: PoolConfig, slot: int, number: int = 1) -> ChildProcess:
             with suppress(OSError):  # the pipes of a user have a total limit
                 fcntl.fcntl(messages, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         argv = [*config.argv, *map(str, (*fds, slot, number, os.getpid()))]
-        process = subprocess.Popen(
-            argv,
-            stdin=None if config.foreground else subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=config.env,
-            pass_fds=fds,
-            process_group=0,
-        )
-        if config.foreground:
-            take_terminal(process.pid)
+        try:
+            process = start(config, log, fds, argv)
+        except ForkedChild:
+            theirs.pop_all()
+            raise
         ours.pop_all()
         child = ChildProcess(slot, number, process, marker, (requests, messages, life_end))
         child.log = path
         return child
+
+
+class ForkedChild(BaseException):
+    """Raised in a process that `psyrun.worker.fork` made: it goes on as what the command of a child starts.
+
+    Parameters
+    ----------
+    argv
+        The command.
+    fds
+        The descriptors that the command names.
+    """
+
+    def __init__(self, argv: Sequence[str], fds: Sequence[int]) -> None:
+        super().__init__(argv)
+        self.argv, self.fds = argv, fds
 
 
 def take_terminal(group: int) -> None:

@@ -1,0 +1,110 @@
+"""Children forked from the worker, which has imported what they need: no start of Python for each.
+
+A forked child is in the state of one that its command starts: log, environment, descriptors, signals, process
+group, arguments, and modules but those of Python and psyrun. It does not know random numbers of the worker:
+`random` is seeded anew, and NumPy is not imported. The seed of hashes alone is the same in all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from psyrun.worker.process import ForkedChild, start_child
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from psyrun.worker.process import ChildProcess, PoolConfig
+
+
+def fork_children(config: PoolConfig) -> list[ChildProcess]:
+    """Fork the children of a pool, none where that is not safe: a pool starts those that it lacks.
+
+    It is safe while this process has one thread, and not NumPy, which reads the environment on its import.
+
+    Raises
+    ------
+    ForkedChild
+        In each child.
+    """
+    children: list[ChildProcess] = []
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    if sys.platform != "linux" or None in streams or threading.active_count() > 1 or "numpy" in sys.modules:
+        return children
+    try:
+        while len(children) < config.size:
+            children.append(start_child(config, len(children), len(children) + 1, _fork))
+    except ForkedChild as forked:
+        for sibling in children:
+            sibling.close()
+        _close_all_but(forked.fds)
+        raise
+    return children
+
+
+def _fork(config: PoolConfig, log: int | None, fds: Sequence[int], argv: Sequence[str]) -> ForkedProcess:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    with suppress(OSError):  # Both do it, so that it is done when either goes on.
+        os.setpgid(pid, 0)
+    if pid:
+        return ForkedProcess(pid)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    os.environ.update(config.env or {})
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for stream in (1, 2) if log is not None else ():
+        os.dup2(log or 0, stream)
+    raise ForkedChild(argv, fds)
+
+
+def _close_all_but(fds: Collection[int]) -> None:
+    for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - names only
+        if fd > 2 and fd not in fds:
+            with suppress(OSError):  # that of the listing
+                os.close(fd)
+
+
+class ForkedProcess:
+    """A process that was forked, with what `subprocess.Popen` has of one that was started."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status, or None while the process runs."""
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = os.waitstatus_to_exitcode(status) if pid else None
+        return self._status
+
+    def wait(self, timeout: float) -> int:
+        """Return the exit status.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            If the process runs after so many seconds.
+        """
+        end, pause = time.monotonic() + timeout, 0.0005
+        while (status := self.poll()) is None:
+            if (left := end - time.monotonic()) <= 0:
+                raise subprocess.TimeoutExpired([], timeout)
+            pause = min(2 * pause, left, 0.05)
+            time.sleep(pause)
+        return status
+
+    def kill(self) -> None:
+        """Kill the process, if it runs."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
