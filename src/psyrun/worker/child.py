@@ -271,6 +271,9 @@ def _run(spec: Mapping[str, Any], connection: ParentConnection) -> None:
         snapshots = Snapshots([module.__name__, *source.modules])
         evaluator = _Evaluator(spec, module.execute, setup, snapshots, connection, observer, source)
         serve(connection, evaluator.evaluate)
+        modules = dict(sys.modules)
+    # Python ends modules one by one, which writes what is left in their open files; garbage in any order.
+    sys.modules.update(modules)
 
 
 def _make_observer(spec: Mapping[str, Any], source: Source) -> Observer:
