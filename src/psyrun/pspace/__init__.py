@@ -8,9 +8,6 @@ from psyrun._door import open_door
 
 if TYPE_CHECKING:
     from psyrun.errors import AmbiguousOperationError as AmbiguousOperationError
-    from psyrun.pspace.algebra import Param as Param
-    from psyrun.pspace.algebra import ParameterSpace as ParameterSpace
-    from psyrun.pspace.algebra import check_space as check_space
     from psyrun.pspace.algebra import missing as missing
     from psyrun.pspace.html import show_table as show_table
     from psyrun.pspace.keys import identity as identity
@@ -22,15 +19,20 @@ if TYPE_CHECKING:
     from psyrun.pspace.replicates import make_rng as make_rng
     from psyrun.pspace.replicates import number_equals as number_equals
     from psyrun.pspace.replicates import takes_rng as takes_rng
+    from psyrun.pspace.space import Param as Param
+    from psyrun.pspace.space import ParameterSpace as ParameterSpace
+    from psyrun.pspace.space import check_space as check_space
+    from psyrun.pspace.space import iterate_rows as iterate_rows
     from psyrun.pspace.table import ABSENT as ABSENT
     from psyrun.pspace.table import Table as Table
     from psyrun.pspace.table import stack as stack
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
-        algebra="AmbiguousOperationError Param ParameterSpace check_space missing",
+        algebra="missing",
         html="show_table",
         keys="identity row_keys stored_key unbox value_key",
         replicates="RNG make_rng number_equals takes_rng",
+        space="AmbiguousOperationError Param ParameterSpace check_space iterate_rows",
         table="ABSENT Table stack",
     )

@@ -1,238 +1,25 @@
-"""Parameter spaces: what to try.
-
-A parameter space is an ordered, finite sequence of assignments of values to parameter names. Small spaces are
-written down as `Param`, large ones are made from small ones::
-
-    a * b    every assignment of a with every assignment of b; a varies slowest
-    a + b    the assignments of a, then those of b; a name that one of them lacks is NaN
-    a - b    the assignments of a that agree with none of b on the names of b
-    a[i:j]   some of the assignments of a
-
-Spaces never change, and rows are made when they are asked for.
-"""
+"""Spaces made of others: products, sums, slices, differences; their rows are made when they are asked for."""
 
 from __future__ import annotations
 
-import copy
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, MappingView, Set
 from functools import cached_property, reduce
-from itertools import accumulate, groupby, repeat
-from typing import TYPE_CHECKING, Any, overload
+from itertools import accumulate, compress, groupby, repeat
+from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import AmbiguousOperationError
-from psyrun.pspace.keys import row_keys, unbox, value_key
+from psyrun.pspace.keys import row_keys, value_key
+from psyrun.pspace.space import Param, ParameterSpace, check_space, is_run, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
-    from typing import SupportsIndex
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from psyrun.pspace.table import Table
 
-    _Steps = Generator[tuple["ParameterSpace", Sequence[int]], Any, Any]
+    _Steps = Generator[tuple[ParameterSpace, Sequence[int]], Any, Any]
 
-_BLOCK = 10_000  # Rows made at a time by loops over all rows.
-_SHOWN = 10
-
-
-class ParameterSpace:
-    """An ordered, finite sequence of assignments; see `Param` for how to make one.
-
-    A subclass has `iterate` and ``__len__``, and passes its parameter names to the constructor, or has
-    `keys`. It is read once; where it is too large for that, it has `size` and `take` instead.
-    """
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._names = tuple(names)
-
-    @cached_property
-    def _listed(self) -> Param:
-        """The assignments that the `iterate` of a subclass yields."""
-        if type(self).iterate is ParameterSpace.iterate:
-            raise TypeError(f"{type(self).__name__} is no parameter space: it needs iterate and __len__")
-        rows, names = list(self.iterate()), self.keys()
-        unknown = set().union(*rows).difference(names)
-        _refuse(unknown, f"come from {type(self).__name__}.iterate(), but its keys() lacks them")
-        return Param(**{name: [row.get(name, math.nan) for row in rows] for name in names})
-
-    @property
-    def size(self) -> int:
-        """The number of assignments, also where it is too large for `len`."""
-        return self._listed.size
-
-    def take(self, rows: Sequence[int]) -> Table:
-        """Return the assignments at some positions, as columns.
-
-        Parameters
-        ----------
-        rows
-            Positions from 0 to `size` - 1, in any order, as often as wanted.
-
-        Returns
-        -------
-        dict of lists
-            Name -> as many values as there are rows.
-
-        Examples
-        --------
-        >>> (Param(a=[1, 2]) * Param(b=[3, 4])).take([3, 0])
-        {'a': [2, 1], 'b': [4, 3]}
-        """
-        return self._listed.take(rows)
-
-    def keys(self) -> list[str]:
-        """Return the parameter names, in the order in which they first appeared.
-
-        Examples
-        --------
-        >>> (Param(b=0) * Param(a=0)).keys()
-        ['b', 'a']
-        """
-        return list(self._names)
-
-    def build(self) -> Table:
-        """Return all assignments as columns: name -> list of length n.
-
-        Examples
-        --------
-        >>> (Param(a=[1, 2]) + Param(a=[3])).build()
-        {'a': [1, 2, 3]}
-        """
-        return self.take(range(self.size))
-
-    def iterate(self) -> Iterator[dict[str, Any]]:
-        """Yield the assignments, each a dict.
-
-        Examples
-        --------
-        >>> for assignment in Param(a=[1, 2], b=3).iterate():
-        ...     print(assignment)
-        {'a': 1, 'b': 3}
-        {'a': 2, 'b': 3}
-        """
-        for table in self.blocks():
-            for row in zip(*table.values()):
-                yield dict(zip(table, row))
-
-    def blocks(self) -> Iterator[Table]:
-        """Yield the assignments, as tables of a few thousand rows."""
-        rows = range(self.size)
-        return (self.take(rows[start : start + _BLOCK]) for start in rows[::_BLOCK])
-
-    __iter__ = iterate
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __bool__(self) -> bool:
-        return self.size > 0
-
-    @overload
-    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> ParameterSpace: ...
-
-    def __getitem__(self, index: SupportsIndex | slice) -> dict[str, Any] | ParameterSpace:
-        if isinstance(index, slice):
-            return self._select(index)
-        try:
-            row = range(self.size)[index]
-        except IndexError:
-            raise IndexError(f"there is no assignment {index}; the space has {self.size}") from None
-        except TypeError:
-            raise TypeError(
-                f"assignments are told by number, not by {index!r}; all values of a parameter: build()[name]"
-            ) from None
-        return {name: column[0] for name, column in self.take([row]).items()}
-
-    def _select(self, index: slice) -> ParameterSpace:
-        return _Slice(self, range(self.size)[index])
-
-    def __mul__(self, other: ParameterSpace) -> ParameterSpace:
-        return self._join(other, _Product)
-
-    def __add__(self, other: ParameterSpace) -> ParameterSpace:
-        return self._join(other, _Sum)
-
-    def _join(self, other: ParameterSpace, chain: type[_Chain]) -> ParameterSpace:
-        if not isinstance(other, ParameterSpace):
-            return NotImplemented
-        if not self.keys() or not other.keys():
-            return self if self.keys() else other
-        return chain(self, other)
-
-    def __sub__(self, other: ParameterSpace) -> ParameterSpace:
-        if not isinstance(other, ParameterSpace):
-            return NotImplemented
-        if not self.keys() or not other.keys():
-            return self
-        return _Difference(self, other)
-
-    def __str__(self) -> str:
-        more = ["..."] if self.size > _SHOWN else []
-        columns = [
-            f"{name}=[{', '.join([*(repr(unbox(value)) for value in column), *more])}]"
-            for name, column in self.take(range(min(self.size, _SHOWN))).items()
-        ]
-        return f"Param({', '.join(columns)})"
-
-    def __repr__(self) -> str:
-        return f"<{self.size:,} assignments of {', '.join(self.keys()) or 'no parameters'}>"
-
-    def _repr_html_(self) -> str:
-        """Return a table for notebooks; only rows that it shows are made."""
-        from psyrun.pspace.html import show_table
-
-        return show_table(self.size, self.take)
-
-
-class Param(ParameterSpace):
-    """Make a parameter space from columns: row i assigns the i-th value of each.
-
-    Sequences, arrays and pandas columns give their items, iterators are read to their end. Anything else,
-    also a string, a mapping and an array of no dimension, is one value and the same in all rows; if there is
-    nothing else, the space has one assignment. `Param()` has none, and leaves what it is combined with as it
-    is.
-
-    Parameters
-    ----------
-    **columns
-        Name -> n values, the same n for all, or one value. Names that are no identifiers are passed as
-        ``Param(**{"net.rate": [1, 2]})``. Columns are copied, their values are not.
-
-    Raises
-    ------
-    TypeError
-        If a column is a set, which has no order.
-    ValueError
-        If columns differ in length.
-
-    Examples
-    --------
-    >>> print(Param(a=[1, 2], b="x"))
-    Param(a=[1, 2], b=['x', 'x'])
-    >>> grid = Param(a=range(1000)) * Param(b=range(1000)) * Param(c=range(1000))
-    >>> len(grid), grid[-1]
-    (1000000000, {'a': 999, 'b': 999, 'c': 999})
-    """
-
-    def __init__(self, /, **columns: Any) -> None:
-        super().__init__(columns)
-        read = {name: _read(name, value) for name, value in columns.items() if not _is_scalar(value)}
-        self._size = _common_length(read) if read else min(1, len(columns))
-        self._columns = {name: read.get(name, (value,) * self._size) for name, value in columns.items()}
-
-    @property
-    def size(self) -> int:
-        """The number of assignments."""
-        return self._size
-
-    def take(self, rows: Sequence[int]) -> Table:
-        """Return the assignments at some positions, as columns."""
-        return {name: list(map(column.__getitem__, rows)) for name, column in self._columns.items()}
+_BLOCK = 1_000_000  # Rows compared at a time, at least.
 
 
 def missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> ParameterSpace:
@@ -271,8 +58,34 @@ def missing(minuend: ParameterSpace, subtrahend: ParameterSpace) -> ParameterSpa
     if not minuend.keys() or not subtrahend.keys():
         return minuend
     lacking = set(minuend.keys()) - set(subtrahend.keys())
-    _refuse(lacking, "are unknown to the subtrahend, whose rows can't be told apart; add them to it")
+    refuse(lacking, "are unknown to the subtrahend, whose rows can't be told apart; add them to it")
     return _Missing(minuend, subtrahend)
+
+
+def multiply(left: ParameterSpace, right: ParameterSpace) -> ParameterSpace:
+    """Return every assignment of one space with every assignment of another."""
+    return _Product(left, right) if left.keys() and right.keys() else left if left.keys() else right
+
+
+def add(left: ParameterSpace, right: ParameterSpace) -> ParameterSpace:
+    """Return the assignments of one space, then those of another."""
+    return _Sum(left, right) if left.keys() and right.keys() else left if left.keys() else right
+
+
+def subtract(space: ParameterSpace, other: ParameterSpace) -> ParameterSpace:
+    """Return the assignments of a space that agree with none of another on the names of the other."""
+    if not space.keys() or not other.keys():
+        return space
+    if isinstance(space, _Difference) and set(other.keys()) == set(space.parts[1].keys()):
+        return _Difference(space.parts[0], space.parts[1] + other)  # One pass over the rows.
+    return _Difference(space, other)
+
+
+def select(space: ParameterSpace, index: slice) -> ParameterSpace:
+    """Return some of the assignments of a space, at regular distances."""
+    if isinstance(space, _Slice):
+        return _Slice(space.parts[0], space.rows[index])
+    return _Slice(space, range(space.size)[index])
 
 
 class _Tree(ParameterSpace):
@@ -395,13 +208,15 @@ class _Product(_Chain):
 
     def __init__(self, left: ParameterSpace, right: ParameterSpace) -> None:
         shared = set(left.keys()) & set(right.keys())
-        _refuse(shared, "appear on both sides of *; a product needs distinct names")
+        refuse(shared, "appear on both sides of *; a product needs distinct names")
         super().__init__(left, right)
 
     def measure(self) -> int:
         return math.prod(factor.size for factor in self.parts)
 
     def steps(self, rows: Sequence[int]) -> _Steps:
+        if is_run(rows):
+            return (yield from self._run(rows))
         tables = []
         for factor in reversed(self.parts):
             size = factor.size
@@ -414,6 +229,46 @@ class _Product(_Chain):
             tables.append(table)
             rows = [row // size for row in rows]
         return {name: column for table in reversed(tables) for name, column in table.items()}
+
+    def _run(self, rows: range) -> _Steps:
+        """Return neighbouring assignments as columns: values of a factor repeat, and so does all of it."""
+        tables = []
+        times = 1  # Each value of the factor stands in so many neighbouring rows.
+        for factor in reversed(self.parts):
+            size, first = factor.size, rows.start // times
+            needed = (rows.stop - 1) // times + 1 - first
+            if needed > size:
+                table = yield factor, range(size)
+                skip = rows.start % (size * times)
+                for name, column in table.items():
+                    table[name] = _cycle(_spread(column, times, 0, size * times), skip, len(rows))
+            else:
+                inner = range(size)[first % size :][:needed]
+                table = yield factor, [*inner, *range(needed - len(inner))] if len(inner) < needed else inner
+                for name, column in table.items():
+                    table[name] = _spread(column, times, rows.start % times, len(rows))
+            tables.append(table)
+            times *= size
+        return {name: column for table in reversed(tables) for name, column in table.items()}
+
+
+def _spread(values: list[Any], times: int, skip: int, rows: int) -> list[Any]:
+    """Repeat each value so many times; return so many rows, without the first few."""
+    if times < len(values):
+        spread = values * times
+        for offset in range(times):
+            spread[offset::times] = values
+        return spread[skip : skip + rows] if skip or rows < len(spread) else spread
+    spread = values[:1] * min(times - skip, rows)
+    for value in values[1:]:
+        spread += [value] * min(times, rows - len(spread))
+    return spread
+
+
+def _cycle(values: list[Any], skip: int, rows: int) -> list[Any]:
+    """Repeat a list; return so many rows, without the first few."""
+    repeated = values * -(-(skip + rows) // len(values))
+    return repeated[skip : skip + rows] if len(repeated) > rows else repeated
 
 
 class _Sum(_Chain):
@@ -428,13 +283,22 @@ class _Sum(_Chain):
 
     def steps(self, rows: Sequence[int]) -> _Steps:
         table: Table = {name: [] for name in self._names}
-        for part, group in groupby(rows, lambda row: bisect_right(self.starts, row) - 1):
-            start = self.starts[part]
-            inner = [row - start for row in group]
+        for part, inner in self._split(rows):
             columns = yield self.parts[part], inner
             for name, column in table.items():
                 column.extend(columns[name] if name in columns else repeat(math.nan, len(inner)))
         return table
+
+    def _split(self, rows: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
+        """Yield numbers of parts, and rows of each."""
+        if is_run(rows):
+            first, last = (bisect_right(self.starts, row) - 1 for row in (rows[0], rows[-1]))
+            for part in range(first, last + 1):
+                start = self.starts[part]
+                yield part, range(self.parts[part].size)[max(rows.start - start, 0) : rows.stop - start]
+            return
+        for part, group in groupby(rows, lambda row: bisect_right(self.starts, row) - 1):
+            yield part, [row - self.starts[part] for row in group]
 
 
 class _Slice(_Tree):
@@ -450,36 +314,32 @@ class _Slice(_Tree):
         return len(self.rows)
 
     def steps(self, rows: Sequence[int]) -> _Steps:
+        if is_run(rows):
+            return (yield self.parts[0], self.rows[rows.start : rows.stop])
         return (yield self.parts[0], list(map(self.rows.__getitem__, rows)))
-
-    def _select(self, index: slice) -> ParameterSpace:
-        return _Slice(self.parts[0], self.rows[index])
 
 
 class _Selection(_Tree):
     """The rows of a space that another leaves; found when they are asked for, and kept."""
 
+    counted = False
+    """Whether an assignment goes but as often as the other has it."""
+
     def __init__(self, space: ParameterSpace, other: ParameterSpace) -> None:
         super().__init__(space.keys())
         self.parts = (space, other)
 
-    def _compared(self) -> Sequence[str]:
-        """Return the names by which rows are compared."""
-        raise NotImplementedError
-
-    def _leaves(self, other: Counter[Hashable], key: Hashable) -> bool:
-        """Whether a row is left, given the keys of the other space."""
-        raise NotImplementedError
-
     def measure(self) -> int:
         space, other = self.parts
-        names = self._compared()
-        keys = Counter(key for table in other.blocks() for key in _keys(table, names))
+        names = (self if self.counted else other).keys()
+        taken = other.build()
         kept: Table = {name: [] for name in self._names}
-        for table in space.blocks():
-            rows = [row for row, key in enumerate(_keys(table, names)) if self._leaves(keys, key)]
+        # What is taken is labelled anew for each block, hence large ones; what is counted can't be cut.
+        size = space.size if self.counted else max(_BLOCK, 2 * other.size)
+        for table in space.blocks(size):
+            left = _find_left(*({n: rows[n] for n in names} for rows in (table, taken)), counted=self.counted)
             for name, column in kept.items():
-                column += map(table[name].__getitem__, rows)
+                column += compress(table[name], left)
         self._kept = Param(**kept)
         return self._kept.size
 
@@ -490,14 +350,7 @@ class _Selection(_Tree):
 class _Missing(_Selection):
     """The rows of a space that do not occur in another, or not as often."""
 
-    def _compared(self) -> Sequence[str]:
-        return self.keys()
-
-    def _leaves(self, other: Counter[Hashable], key: Hashable) -> bool:
-        if other[key] <= 0:
-            return True
-        other[key] -= 1
-        return False
+    counted = True
 
 
 class _Difference(_Selection):
@@ -505,56 +358,19 @@ class _Difference(_Selection):
 
     def __init__(self, space: ParameterSpace, other: ParameterSpace) -> None:
         unknown = set(other.keys()) - set(space.keys())
-        _refuse(unknown, "are on the right of -, but not on its left; leave them out")
+        refuse(unknown, "are on the right of -, but not on its left; leave them out")
         super().__init__(space, other)
 
-    def __sub__(self, other: ParameterSpace) -> ParameterSpace:
-        space, before = self.parts
-        if isinstance(other, ParameterSpace) and set(other.keys()) == set(before.keys()):
-            return _Difference(space, before + other)  # One pass over the rows.
-        return super().__sub__(other)
 
-    def _compared(self) -> Sequence[str]:
-        return self.parts[1].keys()
-
-    def _leaves(self, other: Counter[Hashable], key: Hashable) -> bool:
-        return key not in other
+def _find_left(table: Table, taken: Table, *, counted: bool) -> list[bool]:
+    """Say for each row of a table whether it is left; where rows are counted, the last of equal ones."""
+    keys, others = (row_keys(rows, value_key) for rows in (table, taken))
+    have = Counter(others)
+    return list(_count_off(keys, have)) if counted else [key not in have for key in keys]
 
 
-def _keys(table: Table, names: Sequence[str]) -> Sequence[Hashable]:
-    """Return the keys of rows, by value."""
-    return row_keys({name: table[name] for name in names}, value_key)
-
-
-def check_space(value: Any) -> None:
-    """Raise TypeError unless a value is a parameter space."""
-    if not isinstance(value, ParameterSpace):
-        raise TypeError(
-            f"expected a parameter space, not a {type(value).__name__}; Param(a=[...], b=[...]) makes one,"
-            " and so does Param(**table) of a result"
-        )
-
-
-def _refuse(names: set[str], reason: str) -> None:
-    if names:
-        raise AmbiguousOperationError(f"parameters {sorted(names)} {reason}")
-
-
-def _is_scalar(value: Any) -> bool:
-    if not isinstance(value, Iterable) or isinstance(value, str | bytes | bytearray | Mapping):
-        return True
-    return getattr(value, "ndim", None) == 0  # NumPy's scalars, and arrays that hold one value.
-
-
-def _read(name: str, column: Iterable[Any]) -> tuple[Any, ...]:
-    if isinstance(column, Set) and not isinstance(column, MappingView):
-        raise TypeError(f"parameter {name!r} is a set, which has no order; pass a list or sorted(...)")
-    # The rows of a 2-d array are views: of a copy, so that they stay as they are.
-    return tuple(copy.copy(column) if hasattr(column, "ndim") else column)
-
-
-def _common_length(columns: Mapping[str, tuple[Any, ...]]) -> int:
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"parameters differ in length: {lengths}; give equally many values, or use *")
-    return max(lengths.values())
+def _count_off(keys: Iterable[Any], have: Any) -> Iterator[bool]:
+    """Say for each key whether it is left, and take one of its number."""
+    for key in keys:
+        have[key] -= 1
+        yield have[key] < 0
