@@ -25,9 +25,11 @@ soak: $(VENV)/.tests
 	$(BIN)/python tests/powercut.py --cuts 300 --seed 7
 	$(BIN)/python -m pytest -m long
 
-# Generated programs and edits of them, with plain Python as the oracle; ARGS="--programs 200 --seed 3" for less.
+# Generated programs and edits of them, and random spaces, with plain Python as the oracle;
+# ARGS="--programs 200 --seed 3" for fewer programs.
 fuzz: $(VENV)/.tests
 	$(BIN)/python tests/fuzz_programs.py $(ARGS)
+	$(BIN)/python tests/fuzz_spaces.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check

@@ -30,9 +30,9 @@ class Mutation:
 
 
 BY_COLUMN = """\
-            seen = [set(_keys(other.build(), [name])) for name in names]
-            columns = zip(*(_keys(table, [name]) for name in names))
-            rows = [i for i, row in enumerate(columns) if not all(k in s for k, s in zip(row, seen))]
+    seen = {name: set(row_keys({name: taken[name]}, value_key)) for name in taken}
+    columns = [[key in seen[name] for key in row_keys({name: table[name]}, value_key)] for name in taken]
+    return [not all(row) for row in zip(*columns)]
 """
 LAST_WINS = """\
     for journal in journals:
@@ -62,10 +62,16 @@ MUTATIONS = [
     Mutation(
         "rows compared by column",
         "pspace/algebra.py",
-        "            rows = [row for row, key in enumerate(_keys(table, names))"
-        " if self._leaves(keys, key)]\n",
+        "    have = Counter(others)\n",
         BY_COLUMN,
         "test_pspace.py -k single_columns",
+    ),
+    Mutation(
+        "integers beyond 53 bits compared as floats",
+        "pspace/labels.py",
+        "        return None\n    if not exact:",
+        "        pass\n    if not exact:",
+        "test_pspace.py -k random_spaces",
     ),
     Mutation(
         "a row of a file stands for any of several rows that it may be",

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fuzz_spaces
 from psyrun import errors
 from psyrun.errors import AmbiguousOperationError
 from psyrun.pspace.algebra import Param, ParameterSpace, missing
@@ -405,6 +406,28 @@ def test_a_difference_from_unknown_names_is_refused():
 def test_values_that_cannot_be_compared_are_refused_by_the_name_of_their_parameter():
     with pytest.raises(errors.IdentityError, match="parameter 'f'"):
         len(Param(f=[lambda: None]) - Param(f=[1]))
+
+
+def test_random_spaces_are_the_lists_of_rows_that_plain_python_makes():
+    for seed in range(600):
+        fuzz_spaces.check_case(seed)
+
+
+@pytest.mark.parametrize("wanted", [2**53 + 1, -0.0, NAN, 1, True, "1", None])
+def test_many_rows_are_compared_as_exactly_as_few(wanted):
+    n = 60_000
+    others = [float(2**53), np.int64(2**53 + 1), 0, np.float32("nan"), 1.0, b"1", "1", None]
+    for other in others:
+        few = Param(a=[wanted]), Param(a=[other])
+        many = Param(a=[*range(-n, 0), wanted]), Param(a=[*range(-n, 0), other])
+        for subtract in (missing, operator.sub):
+            assert len(subtract(*many)) == len(subtract(*few)) == (not equal(wanted, other))
+
+
+def test_many_equal_rows_are_counted():
+    wanted, done = Param(a=[1, 2, 3] * 50_000), Param(a=[2.0] * 49_998 + [3] * 60_000)
+    assert missing(wanted, done).build() == {"a": [1] * 49_998 + [1, 2, 1, 2]}
+    assert (wanted - done).build() == {"a": [1] * 50_000}
 
 
 def test_differences_are_worked_out_when_rows_are_asked_for():

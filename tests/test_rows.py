@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from psyrun.errors import IdentityError
 from psyrun.pspace.keys import identity, row_keys, unbox, value_key
+from psyrun.pspace.labels import label_rows
 
 NAN = float("nan")
 
@@ -329,6 +330,14 @@ def test_other_notions_of_sameness_are_refused():
 def test_equal_objects_in_many_rows_have_equal_keys():
     array = np.arange(3)
     assert len(set(row_keys({"a": [array, np.arange(3), array, np.arange(3.0)]}))) == 2
+
+
+def test_rows_of_seventy_parameters_have_labels_of_their_own():
+    n = 70
+    table = {f"x{i}": [int(i == row) for row in range(n)] for i in range(n)}
+    first, second = label_rows([table, {name: column[::-1] for name, column in table.items()}], value_key)
+    assert first.tolist() == second.tolist()[::-1]
+    assert len(set(first.tolist())) == n
 
 
 def test_numpy_scalars_are_unboxed_exactly():

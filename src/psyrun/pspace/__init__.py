@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from psyrun.pspace.keys import stored_key as stored_key
     from psyrun.pspace.keys import unbox as unbox
     from psyrun.pspace.keys import value_key as value_key
+    from psyrun.pspace.labels import label_rows as label_rows
     from psyrun.pspace.replicates import RNG as RNG
     from psyrun.pspace.replicates import make_rng as make_rng
     from psyrun.pspace.replicates import number_equals as number_equals
@@ -32,6 +33,7 @@ else:
         algebra="missing",
         html="show_table",
         keys="identity row_keys stored_key unbox value_key",
+        labels="label_rows",
         replicates="RNG make_rng number_equals takes_rng",
         space="AmbiguousOperationError Param ParameterSpace check_space iterate_rows",
         table="ABSENT Table stack",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     _Steps = Generator[tuple[ParameterSpace, Sequence[int]], Any, Any]
 
+MANY = 50_000  # Rows that are worth the import of NumPy.
 _BLOCK = 1_000_000  # Rows compared at a time, at least.
 
 
@@ -364,9 +365,26 @@ class _Difference(_Selection):
 
 def _find_left(table: Table, taken: Table, *, counted: bool) -> list[bool]:
     """Say for each row of a table whether it is left; where rows are counted, the last of equal ones."""
+    if sum(len(next(iter(rows.values()))) for rows in (table, taken)) >= MANY:
+        return _find_left_of_many(table, taken, counted=counted)
     keys, others = (row_keys(rows, value_key) for rows in (table, taken))
     have = Counter(others)
     return list(_count_off(keys, have)) if counted else [key not in have for key in keys]
+
+
+def _find_left_of_many(table: Table, taken: Table, *, counted: bool) -> list[bool]:
+    import numpy as np
+
+    from psyrun.pspace.labels import label_rows
+
+    labels, gone = label_rows([table, taken], value_key)
+    have = np.bincount(gone, minlength=int(labels.max()) + 1)
+    left = have[labels] == 0
+    if counted:
+        some = np.flatnonzero((have < np.bincount(labels, minlength=len(have)))[labels] & ~left)
+        left[some] = list(_count_off(labels[some].tolist(), have.tolist()))
+    found: list[bool] = left.tolist()
+    return found
 
 
 def _count_off(keys: Iterable[Any], have: Any) -> Iterator[bool]:

@@ -166,16 +166,25 @@ def row_keys(
     if not columns:
         return []
     names = tuple(sorted(columns))
-    keys = []
-    for name in names:
-        try:
-            keys.append(_column_keys(columns[name], exact=key is identity))
-        except IdentityError as error:
-            raise IdentityError(f"parameter {name!r}: {error}") from error
+    keys = [column_keys(name, columns[name], exact=key is identity) for name in names]
     lengths = [len(column) for column in keys]
     if len(set(lengths)) > 1:
         raise ValueError(f"columns {list(names)} have {lengths} values; a table has as many in each")
     return list(zip(repeat(names), *keys))
+
+
+def column_keys(name: str, column: Sequence[Any], *, exact: bool) -> list[Hashable]:
+    """Return the keys of the values of a parameter: by `identity` if they are to be exact, else by value.
+
+    Raises
+    ------
+    IdentityError
+        If a value can't be pickled; the message names the parameter.
+    """
+    try:
+        return _column_keys(column, exact=exact)
+    except IdentityError as error:
+        raise IdentityError(f"parameter {name!r}: {error}") from error
 
 
 def unbox(value: Any) -> Any:
