@@ -216,6 +216,15 @@ def test_what_setup_returns_is_passed_and_recorded_unless_excluded(project, capf
     assert capfd.readouterr().out.splitlines() == ["setup"]
 
 
+def test_setup_is_passed_where_there_are_no_parameters(tmp_path):
+    project = Project(tmp_path, "def setup(proc_id): return {'k': 1}\ndef execute(k): return {'y': k}")
+    batch = add_inputs(project.inputs, {})
+    journal = Journal(project.root)
+    assert evaluate([Work(batch=batch, rows=range(6))], journal, PoolConfig(argv=project.argv, size=1))
+    journal.read()
+    assert journal.rows == {row: {"k": 1, "y": 1} for row in range(6)}
+
+
 def test_execute_has_the_last_word_over_setup(project):
     text = "def setup(proc_id): return {'k': 1}\ndef execute(x, k): return {'k': k + x}"
     assert project(text).run({"x": [0, 5]}).rows == {0: {"k": 1}, 1: {"k": 6}}
@@ -280,6 +289,52 @@ def test_an_exception_fails_its_row_only(project, act, reason):
 def test_a_wrong_signature_is_told_as_python_tells_it(project):
     journal = project("def execute(y): return {}").run({"x": [0]})
     assert "unexpected keyword argument 'x'" in journal.failures[0].reason
+
+
+TAKES = """
+import functools
+def setup(proc_id): return {'k': 10}
+def wrapped(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs): return {'n': (len(args), len(kwargs)), **function(*args, **kwargs)}
+    return call
+class Model:
+    def run(self, c, b, a, k): return {'y': (a, b, c, k)}
+    def __call__(self, k, c, b, a): return {'y': (a, b, c, k)}
+"""
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        *("def execute(a, b, c, k):", "def execute(k, c, b, a):", "def execute(c, k, b, a, d=5):"),
+        *(
+            "def execute(c, *, a, k, b):",
+            "def execute(k, a, d=5, b=1, c=2):",
+            "def execute(a, b, k, c, *more):",
+        ),
+        *("def execute(c, b, a, k, **more):", "def execute(a, b=0, **more): c, k = more.values();"),
+        *("def execute(a, b, c):", "def execute(a, b, c, d, k):", "def execute(a, k, b, /, c):"),
+        *("execute = lambda k, a, c, b:", "@wrapped\ndef execute(b, c, a, k):"),
+        *("execute = Model()", "execute = Model().run", "execute = functools.partial(Model().run, 7)"),
+        "execute = functools.partial(Model().run, d=7)",
+    ],
+)
+def test_a_function_gets_its_arguments_as_python_passes_them_by_name(project, signature):
+    body = " return {'y': (a, b, c, k)}" if signature[-1] in ":;" else ""
+    text = TAKES + signature + (body.replace("return", "") if "lambda" in signature else body)
+    columns = {"c": list(range(100, 120)), "a": list(range(20)), "b": [str(i) for i in range(20)]}
+    plain, wanted, reasons = {}, {}, {}
+    exec(text, plain)
+    for row in range(20):
+        try:
+            arguments = {name: values[row] for name, values in columns.items()}
+            wanted[row] = {"k": 10, **plain["execute"](**arguments, k=10)}
+        except TypeError as error:
+            reasons[row] = f"TypeError: {error}"
+    journal = project(text).run(columns)
+    assert journal.rows == wanted
+    assert {row: failure.reason for row, failure in journal.failures.items()} == reasons
 
 
 def test_endless_recursion_fails_its_row_only(project):

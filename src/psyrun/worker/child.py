@@ -7,7 +7,6 @@ imported late.
 from __future__ import annotations
 
 import contextlib
-import copy
 import faulthandler
 import json
 import os
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError, PsyrunError
-from psyrun.pspace import RNG, make_rng, takes_rng
+from psyrun.pspace import takes_rng
 from psyrun.values import check_returned, describe_error, describe_value, shorten
+from psyrun.worker.arguments import PLAIN, Arguments
 from psyrun.worker.blocks import BlockBuilder, Snapshots, make_receipts
 from psyrun.worker.generators import GeneratorWatch
 from psyrun.worker.place import Place
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 _TRACEBACK_LENGTH = 20_000  # characters
 _FLUSH_BYTES = 1 << 24  # of values after which a child sends its finished rows
-_NUMBERS = frozenset({bool, int, float, complex, type(None)})
 _OWN_FILES = {
-    each.__code__.co_filename for each in (check_returned, Snapshots.take, GeneratorWatch.__call__)
+    each.__code__.co_filename
+    for each in (check_returned, Arguments.name, Snapshots.take, GeneratorWatch.__call__)
 } | {__file__}
 
 
@@ -82,10 +82,6 @@ def command(
     return [sys.executable, "-P", "-m", "psyrun.worker.child", json.dumps(spec)]
 
 
-# Columns, names of those that `execute` might change, which of equal rows the rows are (None: not asked for).
-_Batch = tuple[dict[str, list[Any]], list[str], "Sequence[int] | None"]
-
-
 class _Evaluator:
     """Evaluates rows of a captured task."""
 
@@ -102,8 +98,7 @@ class _Evaluator:
         self._inputs, self._exclude = Path(spec["inputs"]), frozenset(spec["exclude"])
         self._setup, self._snapshots, self._connection = setup, snapshots, connection
         self._observer, self._watch = observer, GeneratorWatch(execute, setup, source)
-        self._execute: Any = self._watch
-        self._batches: dict[BatchKey, _Batch] = {}
+        self._batches: dict[BatchKey, Arguments] = {}
         self._draws = takes_rng(execute, setup)
         self._code, self._place = Path(spec["code"]).stem, Place(spec["known"])
 
@@ -111,21 +106,19 @@ class _Evaluator:
         """Evaluate rows of a request; return their number, and their blocks."""
         from psyrun.workdir import Counts, Failure
 
-        columns, mutable, replicates = self._batch(request.batch)
-        observer = self._observer
+        batch = self._batch(request.batch)
+        execute = self._watch.execute if batch.positional and self._watch.is_over else None
+        observer, keep, snapshots = self._observer, self._keep, self._snapshots
         inputs, reads = observer.count, observer.count + 1
         marks = [(0, inputs, reads)]  # from a row on, how many inputs count, and the first of its own
         started = time.monotonic()
         block = BlockBuilder()
-        done = self._snapshots.bytes = 0
-        for row in self._connection.iter_rows(request):
+        done = snapshots.bytes = 0
+        for row, values in zip(self._connection.iter_rows(request), batch.select(request.rows)):
             done += 1
             try:
-                assignment = {name: column[row] for name, column in columns.items()}
-                rng = {} if replicates is None else {RNG: make_rng(assignment, replicates[row])}
-                for name in mutable:
-                    assignment[name] = copy.deepcopy(assignment[name])
-                block.add(row, self._evaluate(assignment | rng))
+                result = execute(*values) if execute is not None else self._call(batch.name(row, values))
+                block.add(row, keep(result))
             except BaseException as error:
                 seconds = self._connection.elapsed()
                 block.add_failure(
@@ -137,7 +130,7 @@ class _Evaluator:
                 if now != (inputs, reads):
                     inputs, reads = now
                     marks.append((done - 1, *now))
-            if self._snapshots.bytes > _FLUSH_BYTES:
+            if snapshots.bytes > _FLUSH_BYTES:
                 break
         connection = self._connection
         counts = Counts(
@@ -154,36 +147,37 @@ class _Evaluator:
         from psyrun.workdir import INPUTS, WHERE, Input, pack_reads
 
         where, readings = self._place.look(self._watch.describe()), self._observer.take()
-        if self._watch.is_over:
-            self._execute = self._watch.execute
         found = {} if where is None else {WHERE: where}
         if readings:
             number = self._connection.number
             found[INPUTS] = pack_reads([Input(number, *each.fields()) for each in readings])
         return found
 
-    def _evaluate(self, assignment: dict[str, Any]) -> dict[str, Any]:
-        result = self._execute(**assignment, **self._setup)
+    def _call(self, assignment: dict[str, Any]) -> Any:
+        return self._watch(**assignment | self._setup)
+
+    def _keep(self, result: Any) -> dict[str, Any]:
+        """Return the values that are recorded, as they are now."""
         try:
             values = {**self._setup, **result}
         except TypeError:
             check_returned("execute", result)
             raise
-        take, exclude = self._snapshots.take, self._exclude
-        return {
-            name: value if type(value) in _NUMBERS else take(name, value)
-            for name, value in values.items()
-            if name not in exclude
-        }
+        for name in self._exclude:
+            values.pop(name, None)
+        for name, value in values.items():
+            if type(value) not in PLAIN:
+                values[name] = self._snapshots.take(name, value)
+        return values
 
-    def _batch(self, batch: BatchKey) -> _Batch:
+    def _batch(self, batch: BatchKey) -> Arguments:
         if batch not in self._batches:
             while len(self._batches) > 1:
                 del self._batches[next(iter(self._batches))]
             self._batches[batch] = self._load(batch)
         return self._batches[batch]
 
-    def _load(self, batch: BatchKey) -> _Batch:
+    def _load(self, batch: BatchKey) -> Arguments:
         from psyrun.workdir import read_inputs
 
         inputs = read_inputs(self._inputs / f"{batch.number}.pkl", batch.tie)
@@ -194,9 +188,8 @@ class _Evaluator:
             raise ExecuteError(
                 f"setup returns {', '.join(map(repr, clash))}, which is a parameter too; rename one of them"
             )
-        mutable = [name for name, column in columns.items() if _is_mutable(column)]
-        draws = self._draws and RNG not in columns
-        return columns, mutable, (inputs.replicates() or [0] * inputs.size) if draws else None
+        replicates = (inputs.replicates() or [0] * inputs.size) if self._draws else None
+        return Arguments.of(self._watch.execute, columns, self._setup, replicates)
 
 
 def _encode(block: BlockBuilder, *measures: Any) -> bytes:
@@ -206,13 +199,6 @@ def _encode(block: BlockBuilder, *measures: Any) -> bytes:
         sys.excepthook(*sys.exc_info())
         flush_output()
         os._exit(1)  # memory, most likely: the pool finds the row by evaluating one at a time
-
-
-def _is_mutable(column: Sequence[Any]) -> bool:
-    numpy = sys.modules.get("numpy")
-    scalars = () if numpy is None else (numpy.number, numpy.bool_)
-    kinds = set(map(type, column)) - _NUMBERS - {str, bytes}
-    return not all(issubclass(kind, scalars) for kind in kinds)
 
 
 # ---------------------------------------------------------------------- words for errors
