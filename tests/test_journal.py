@@ -18,10 +18,19 @@ from hypothesis.extra import numpy as hnp
 
 import files
 from psyrun.errors import FormatError, NewerFormatError
+from psyrun.values import PackedColumn
 from psyrun.workdir import frame
 from psyrun.workdir.frame import Counts
 from psyrun.workdir.inputs import create_inputs, pack_inputs, read_inputs
-from psyrun.workdir.journal import BatchKey, Failure, JournalWriter, encode_block, journal_path
+from psyrun.workdir.journal import (
+    BatchKey,
+    Failure,
+    JournalWriter,
+    encode_block,
+    journal_path,
+    pack_column,
+    unpack_column,
+)
 from psyrun.workdir.journal import read_blocks as read_blocks_tied
 from psyrun.workdir.journal import read_headers as read_headers_tied
 from psyrun.workdir.records import (
@@ -192,6 +201,20 @@ def test_values_that_look_alike_are_not_mixed_up(path, column):
         assert same(read, written) or np.ma.isMaskedArray(written)
         assert repr(read) == repr(written)
         assert getattr(read, "dtype", None) == getattr(written, "dtype", None)
+
+
+@PLAIN
+@given(column=st.integers(1, 6).flatmap(columns_of), data=st.data())
+def test_parts_of_a_column_are_gathered_as_they_are(column, data):
+    rows = data.draw(st.permutations(range(len(column))))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(column)))) | {len(column)})
+    parts = [rows[start:end] for start, end in zip([0, *cuts], cuts)]
+    packed = [(part, unpack_column(*pack_column([column[row] for row in part]))) for part in parts]
+    whole = PackedColumn.gather(packed, len(column))
+    assert PackedColumn.gather(packed, len(column) + 1) is None
+    assert whole is None or same(list(whole), list(column))
+    if all(isinstance(values, PackedColumn) for _, values in packed):
+        assert (whole is None) == (len({(v.array.dtype, v.array.shape[1:]) for _, v in packed}) > 1)
 
 
 def test_arrays_that_were_read_can_be_changed(path):

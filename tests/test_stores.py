@@ -33,6 +33,7 @@ from psyrun.store import (
 from psyrun.store.columns import describe, join
 from psyrun.store.encoding import escape, unescape
 from psyrun.testing import KINDS, ChunkContract, StoreContract
+from psyrun.workdir.journal import pack_column, unpack_column
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(None|True and False) beside:psyrun.errors.PsyrunWarning")
 
@@ -405,6 +406,58 @@ def test_chunks_are_written_one_below_the_other(array_store, file):
     assert same(loaded["x"], [1, 2.5, 3, None])
     assert same(loaded["s"], ["a", None, None, "longer"])
     assert same(loaded["y"], [[None, None], [1, None], [1, 2], [None, None]])
+
+
+alike = st.one_of(
+    *(
+        st.lists(value.map(kind), min_size=1, max_size=3)
+        for kind, value in (
+            *((np.int64, st.integers(-(2**63), 2**63 - 1)), (np.uint64, st.integers(0, 2**64 - 1))),
+            *((np.float32, st.floats(width=32)), (np.bool_, st.booleans()), (np.complex128, st.integers())),
+            (lambda n: np.full((2, n % 3), n, np.int8), st.integers(0, 2)),
+            (lambda text: np.array([text, "a"], "U9"), st.text("ab\0\xe4", max_size=3)),
+            (lambda day: np.array([day], "M8[D]"), st.integers(0, 9)),
+            (lambda day: np.array([day], "M8[s]"), st.integers(0, 9)),
+        )
+    ),
+    *(st.lists(kind, min_size=1, max_size=3) for kind in column_kinds),
+)
+
+
+@quick
+@given(
+    chunks=st.lists(
+        alike.flatmap(
+            lambda x: (
+                st.fixed_dictionaries({}, optional={"x": st.just(x)})
+                | st.just({"x": x, "n": [*range(len(x))]})
+            )
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    most=st.sampled_from([-1, 40, 1 << 26]),
+)
+def test_packed_chunks_are_written_as_their_values_are(array_store, file, chunks, most):
+    packed = [{n: unpack_column(*pack_column(values)) for n, values in each.items()} for each in chunks]
+    paths = file(array_store), file(array_store)
+    errors = []
+    with pytest.MonkeyPatch.context() as patch:
+        for path, given_chunks, kept in zip(paths, (chunks, packed), (-1, most)):
+            patch.setattr("psyrun.store.arrays._MOST_KEPT", kept)
+            try:
+                array_store.save_chunks(path, lambda each=given_chunks: iter(each))
+            except StoreError as error:
+                errors.append(str(error))
+    if errors:
+        assert errors == errors[:1] * 2
+    else:
+        plain, other = map(array_store.load, paths)
+        assert list(plain) == list(other)
+        for name, column in plain.items():
+            assert column.dtype == other[name].dtype
+            assert repr(column.tolist()) == repr(other[name].tolist())
+            assert list(map(type, column.flat)) == list(map(type, other[name].flat))
 
 
 @quick

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from psyrun.source import imported_modules, loaded, read_zip, replaced_modules
 from psyrun.split import refuse_folder, refuse_unmanaged
 from psyrun.store import AutodetectStore, ChunkStore, count_rows, list_tables
 from psyrun.task import open_task, prefix_store_errors
+from psyrun.values import PackedColumn
 from psyrun.workdir import (
     FAILURE,
     Layout,
@@ -123,6 +124,9 @@ def _write_result(outline: Outline, plan: Plan) -> Merged:
 # ---------------------------------------------------------------------- reading rows
 
 
+_Part = tuple["Sequence[int]", "Sequence[Any]"]  # rows, their values
+
+
 @dataclass(frozen=True, slots=True)
 class _BatchTable:
     """Rows of a batch.
@@ -130,7 +134,7 @@ class _BatchTable:
     Parameters
     ----------
     columns
-        Name -> values (size,); `pspace.ABSENT` for rows that have none.
+        Name -> values (size,), packed where they are alike; `pspace.ABSENT` for rows that have none.
     returned
         For each row the names that `execute` returned, in its order; None for a row without values.
     kinds
@@ -139,7 +143,7 @@ class _BatchTable:
         Row -> why it has no values, for rows that failed.
     """
 
-    columns: dict[str, list[Any]]
+    columns: dict[str, Sequence[Any]]
     returned: list[tuple[str, ...] | None]
     kinds: set[tuple[str, ...]]
     reasons: dict[int, str]
@@ -158,8 +162,8 @@ def read_batch(
     receipts: ReceiptReader | None = None,
 ) -> _BatchTable:
     """Read assignments and values of a batch; `receipts` takes those of its rows."""
-    columns, size = read_inputs(layout.input(batch.number), batch.tie).columns(), batch.size
-    table = {name: list(values) for name, values in columns.items()}
+    table, size = read_inputs(layout.input(batch.number), batch.tie).packed(), batch.size
+    parts: dict[str, list[_Part]] = {}
     returned: list[tuple[str, ...] | None] = [None] * size
     kinds, reasons = set[tuple[str, ...]](), dict[int, str]()
     for journal, block, fresh in read_first_records(journals, rows=size):
@@ -168,22 +172,38 @@ def read_batch(
             receipts.add(batch.number, journal, block, fresh)
         if not fresh:
             continue
-        values, rows = block.columns(), block.rows
+        values, rows = block.packed(), block.rows
         names = tuple(values)
         kinds.add(names)
-        targets = [table.setdefault(name, [ABSENT] * size) for name in names]
-        if len(fresh) == len(rows) and isinstance(rows, range):
-            returned[rows.start : rows.stop] = [names] * len(rows)
-            for target, column in zip(targets, values.values()):
-                target[rows.start : rows.stop] = column
-        else:
-            for place in fresh:
-                returned[rows[place]] = names
-                for target, column in zip(targets, values.values()):
-                    target[rows[place]] = column[place]
+        if len(fresh) < len(rows):
+            rows = [rows[place] for place in fresh]
+            values = {name: [column[place] for place in fresh] for name, column in values.items()}
+        _set(returned, rows, repeat(names, len(rows)))
+        for name, column in values.items():
+            parts.setdefault(name, []).append((rows, column))
+    table |= {name: _gather(found, table.get(name), size) for name, found in parts.items()}
     return _BatchTable(
         table, returned, kinds, {r: text for r, text in reasons.items() if returned[r] is None}
     )
+
+
+def _gather(parts: Sequence[_Part], before: Sequence[Any] | None, size: int) -> Sequence[Any]:
+    """Return a column of a batch, with the values that some rows had before."""
+    packed = PackedColumn.gather(parts, size)
+    if packed is not None:
+        return packed
+    values = [ABSENT] * size if before is None else list(before)
+    for rows, column in parts:
+        _set(values, rows, column)
+    return values
+
+
+def _set(values: list[Any], rows: Sequence[int], new: Iterable[Any]) -> None:
+    if isinstance(rows, range):
+        values[rows.start : rows.stop] = new
+    else:
+        for row, value in zip(rows, new):
+            values[row] = value
 
 
 @dataclass(slots=True)
@@ -249,20 +269,20 @@ class _Reader:
         """Return all rows; values that a row lacks are filled in."""
         return stack(self._slices(math.inf), self.first())
 
-    def chunks(self) -> Iterator[dict[str, list[Any]]]:
+    def chunks(self) -> Iterator[dict[str, Sequence[Any]]]:
         """Yield tables of some thousand consecutive rows; values that single rows lack are None."""
-        gathered: list[dict[str, list[Any]]] = []
+        gathered: list[dict[str, Sequence[Any]]] = []
         rows = 0
         for part in self._slices(_CACHED_ROWS):
             gathered.append(part)
             rows += _count_rows(part)
             if rows >= _CHUNK_ROWS:
-                yield stack(gathered, ())
+                yield _stack(gathered, rows)
                 gathered, rows = [], 0
         if gathered or not self.plan.total:  # Without rows, there still are names.
-            yield stack(gathered, () if gathered else self.first())
+            yield _stack(gathered, rows) if gathered else {name: [] for name in self.first()}
 
-    def _slices(self, most: float) -> Iterator[dict[str, list[Any]]]:
+    def _slices(self, most: float) -> Iterator[dict[str, Sequence[Any]]]:
         """Yield consecutive rows of one batch at a time; batches of up to `most` rows together are cached."""
         journals = list_journals(self.layout.out)
         batches = {batch.number: batch for batch in self.plan.batches}
@@ -282,8 +302,8 @@ class _Reader:
             yield chosen if not self.plan.allowance else self._add_reasons(chosen, cache[number], rows)
 
     def _add_reasons(
-        self, table: Mapping[str, list[Any]], found: _BatchTable, rows: range
-    ) -> dict[str, list[Any]]:
+        self, table: Mapping[str, Sequence[Any]], found: _BatchTable, rows: range
+    ) -> dict[str, Sequence[Any]]:
         """Add, after the parameters, the column that says why rows failed."""
         if FAILURE in table:
             raise StoreError(
@@ -310,6 +330,19 @@ class _Reader:
                 " psy run again: it evaluates the rows that are lost"
             )
         return found
+
+
+def _stack(tables: Sequence[Mapping[str, Sequence[Any]]], rows: int) -> dict[str, Sequence[Any]]:
+    """Do what `stack` does with tables of `rows` rows in all, but leave packed columns packed."""
+    if any(table.keys() != tables[0].keys() for table in tables):
+        return {**stack(tables, ())}
+    ends = list(accumulate(map(_count_rows, tables)))
+    spans = [range(start, end) for start, end in zip([0, *ends], ends)]
+    return {
+        name: PackedColumn.gather([(span, table[name]) for span, table in zip(spans, tables)], rows)
+        or stack([{name: table[name]} for table in tables], ())[name]
+        for name in tables[0]
+    }
 
 
 def _count_rows(table: Mapping[str, Sequence[Any]]) -> int:
@@ -386,7 +419,7 @@ def _importable(layout: Layout, plan: Plan) -> AbstractContextManager[Any]:
 
 def read_rows(
     layout: Layout, plan: Plan, receipts: ReceiptReader | None = None
-) -> Iterator[tuple[dict[str, list[Any]], list[str]]]:
+) -> Iterator[tuple[dict[str, Sequence[Any]], list[str]]]:
     """Yield the rows of a plan from the journals as they are now, in the order of the space.
 
     Parameters
@@ -423,6 +456,6 @@ def read_rows(
         yield {name: found.columns[name][part] for name in present}, [found.status(row) for row in rows]
 
 
-def _choose(table: Mapping[str, list[Any]], status: Sequence[str], wanted: str) -> dict[str, list[Any]]:
+def _choose(table: Mapping[str, Sequence[Any]], status: Sequence[str], wanted: str) -> dict[str, list[Any]]:
     chosen = [place for place, each in enumerate(status) if each == wanted]
     return {name: [values[place] for place in chosen] for name, values in table.items()} if chosen else {}

@@ -4,17 +4,55 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from collections.abc import Iterator
+    from typing import BinaryIO, Self
+
+    from numpy.typing import NDArray
 
 
 PICKLE_PROTOCOL = 5
 _REASON_LENGTH = 500  # characters
+
+
+class PackedColumn(Sequence[Any]):
+    """Values of a column in one array (n, ...): its elements, or its rows, which are arrays."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array)
+
+    def __getitem__(self, index: Any) -> Any:
+        return type(self)(self.array[index]) if isinstance(index, slice) else self.array[index]
+
+    @classmethod
+    def gather(cls, parts: Sequence[tuple[Sequence[int], Sequence[Any]]], size: int) -> Self | None:
+        """Return a column made of (places, values); None where they differ in kind, or are not `size`."""
+        arrays = [values.array for _, values in parts if isinstance(values, cls)]
+        if len(arrays) < len(parts) or sum(map(len, arrays)) != size:
+            return None
+        if len(arrays) == 1 and parts[0][0] == range(size):
+            return cls(arrays[0])
+        if len({(array.dtype, array.shape[1:]) for array in arrays}) != 1:
+            return None
+        import numpy as np
+
+        whole = np.empty((size, *arrays[0].shape[1:]), arrays[0].dtype)
+        for (places, _), array in zip(parts, arrays):
+            whole[slice(places.start, places.stop) if isinstance(places, range) else places] = array
+        return cls(whole)
 
 
 def count(number: int, noun: str) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 from psyrun.errors import PsyrunWarning
 from psyrun.store import encoding
 from psyrun.store.protocol import count_rows
+from psyrun.values import PackedColumn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -161,6 +162,8 @@ def describe(values: Sequence[Any] | NDArray[Any]) -> Column:
     """
     if isinstance(values, np.ndarray) and values.dtype != _OBJECT:
         return _describe_array(values, _name(values.dtype.type))
+    if isinstance(values, PackedColumn) and len(values):
+        return _describe_array(values.array, _name(type(values[0])))
     types = set(map(type, values))
     holes = type(None) in types
     types.discard(type(None))
@@ -272,21 +275,30 @@ def _name(kind: type) -> str:
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def describe_tables(tables: Iterable[Mapping[str, Sequence[Any]]]) -> tuple[dict[str, Column], int]:
-    """Describe the columns of tables, one below the other, and count their rows.
+class Description:
+    """Description of tables, one below the other.
 
-    A name that a table lacks has no values there.
+    Attributes
+    ----------
+    columns
+        Name -> its values in all tables; a name that a table lacks has no values there.
+    rows
+        How many rows the tables have.
     """
-    columns: dict[str, Column] = {}
-    rows = 0
-    for table in tables:
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Column] = {}
+        self.rows = 0
+
+    def add(self, table: Mapping[str, Sequence[Any]]) -> dict[str, Column]:
+        """Add a table; return the description of its own columns."""
         count = count_rows(table)
-        for name in [*columns, *(name for name in table if name not in columns)]:
-            known = columns.get(name, Column(holes=rows > 0))
-            new = describe(table[name]) if name in table else Column(holes=count > 0)
-            columns[name] = join(known, new)
-        rows += count
-    return columns, rows
+        own = {name: describe(values) for name, values in table.items()}
+        for name in dict.fromkeys([*self.columns, *own]):
+            known = self.columns.get(name, Column(holes=self.rows > 0))
+            self.columns[name] = join(known, own.get(name, Column(holes=count > 0)))
+        self.rows += count
+        return own
 
 
 def warn_of_changes(columns: Mapping[str, Column]) -> None:

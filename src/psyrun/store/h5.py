@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import StoreError
-from psyrun.store.columns import Column, describe, describe_tables, join, warn_of_changes
+from psyrun.store.arrays import describe_chunks
+from psyrun.store.columns import Column, describe, join, warn_of_changes
 from psyrun.store.h5_nodes import (
     create_node,
     describe_node,
@@ -90,14 +91,16 @@ class H5Store:
     ) -> None:
         """Write the tables that `chunks` yields, one below the other, holding one at a time.
 
-        `chunks` is called twice: types and shapes are found before the first value is written.
+        Types and shapes are found before the first value is written: `chunks` is called twice where there
+        is much.
 
         Raises
         ------
         StoreError
             As `save` does; the file is as it was then.
         """
-        columns, rows = describe_tables(chunks())
+        known, tables = describe_chunks(chunks)
+        columns, rows = known.columns, known.rows
         _refuse_objects(columns)
         warn_of_changes(columns)
         mode = "a" if _is_hdf5(filename) else "w"
@@ -110,7 +113,7 @@ class H5Store:
                 name: create_node(group, name, column, position=i, rows=rows)
                 for i, (name, column) in enumerate(columns.items())
             }
-            for table in chunks():
+            for table in tables():
                 count = count_rows(table)
                 for name, column in columns.items():
                     extend_node(nodes[name], table.get(name, [None] * count), column)

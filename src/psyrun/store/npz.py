@@ -78,7 +78,7 @@ class NpzStore:
         filename: str | os.PathLike[str],
         chunks: Callable[[], Iterator[Mapping[str, Sequence[Any]]]],
     ) -> None:
-        """Write the tables that `chunks` yields, one below the other; `chunks` is called twice.
+        """Write the tables that `chunks` yields, one below the other; `chunks` may be called twice.
 
         The arrays are held in memory, the chunks are not.
         """

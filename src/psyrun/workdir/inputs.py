@@ -72,6 +72,10 @@ class Inputs:
 
     def columns(self) -> dict[str, list[Any]]:
         """Return name -> values (n,); raises what unpickling the user's values raises."""
+        return {name: list(values) for name, values in self.packed().items()}
+
+    def packed(self) -> dict[str, Sequence[Any]]:
+        """Return name -> values (n,), where possible as a `PackedColumn`."""
         return {name: unpack_column(*column) for name, column in pickle.loads(self._packed).items()}
 
     def replicates(self) -> Sequence[int] | None:

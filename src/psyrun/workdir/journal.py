@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psyrun.disk import AppendedFile, open_file, write_atomic
-from psyrun.values import PICKLE_PROTOCOL, dumps
+from psyrun.values import PICKLE_PROTOCOL, PackedColumn, dumps
 from psyrun.workdir.frame import (
     FAILURES,
     NO_TIE,
@@ -134,9 +134,11 @@ class Block:
 
     def columns(self) -> dict[str, list[Any]]:
         """Return name -> values (n,), in the order of `rows`."""
-        if VALUES not in self.sections:
-            return {}
-        packed = pickle.loads(self.sections[VALUES])
+        return {name: list(values) for name, values in self.packed().items()}
+
+    def packed(self) -> dict[str, Sequence[Any]]:
+        """Return name -> values (n,), in the order of `rows`, where possible as a `PackedColumn`."""
+        packed = pickle.loads(self.sections[VALUES]) if VALUES in self.sections else {}
         return {name: unpack_column(*column) for name, column in packed.items()}
 
     def where(self) -> dict[str, Any] | None:
@@ -367,8 +369,8 @@ def _pack_arrays(column: Sequence[Any], numpy: Any) -> tuple[str, Any]:
     return "arrays", packed
 
 
-def unpack_column(kind: str, packed: Any) -> list[Any]:
+def unpack_column(kind: str, packed: Any) -> Sequence[Any]:
     """Return the values of a packed column."""
-    if kind == "arrays" and packed.ndim == 1:
+    if kind == "arrays" and packed.ndim == 1:  # Its elements would be scalars.
         return [packed[i, ...] for i in range(len(packed))]
-    return list(packed)
+    return PackedColumn(packed) if kind in ("arrays", "scalars") else list(packed)
