@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -99,11 +100,12 @@ def write_half_done(folder: Path, n: int) -> None:
     """Write a project as a run leaves it that is killed half-way."""
     write_finished(folder, n)
     work = folder / "psy-work" / "t"
-    for receipt in ("process.json", "receipts.rows", "result.pkl", "result.pkl.psyrun.json"):
-        (work / receipt).unlink(missing_ok=True)
     journals = sorted(work.glob("out/*.rows"))
-    for journal in journals[len(journals) // 2 :]:
-        journal.unlink()
+    for path in [work / "process.json", *work.glob("re*.*"), *journals[len(journals) // 2 :]]:
+        path.unlink()
+    (task,) = json.loads(run(PSY, "status", "--json", folder=folder))["tasks"]
+    if (task["total"], task["done"]) != (n, n // 2):
+        raise RuntimeError(f"not half done: {task}")
 
 
 def write_extended(folder: Path, n: int, more: int) -> None:
