@@ -474,6 +474,7 @@ def make_cases(*, quick: bool = False) -> list[Case]:
             4,
             inside("build_psyrun", size(10**6)),
             inside("build_meshgrid", size(10**6)),
+            inside("build_lists", size(10**6)),
         ),
         index(size(10**9, 10**6)),
         missing(size(10**6, 1000)),
