@@ -57,6 +57,15 @@ class TestLocal(OnThisMachine, ExplainContract):
         assert scheduler.query([job]) == {job: {-1: JobState.UNKNOWN}}
         scheduler.cancel([job], seconds=0)
 
+    def test_wait_ends_with_the_worker_or_when_time_is_up(self, scheduler, trial):
+        [job] = trial.begin("gate")
+        scheduler.wait(0.01)
+        assert scheduler.query([job])
+        os.kill(int(job.split("/")[1]), signal.SIGKILL)
+        scheduler.wait(600)
+        assert not scheduler.query([job])
+        scheduler.wait(0)
+
     def test_jobs_end_with_whoever_submits(self, scheduler):
         assert not scheduler.detached
 

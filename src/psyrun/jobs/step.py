@@ -317,16 +317,18 @@ class _Step:
     def _follow(self, submissions: Sequence[Submission]) -> None:
         """Wait for jobs that end with psy; cancel them where that is interrupted."""
         interval, most = self.task.scheduler.poll
+        wait = getattr(self.task.scheduler, "wait", time.sleep)  # Ours end it when the worker ends.
         try:
             while True:
                 tracked = self.tracker.find_active(submissions)
                 began = time.monotonic()
                 progress = self._count_rows()
+                pause = max(interval, 20 * (time.monotonic() - began))
                 self.watcher.progress(self.task.name, progress)
                 self._check_store(progress)
                 if not any(active for _, active in tracked):
                     break
-                time.sleep(max(interval, 20 * (time.monotonic() - began)))
+                wait(pause)
                 interval = min(most, 1.2 * interval)
         except BaseException:
             self.task.scheduler.cancel([each.job for each in submissions if each.job])

@@ -82,6 +82,15 @@ class Local:
             return JobState.UNKNOWN
         return JobState.RUNNING if _start_time(pid) == start else None
 
+    def wait(self, seconds: float) -> None:
+        """Wait until a worker of this process ends, but no longer than so many seconds."""
+        running = [process for process in self._processes.values() if process.returncode is None]
+        if not running:
+            time.sleep(seconds)
+            return
+        with suppress(subprocess.TimeoutExpired):
+            running[-1].wait(seconds)
+
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
         """Return how workers of this process ended, where that was not with 0."""
         ended = {job_id: self._processes[job_id].poll() for job_id in job_ids if job_id in self._processes}
