@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from cases import finished, psy_run, rivals
-from harness import HERE, MB, by_program, measure_rounds
+from harness import HERE, MB, measure_rounds
 
 if TYPE_CHECKING:
     from harness import Sample
@@ -35,8 +35,8 @@ def main() -> None:
 
 
 def wall(samples: list[Sample]) -> float:
-    """Return the median of the seconds."""
-    return median(each.wall for each in samples)
+    """Return the least of the seconds: what disturbs a run makes it longer."""
+    return min(each.wall for each in samples)
 
 
 def peak(samples: list[Sample]) -> float:
@@ -47,15 +47,16 @@ def peak(samples: list[Sample]) -> float:
 def measure_growth(sizes: list[int], repeat: int) -> Growth:
     """Return what each program used for each number of rows that it was asked for."""
     found: Growth = {}
-    slow: set[str] = set()
-    for n in sizes:
+    longest: dict[str, int] = {}
+    for n in sizes * repeat:
         programs = [psy_run(n), replace(finished(n), name="psy run, nothing to do"), *rivals(n)]
-        wanted = tuple(each for each in programs if not each.lacks() and each.name not in slow)
-        for name, samples in by_program(list(measure_rounds(wanted, repeat))).items():
-            found.setdefault(name, {})[n] = samples
-            print(f"{name}: {n:,} rows in {wall(samples):.2f} s", file=sys.stderr, flush=True)
-            if wall(samples) > PATIENCE:
-                slow.add(name)
+        wanted = (each for each in programs if not each.lacks() and n <= longest.get(each.name, n))
+        for samples in measure_rounds(tuple(wanted), 1):
+            for name, sample in samples.items():
+                found.setdefault(name, {}).setdefault(n, []).append(sample)
+                print(f"{name}: {n:,} rows in {sample.wall:.2f} s", file=sys.stderr, flush=True)
+                if sample.wall > PATIENCE:
+                    longest[name] = min(n, longest.get(name, n))
     return found
 
 
@@ -65,15 +66,21 @@ def plot(found: Growth) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, panels = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     for panel, title, value in zip(panels, ("seconds", "memory of the largest process, MB"), (wall, peak)):
-        for name, sizes in found.items():
+        for (name, sizes), marker in zip(found.items(), "oosv^<>Dp"):
             ours = name.startswith("psy")
             style = {"color": "black", "linewidth": 2.5, "zorder": 3} if ours else {"linewidth": 1.2}
-            dashes = "--" if "nothing" in name else "-"
+            dashes = (
+                "--" if "nothing" in name or marker == "p" else "-"
+            )  # GNU parallel and doit start the same
             values = [value(samples) for samples in sizes.values()]
-            panel.loglog(list(sizes), values, dashes, marker="o", markersize=4, label=name, **style)
+            panel.loglog(list(sizes), values, dashes, marker=marker, markersize=5, label=name, **style)
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("")
         panel.set(xlabel="rows", title=title)
         panel.grid(alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()

@@ -21,7 +21,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable
@@ -291,8 +291,3 @@ def compare(ours: str, rival: str, most: float | None = None, *, scale: float = 
         value=lambda each: each[ours].wall / each[rival].wall / scale,
         cpu=lambda each: each[ours].cpu / each[rival].cpu / scale,
     )
-
-
-def by_program(rounds: list[Round]) -> Mapping[str, list[Sample]]:
-    """Return the samples of each program."""
-    return {name: [each[name] for each in rounds] for name in rounds[0]} if rounds else {}

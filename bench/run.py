@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -81,13 +82,15 @@ def show_reached(reached: list[Reached], *, judged: bool) -> Iterator[str]:
     """Yield the table of what is to be reached."""
     yield "| case | ratio or figure | at most | reached | least to most | of CPU time | |"
     yield "|---|---|---|---|---|---|---|"
+    shown = ""
     for each in reached:
+        case, shown = "" if each.case == shown else f"{each.case}: {each.title}", each.case
         most = "" if each.most is None else f"{each.most:g}"
         values = each.values
         found = f"{median(values):.3g} | {min(values):.3g} to {max(values):.3g}" if values else " | "
         verdict = each.verdict() if judged or not values else "small sizes"
         cpu = f"{median(each.cpu):.3g}" if each.cpu else ""
-        yield f"| {each.case}: {each.title} | {each.what} | {most} | {found} | {cpu} | {verdict} |"
+        yield f"| {case} | {each.what} | {most} | {found} | {cpu} | {verdict} |"
 
 
 def show_head() -> Iterator[str]:
@@ -120,10 +123,18 @@ def describe_machine() -> Iterator[str]:
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     pinned = [line.partition("==")[0] for line in (HERE / "requirements.txt").read_text().split()]
     yield f"- psyrun {version('psyrun')}, commit {commit}; Python {platform.python_version()}"
-    yield f"- {', '.join(f'{name} {version(name)}' for name in pinned)}"
+    yield f"- {', '.join([*(f'{name} {version(name)}' for name in pinned), gnu_parallel()])}"
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
     yield f"- {os.cpu_count()} cores ({cpu_model()}), {gigabytes:.0f} GB of memory, {system}, {file_system()}"
+
+
+def gnu_parallel() -> str:
+    """Return the version of GNU parallel."""
+    if not shutil.which("parallel"):
+        return "GNU parallel not installed"
+    said = subprocess.run(("parallel", "--version"), capture_output=True, text=True, check=False).stdout
+    return said.partition("\n")[0]
 
 
 def cpu_model() -> str:
@@ -139,7 +150,8 @@ def cpu_model() -> str:
 def file_system() -> str:
     """Return the kind of file system that the programs write to."""
     df = ("df", "--output=fstype", tempfile.gettempdir())
-    return subprocess.run(df, capture_output=True, text=True, check=False).stdout.split()[-1:][0] or "unknown"
+    said = subprocess.run(df, capture_output=True, text=True, check=False).stdout.split()
+    return said[-1] if said else "a file system that df does not name"
 
 
 if __name__ == "__main__":
