@@ -6,9 +6,11 @@ import errno
 import os
 import pickle
 import random
+import resource
 import sys
 import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -803,3 +805,16 @@ def test_journal_that_is_listed_under_both_names_is_read_once(tmp_path):
     listed = list_journals(tmp_path)[KEY]
     assert read_records(listed) == once
     assert RowCounter().count(listed) == once.count(None)
+
+
+def test_more_batches_than_files_may_be_open_at_a_time(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 200, limit[1]))
+    try:
+        batches = [({**ABOUT, "size": 1}, pack_inputs({"a": [row]})) for row in range(500)]
+        keys = create_inputs(tmp_path, 5, batches)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert [key.number for key in keys] == list(range(5, 505))
+    read = [read_inputs(tmp_path / f"{key.number}.pkl", key.tie).columns()["a"] for key in keys]
+    assert read == [[row] for row in range(500)]

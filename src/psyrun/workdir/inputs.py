@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _PROTOCOL = 5
 _THREADS = 8  # a disk syncs several files at a time
+_OPEN = 128  # files at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,14 +117,8 @@ def create_inputs(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    opened: list[tuple[int, int]] = []
-    for _ in batches:
-        opened.append(_claim(folder, first))
-        first = opened[-1][0] + 1
-
-    def write(index: int) -> BatchKey:
-        number, fd = opened[index]
-        about, packed = batches[index]
+    def write(claim: tuple[int, int], batch: tuple[Mapping[str, Any], bytes]) -> BatchKey:
+        (number, fd), (about, packed) = claim, batch
         said = {**about, "batch": number, "salt": secrets.token_hex(8)}
         data = encode_frame({ABOUT: json.dumps(said).encode(), VALUES: packed}, Counts())
         with naming(folder / f"{number}.pkl"), open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
@@ -132,8 +127,14 @@ def create_inputs(
             os.fsync(fd)
         return BatchKey(number, _tie_of(data))
 
+    keys: list[BatchKey] = []
     with ThreadPoolExecutor(_THREADS) as pool:
-        keys = list(pool.map(write, range(len(batches))))
+        for begin in range(0, len(batches), _OPEN):
+            part, claims = batches[begin : begin + _OPEN], []
+            for _ in part:
+                claims.append(_claim(folder, first))
+                first = claims[-1][0] + 1
+            keys += pool.map(write, claims, part)
     sync_folder(folder)
     return keys
 
