@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import ExecuteError
 from psyrun.progressbar import watch
-from psyrun.pspace import RNG, Table, check_space, make_rng, number_equals, row_keys, takes_rng
+from psyrun.pspace import RNG, Table, check_space, iterate_rows, make_rng, number_equals, row_keys, takes_rng
 from psyrun.resultfile import open_file, read_names, tabulate
 from psyrun.store import AutodetectStore
 from psyrun.values import check_returned, describe_error, show_value
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _BATCHES = 1000  # Enough to keep a hundred processes evenly busy; joblib joins what is too small.
 _LARGEST_BATCH = 256
+_BLOCK = 1000  # Rows made at a time where this program evaluates them.
+_NAMES = frozenset({str})
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _MUTABLE = (list, dict, set, bytearray)
 _RESERVED = f"with on_error='record', the result has a column {FAILURE!r}; use another name"
 
@@ -89,7 +92,7 @@ def map_pspace(
     """
     check_space(pspace)
     record = _records_errors(on_error, pspace, exclude)
-    batches = _take_batches(pspace, range(pspace.size), 1, _find_replicates(fn, pspace))
+    batches = _take_batches(pspace, range(pspace.size), _BLOCK, _find_replicates(fn, pspace))
     results = _watch(_evaluate_here(fn, record, batches), pspace.size, progress)
     return _tabulate(pspace, results, exclude, record)
 
@@ -250,11 +253,11 @@ def map_pspace_hdd_backed(
     store = store or AutodetectStore.get_concrete_store(filename)
     file = open_file(Path(filename), store, pspace, read_names(exclude), retry=record)
     todo = sorted(set(range(pspace.size)).difference(file.rows))
-    # A row at a time: joblib forms batches of seconds, whatever a row takes.
-    batches = _take_batches(pspace, todo, 1, replicates)
     if pool_size == 1 or not todo:
-        finished = _evaluate_here(fn, record, batches)
+        finished = _evaluate_here(fn, record, _take_batches(pspace, todo, _BLOCK, replicates))
     else:
+        # A row at a time: joblib forms batches of seconds, whatever a row takes.
+        batches = _take_batches(pspace, todo, 1, replicates)
         finished = _evaluate_parallel(_make_portable(fn, None), record, batches, n_jobs=pool_size)
     with closing(finished), closing(_watch(finished, len(todo), progress)) as results:
         try:
@@ -291,49 +294,48 @@ def _find_replicates(fn: Function, pspace: ParameterSpace) -> Sequence[int] | No
 
 
 def _evaluate(
-    fn: Function, record: bool, assignment: Mapping[str, Any], replicate: int | None
-) -> dict[str, Any]:
+    fn: Function,
+    record: bool,
+    rows: Iterable[int],
+    assignments: Iterable[Mapping[str, Any]],
+    replicates: Iterable[int] | None,
+) -> Finished:
+    """Yield positions in the space and what `fn` returned, row by row."""
     name = str(getattr(fn, "__name__", type(fn).__name__))
-    rng = {} if replicate is None else {RNG: make_rng(assignment, replicate)}
-    try:
-        values = fn(**assignment, **rng)
-        check_returned(name, values)
-    except (Exception, SystemExit) as error:
-        if record:
-            return {FAILURE: describe_error(error)}
-        shown = ", ".join(f"{key}={show_value(value, 200)}" for key, value in assignment.items())
-        error.add_note(f"psyrun: raised by {name} for {shown}")
-        raise
-    copied = {name: _copy_mutable(value) for name, value in values.items()}
-    if not record:
-        return copied
-    if FAILURE in copied:
-        raise ExecuteError(f"{name} returned a value {FAILURE!r}; {_RESERVED}")
-    return {FAILURE: "", **copied}
+    for row, assignment, replicate in zip(rows, assignments, replicates or repeat(None)):  # type: ignore[arg-type]
+        try:
+            if replicate is None:
+                values = fn(**assignment)
+            else:
+                values = fn(**assignment, **{RNG: make_rng(assignment, replicate)})
+            if type(values) is not dict or not _NAMES.issuperset(map(type, values)):
+                check_returned(name, values)
+        except (Exception, SystemExit) as error:
+            if not record:
+                shown = ", ".join(f"{key}={show_value(value, 200)}" for key, value in assignment.items())
+                error.add_note(f"psyrun: raised by {name} for {shown}")
+                raise
+            yield row, {FAILURE: describe_error(error)}
+        else:
+            # Copied, for `fn` may change them and return them again.
+            copied = {key: v if type(v) in _PLAIN else _copy_mutable(v) for key, v in values.items()}
+            if record and FAILURE in copied:
+                raise ExecuteError(f"{name} returned a value {FAILURE!r}; {_RESERVED}")
+            yield row, {FAILURE: "", **copied} if record else copied
 
 
 def _copy_mutable(value: Any) -> Any:
-    """Copy a value that `fn` may change and return again."""
     mutable = isinstance(value, _MUTABLE) or hasattr(value, "__array_finalize__")
     return copy.copy(value) if mutable else value
 
 
-def _evaluate_batch(
-    fn: Function,
-    record: bool,
-    rows: Sequence[int],
-    assignments: Iterable[Mapping[str, Any]],
-    replicates: Sequence[int] | None,
-) -> list[tuple[int, dict[str, Any]]]:
-    return [
-        (row, _evaluate(fn, record, assignment, replicate))
-        for row, assignment, replicate in zip(rows, assignments, replicates or repeat(None))
-    ]
+def _evaluate_batch(fn: Function, record: bool, *batch: Any) -> list[tuple[int, dict[str, Any]]]:
+    return list(_evaluate(fn, record, *batch))
 
 
 def _evaluate_here(fn: Function, record: bool, batches: Iterable[Batch]) -> Finished:
     for batch in batches:
-        yield from _evaluate_batch(fn, record, *batch)
+        yield from _evaluate(fn, record, *batch)
 
 
 def _evaluate_parallel(fn: Function, record: bool, batches: Iterable[Batch], **options: Any) -> Finished:
@@ -366,7 +368,7 @@ def _tabulate(
     record: bool,
 ) -> Table:
     """Put the values of all rows, in the order of the space, beside the parameters."""
-    table = tabulate(pspace.build(), [values for _, values in results], read_names(exclude))
+    table = tabulate(pspace.build(), map(itemgetter(1), results), read_names(exclude))
     return table | {FAILURE: table.get(FAILURE, [])} if record else table
 
 
@@ -374,11 +376,10 @@ def _take_batches(
     pspace: ParameterSpace, rows: Sequence[int], size: int, replicates: Sequence[int] | None
 ) -> Iterator[Batch]:
     """Yield positions, assignments and replicates, `size` at a time; larger blocks are faster to make."""
-    names = pspace.keys()
     block = max(1, _BATCHES // size) * size
     for start in range(0, len(rows), block):
         numbers = rows[start : start + block]
-        assignments = [dict(zip(names, values)) for values in zip(*pspace.take(numbers).values())]
+        assignments = list(iterate_rows(pspace.take(numbers)))
         for first in range(0, len(numbers), size):
             part = numbers[first : first + size]
             own = None if replicates is None else [replicates[row] for row in part]

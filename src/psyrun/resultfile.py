@@ -6,13 +6,14 @@ import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
-from itertools import chain, count
+from itertools import chain, count, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.disk import replacing
 from psyrun.errors import ExecuteError, StoreError
-from psyrun.pspace import ABSENT, Table, identity, row_keys, stack, unbox, value_key
+from psyrun.pspace import ABSENT, Table, fill, identity, row_keys, stack, unbox, value_key
 from psyrun.store import count_rows
 from psyrun.workdir import FAILURE
 
@@ -23,19 +24,29 @@ if TYPE_CHECKING:
     from psyrun.store import Store
 
 
+_CHUNK = 1000  # Rows whose values are kept as dicts.
 _PAUSE = 2.0  # Least seconds between two writes of a result file.
 _SHARE = 10  # A write is waited for this many times as long as it takes: linear, also where all is rewritten.
 
 
-def tabulate(table: Table, results: Sequence[Mapping[str, Any]], excluded: set[str]) -> Table:
+def tabulate(table: Table, results: Iterable[Mapping[str, Any]], excluded: set[str]) -> Table:
     """Put returned values beside the parameters, or in the place of those of equal name."""
-    parameters = [name for name in table if name not in excluded]
-    for name in dict.fromkeys(chain.from_iterable(results)):
+    returned: Table = {}
+    results, rows = iter(results), 0
+    while chunk := list(islice(results, _CHUNK)):
+        for name in dict.fromkeys(chain(returned, chain.from_iterable(chunk))):
+            if name not in returned:
+                returned[name] = [ABSENT] * rows
+            try:
+                returned[name] += list(map(itemgetter(name), chunk))
+            except KeyError:  # Some rows lack it.
+                returned[name] += [values.get(name, ABSENT) for values in chunk]
+        rows += len(chunk)
+    for name, column in returned.items():
         if name in table:
-            table[name] = [values.get(name, old) for values, old in zip(results, table[name])]
-        else:
-            table[name] = [values.get(name, ABSENT) for values in results]
-    return stack([{name: table[name] for name in table if name not in excluded}], parameters)
+            column[:] = [old if value is ABSENT else value for value, old in zip(column, table[name])]
+        fill(column)
+    return {name: list(column) for name, column in (table | returned).items() if name not in excluded}
 
 
 def read_names(names: Iterable[str] | None) -> set[str]:

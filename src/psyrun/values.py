@@ -113,7 +113,7 @@ def check_returned(function: str, values: Any, *, exact: bool = False) -> None:
     ExecuteError
         If it did not.
     """
-    if not isinstance(values, Mapping):
+    if type(values) is not dict and not isinstance(values, Mapping):  # The former is faster.
         raise ExecuteError(f"{function} returned {describe_value(values)}; return a dict of names and values")
     for name in values:
         if type(name) is not str and (exact or not isinstance(name, str)):

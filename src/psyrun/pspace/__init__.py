@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from psyrun.pspace.space import iterate_rows as iterate_rows
     from psyrun.pspace.table import ABSENT as ABSENT
     from psyrun.pspace.table import Table as Table
+    from psyrun.pspace.table import fill as fill
     from psyrun.pspace.table import stack as stack
 else:
     __getattr__, __dir__, __all__ = open_door(
@@ -36,5 +37,5 @@ else:
         labels="label_rows",
         replicates="RNG make_rng number_equals takes_rng",
         space="AmbiguousOperationError Param ParameterSpace check_space iterate_rows",
-        table="ABSENT Table stack",
+        table="ABSENT Table fill stack",
     )

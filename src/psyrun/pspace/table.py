@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from itertools import repeat
 from numbers import Number
-from operator import is_
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,12 +50,13 @@ def stack(tables: Iterable[Mapping[str, Sequence[Any]]], names: Iterable[str]) -
             values.extend(table.get(name, repeat(ABSENT, size)))
         rows += size
     for values in stacked.values():
-        _fill(values)
+        fill(values)
     return stacked
 
 
-def _fill(values: list[Any]) -> None:
-    if not any(map(is_, values, repeat(ABSENT))):
+def fill(values: list[Any]) -> None:
+    """Put NaN in the place of `ABSENT` beside numbers, else None."""
+    if type(ABSENT) not in set(map(type, values)):
         return
     present = [value for value in values if value is not ABSENT]
     filling = math.nan if present and all(map(_is_number, present)) else None
