@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
 import sys
 from contextlib import contextmanager, suppress
@@ -135,9 +134,14 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     sync_folder(path.parent)
 
 
+def random_name(length: int) -> str:
+    """Return lower-case letters and digits that were not used before, 5 bits each."""
+    return "".join("abcdefghijklmnopqrstuvwxyz234567"[byte & 31] for byte in os.urandom(length))
+
+
 @contextmanager
 def _renaming(path: Path, suffix: str) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{suffix}")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}{suffix}")
     try:
         with naming(path, temporary):
             yield temporary

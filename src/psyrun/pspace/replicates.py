@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections import Counter
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 RNG = "rng"
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def takes_rng(function: Callable[..., Any], given: Container[str]) -> bool:
@@ -33,13 +32,25 @@ def takes_rng(function: Callable[..., Any], given: Container[str]) -> bool:
     >>> takes_rng(execute, {"x"}), takes_rng(execute, {"x", "rng"})
     (True, False)
     """
-    if RNG in given:
+    if RNG in given or _is_plain_without(RNG, function):
         return False
+    import inspect
+
     try:
         parameter = inspect.signature(function).parameters.get(RNG)
     except (TypeError, ValueError):
         return False
-    return parameter is not None and parameter.kind in _NAMED and parameter.default is parameter.empty
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return parameter is not None and parameter.kind in named and parameter.default is parameter.empty
+
+
+def _is_plain_without(name: str, function: Callable[..., Any]) -> bool:
+    """Whether a function that no decorator changed has no variable of a name: seen without `inspect`."""
+    return (
+        isinstance(function, FunctionType)
+        and not vars(function)
+        and name not in function.__code__.co_varnames
+    )
 
 
 def make_rng(assignment: Mapping[str, Any], replicate: int) -> np.random.Generator:

@@ -8,7 +8,6 @@ import importlib.machinery
 import importlib.util
 import os
 import sys
-import traceback
 import warnings
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
 
 # What psyrun imports late, and what these import, comes first where a local module hides one of Python's own.
 _NEEDED = (
-    *("traceback", "numpy", "joblib", "cloudpickle", "psyrun.values", "psyrun.pspace.keys"),
+    *("inspect", "pkgutil", "traceback", "numpy", "joblib", "cloudpickle"),
+    *("psyrun.values", "psyrun.pspace.keys"),
     *("psyrun.workdir.inputs", "psyrun.workdir.journal", "psyrun.workdir.records", "psyrun.store.columns"),
 )
 
@@ -161,6 +161,8 @@ def _working_in(place: Place) -> Iterator[None]:
 
 def _explain(error: BaseException, task: str, finder: LocalFinder) -> str:
     """Return an error message: place in the user's files, exception, cure."""
+    import traceback
+
     paths = {finder.place.locate(each, None): each for each in finder.files}
     message = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     cure = "correct it"
@@ -173,6 +175,8 @@ def _explain(error: BaseException, task: str, finder: LocalFinder) -> str:
 
 def _place(error: BaseException, paths: Mapping[str, str]) -> str | None:
     """Return file and line of the innermost frame in the user's files."""
+    import traceback
+
     if isinstance(error, SyntaxError) and error.filename is not None and error.filename in paths:
         return f"{paths[error.filename]}:{error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -7,13 +7,11 @@ folder in which psy runs. `psyrun` never is local.
 
 from __future__ import annotations
 
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
 import linecache
 import os
-import pkgutil
 import sys
 import sysconfig
 import warnings
@@ -190,6 +188,8 @@ class ModuleSearch:
 
 def search_folders(name: str, path: Iterable[str]) -> ModuleSpec | None:
     """Search folders for a module, as `PathFinder` does; it needs no parent package in `sys.modules`."""
+    import pkgutil
+
     portions: list[str] = []
     for folder in path:
         importer = pkgutil.get_importer(folder)
@@ -229,7 +229,7 @@ class CapturedLoader(importlib.machinery.SourceFileLoader):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFinder(importlib.abc.MetaPathFinder):
+class LocalFinder:
     """Import hook that serves captured bytes, and captures local modules that were not.
 
     Attributes

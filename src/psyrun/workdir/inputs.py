@@ -13,7 +13,6 @@ import io
 import json
 import os
 import pickle
-import secrets
 import struct
 import zlib
 from contextlib import suppress
@@ -119,7 +118,7 @@ def create_inputs(
 
     def write(claim: tuple[int, int], batch: tuple[Mapping[str, Any], bytes]) -> BatchKey:
         (number, fd), (about, packed) = claim, batch
-        said = {**about, "batch": number, "salt": secrets.token_hex(8)}
+        said = {**about, "batch": number, "salt": os.urandom(8).hex()}
         data = encode_frame({ABOUT: json.dumps(said).encode(), VALUES: packed}, Counts())
         with naming(folder / f"{number}.pkl"), open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
             file.write(data)

@@ -22,13 +22,12 @@ import json
 import os
 import pickle
 import re
-import secrets
 import struct
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from psyrun.disk import AppendedFile, open_file, write_atomic
+from psyrun.disk import AppendedFile, open_file, random_name, write_atomic
 from psyrun.values import PICKLE_PROTOCOL, PackedColumn, dumps
 from psyrun.workdir.frame import (
     FAILURES,
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 
 
 _NAME = re.compile(r"(0|[1-9][0-9]{0,14})-([0-9a-f]{16})-([a-z0-9]{8})(\.part|\.rows)?")
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _RUN = struct.Struct("<II")
 
 
@@ -66,7 +64,7 @@ class BatchKey(NamedTuple):
 
 def new_run() -> str:
     """Return a name that no other worker has."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(8))
+    return random_name(8)
 
 
 def journal_path(folder: Path, batch: BatchKey, run: str, suffix: str = ".part") -> Path:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import string
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import write_atomic
+from psyrun.disk import random_name, write_atomic
 from psyrun.workdir.jsonfile import COUNT, check_shape, encode_json, read_json
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ _SHAPE = {
     "batches": [[COUNT, str, ([[COUNT, COUNT]], None)]],
     "ends": {str: {"since": (float, int), "reason": (str, None), "final": bool}},
 }
-_ALPHABET = string.ascii_lowercase + string.digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +160,7 @@ class Submission:
 
 def new_token() -> str:
     """Return a name that no other submission has: a letter, then letters and digits."""
-    return "p" + "".join(secrets.choice(_ALPHABET) for _ in range(9))
+    return "p" + random_name(9)
 
 
 def write_submission(folder: Path, submission: Submission) -> Path:

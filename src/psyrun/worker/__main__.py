@@ -6,7 +6,6 @@ output goes to the job's log, for people to read.
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -53,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all rows ended, with values or a failure; 1 when that was not possible, for a reason printed to
         standard error; 75 when the worker was stopped before.
     """
-    options = _parse(argv)
+    options = _Options(*(sys.argv[1:] if argv is None else argv))
     stop = _install_signal_handlers()
     try:
         return _run(options, stop)
@@ -66,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace, stop: _StopState) -> int:
+def _run(options: _Options, stop: _StopState) -> int:
     """Evaluate the rows of a submission; return the exit code."""
     try:
         submission = read_submission(options.submission)
@@ -111,12 +110,18 @@ def _log(message: str, stream: TextIO) -> None:
     stream.flush()
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m psyrun.worker", description=__doc__)
-    parser.add_argument("submission", type=Path, help="jobs/<token>.json")
-    parser.add_argument("--element", type=int, help="evaluate this entry only")
-    parser.add_argument("--parent", type=int, help="end with this process")
-    return parser.parse_args(argv)
+class _Options:
+    """What the command line says: ``jobs/<token>.json [--element N] [--parent PID]``.
+
+    With an element, this entry alone is evaluated; with a parent, the worker ends with this process.
+    """
+
+    def __init__(self, submission: str, *more: str) -> None:
+        numbers = dict(zip(more[::2], map(int, more[1::2]), strict=True))
+        self.submission = Path(submission)
+        self.element, self.parent = numbers.pop("--element", None), numbers.pop("--parent", None)
+        if numbers:
+            raise ValueError(f"no options of a worker: {' '.join(numbers)}")
 
 
 class _StopState:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -87,22 +85,6 @@ class ForkedProcess:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self._status = os.waitstatus_to_exitcode(status) if pid else None
         return self._status
-
-    def wait(self, timeout: float) -> int:
-        """Return the exit status.
-
-        Raises
-        ------
-        subprocess.TimeoutExpired
-            If the process runs after so many seconds.
-        """
-        end, pause = time.monotonic() + timeout, 0.0005
-        while (status := self.poll()) is None:
-            if (left := end - time.monotonic()) <= 0:
-                raise subprocess.TimeoutExpired([], timeout)
-            pause = min(2 * pause, left, 0.05)
-            time.sleep(pause)
-        return status
 
     def kill(self) -> None:
         """Kill the process, if it runs."""

@@ -6,9 +6,8 @@ import fcntl
 import os
 import pickle
 import signal
-import subprocess
 import sys
-import tempfile
+import time
 from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from psyrun.worker.protocol import BLOCK, ERROR, HEADER, LENGTH, NO_ROW, READY, RowMarker
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import TypeAlias
 
@@ -139,9 +139,11 @@ class ChildProcess:
 
     def wait(self, seconds: float) -> int | None:
         """Return the exit status, or None if the child is alive after so many seconds."""
-        with suppress(subprocess.TimeoutExpired):
-            return self.process.wait(max(seconds, 0))
-        return None
+        end, pause = time.monotonic() + seconds, 0.0005
+        while (status := self.process.poll()) is None and (left := end - time.monotonic()) > 0:
+            pause = min(2 * pause, left, 0.05)
+            time.sleep(pause)
+        return status
 
     def kill(self) -> None:
         """Kill the child and its process group; if it is alive, all its descendants too."""
@@ -203,6 +205,8 @@ class _MessageReader:
 
 
 def _spawn(config: PoolConfig, log: int | None, fds: Sequence[int], argv: Sequence[str]) -> Process:
+    import subprocess
+
     process = subprocess.Popen(
         argv,
         stdin=None if config.foreground else subprocess.DEVNULL,
@@ -286,6 +290,8 @@ def _shared_memory(size: int) -> int:
     if sys.platform == "linux":
         fd = os.memfd_create("psyrun")
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, size)
