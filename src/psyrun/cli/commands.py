@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
 from functools import partial
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -37,9 +35,19 @@ from psyrun.errors import INTERRUPTED, OK, UNFINISHED, USAGE, PsyrunError, worst
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from psyrun.options import RunOptions
     from psyrun.task import Outline, Project, Selection
+
+
+class _File(click.Path):
+    """The name of a file as a path; the module of paths takes a sixth of the start of psy."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pathlib import Path
+
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
 _adopt = click.option(
@@ -274,6 +282,8 @@ def _print_details(outline: Outline, queues: jobs.QueueCache, most: int | None) 
 
 def _print_receipts(selection: Selection, *, for_programs: bool) -> int:
     """Print where the rows of tasks come from, in words or as one line of JSON."""
+    import json
+
     from psyrun.results import describe_provenance, find_receipts
 
     def describe(outline: Outline) -> dict[str, Any]:
@@ -346,7 +356,7 @@ def log(project: Project, name: str, rows: Sequence[str]) -> int:
 
 @cli.command()
 @click.argument("source", metavar="TASK|DIR", shell_complete=complete_task)
-@click.argument("filename", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("filename", metavar="FILE", type=_File(dir_okay=False))
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
 @click.pass_obj
 def merge(project: Project, source: str, filename: Path, force: bool) -> int:
@@ -361,6 +371,8 @@ def merge(project: Project, source: str, filename: Path, force: bool) -> int:
       psy merge fig1 partial-result.pkl
       psy merge psy-work/fig1/out partial-result.pkl
     """
+    from pathlib import Path
+
     from psyrun.merge import merge_partial
 
     if filename.exists() and not force:
@@ -378,7 +390,7 @@ def merge(project: Project, source: str, filename: Path, force: bool) -> int:
 
 @cli.command()
 @click.argument("name", metavar="TASK", shell_complete=complete_task)
-@click.argument("filename", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("filename", metavar="FILE", type=_File(dir_okay=False))
 @click.option("--partial", is_flag=True, help="All rows, evaluated or not, with a column `status`.")
 @click.option("--receipts", is_flag=True, help="Add seconds, peak memory and host of each row.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite FILE.")
@@ -532,6 +544,8 @@ def new_task(project: Project, name: str, scheduler: str) -> int:
     Example:
       psy new-task fig1
     """
+    from pathlib import Path
+
     path = Path(project.taskdir) / f"task_{name}.py"
     task.check_name(str(path), name)
     if path.exists():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from contextlib import contextmanager
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,7 +15,7 @@ from psyrun.errors import PsyrunError, PsyrunWarning, exit_code, explain, worst
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-    from psyrun.task import Outline, Selection
+    from psyrun.task import Outline, Project, Selection
 
 
 Item = TypeVar("Item")
@@ -100,6 +98,8 @@ def run_each(selection: Selection, find_lines: Callable[[Outline], Iterable[str]
 
 def complete_task(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Return the names of tasks that begin as what is typed."""
+    from pathlib import Path
+
     try:
         names = task.find_names(Path.cwd(), context.find_root().params.get("taskdir") or "psy-tasks")
     except Exception:
@@ -110,10 +110,16 @@ def complete_task(context: click.Context, parameter: click.Parameter, incomplete
 task_names = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=complete_task)
 
 
+def _open_project(taskdir: str) -> Project:
+    from pathlib import Path
+
+    return task.Project(Path.cwd(), taskdir)
+
+
 def _take_taskdir(context: click.Context, parameter: click.Parameter, taskdir: str | None) -> None:
     if taskdir is not None:
         context.find_root().params["taskdir"] = taskdir  # for completion
-        context.obj = task.Project(Path.cwd(), taskdir)
+        context.obj = _open_project(taskdir)
 
 
 class _Command(click.Command):
@@ -140,6 +146,8 @@ class _Group(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            import difflib
+
             near = difflib.get_close_matches(args[0], self.commands, n=1)
             if near:
                 hint = f"there is no command {args[0]!r}; did you mean {near[0]!r}?"
@@ -164,4 +172,4 @@ def cli(context: click.Context, taskdir: str) -> None:
       psy status -v         how far they are, and what is missing or failed
       psy errors            why rows failed
     """
-    context.obj = task.Project(Path.cwd(), taskdir)
+    context.obj = _open_project(taskdir)

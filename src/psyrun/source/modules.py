@@ -13,7 +13,6 @@ import json
 import linecache
 import os
 import sys
-import sysconfig
 import warnings
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 _PROJECT_MARKS = (".git", "pyproject.toml")
 _ENVIRONMENT_MARKS = ("pyvenv.cfg", "conda-meta")
 _PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
-_INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
 _EDITABLE = "@"  # begins the path of a module of an editable install, which is named like the module
 
 
@@ -70,7 +68,7 @@ class Place:
             folders = spec.submodule_search_locations
             return "" if spec.origin is None and folders and any(map(self._is_near, folders)) else None
         if not spec.origin.endswith(".py") or (
-            spec.origin.startswith(_INSTALLED) and not self.root.startswith(_INSTALLED)
+            spec.origin.startswith(_installed_folders()) and not self.root.startswith(_installed_folders())
         ):
             return None
         if self._is_near(spec.origin):
@@ -105,6 +103,14 @@ def is_editable(source: str) -> bool:
 
 
 @lru_cache
+def _installed_folders() -> tuple[str, ...]:
+    """Return the folders of Python's library and of installed packages."""
+    import sysconfig
+
+    return tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+
+
+@lru_cache
 def _project_of(root: str) -> str:
     """Return the folder that the project reaches up to."""
     above = (root, *map(str, Path(root).parents))
@@ -131,6 +137,8 @@ def _lies_in(path: str, home: str) -> bool:
     between = file.relative_to(home)
     if _PACKAGE_FOLDERS & set(between.parts):
         return False
+    import sysconfig
+
     installed = {sys.prefix, sys.base_prefix, sysconfig.get_path("stdlib")}
     if any(Path(p).is_relative_to(home) and p != home and file.is_relative_to(p) for p in installed):
         return False
