@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from psyrun.worker.process import ForkedChild, start_child
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from psyrun.worker.process import ChildProcess, PoolConfig
 
@@ -39,10 +39,10 @@ def fork_children(config: PoolConfig) -> list[ChildProcess]:
     try:
         while len(children) < config.size:
             children.append(start_child(config, len(children), len(children) + 1, _fork))
-    except ForkedChild as forked:
+    except ForkedChild:
         for sibling in children:
             sibling.close()
-        _close_all_but(forked.fds)
+        _close_inherited()
         raise
     return children
 
@@ -59,16 +59,24 @@ def _fork(config: PoolConfig, log: int | None, fds: Sequence[int], argv: Sequenc
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
     os.environ.update(config.env or {})
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for stream in (1, 2) if log is not None else ():
-        os.dup2(log or 0, stream)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if log is not None:
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.close(log)
     raise ForkedChild(argv, fds)
 
 
-def _close_all_but(fds: Collection[int]) -> None:
+def _close_inherited() -> None:
+    """Close what this process was given when it was started, as it is closed for a child that is started.
+
+    What was opened in this process stays: a module that Python loads at its start may use it.
+    """
     for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - names only
-        if fd > 2 and fd not in fds:
-            with suppress(OSError):  # that of the listing
+        with suppress(OSError):  # the descriptor of the listing
+            if fd > 2 and os.get_inheritable(fd):
                 os.close(fd)
 
 
