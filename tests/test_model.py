@@ -39,6 +39,7 @@ from hypothesis.stateful import (
 
 from psyrun.backend import DistributeBackend
 from psyrun.cli import commands as cli
+from psyrun.split import matching
 from psyrun.split.adoption import Adoption, Existing
 from psyrun.split.matching import Space, make_plan
 from psyrun.workdir.plan import Plan
@@ -644,22 +645,24 @@ class Plans(RuleBasedStateMachine):
         code=st.sampled_from("AB"),
         jobs=st.integers(1, 4),
         adopts=st.booleans(),
+        by_columns=st.booleans(),
         data=st.data(),
     )
-    def replan(self, rows, code, jobs, adopts, data):
+    def replan(self, rows, code, jobs, adopts, by_columns, data):
         old = self.plan
         adopted = old.adopted if old.code == code else ()
         usable = {"A", "B"} if adopts else {code, *adopted}
-        plan, new = make_plan(
-            Space(columns={"x": [value for _, value in rows]}, rows=len(rows)),
-            Adoption(
-                batches=[self.batch(number) for number, (of, *_) in self.batches.items() if of in usable],
-                codes=adopted,
-                tables=[old.segments()] if adopts else (),
-            ),
-            replace(BLANK, code=code, next_batch=old.next_batch),
-            partition=lambda size: DistributeBackend().partition(size, jobs, 1),
-        )
+        with patch.object(matching, "MANY", 0 if by_columns else matching.MANY):
+            plan, new = make_plan(
+                Space(columns={"x": [value for _, value in rows]}, rows=len(rows)),
+                Adoption(
+                    batches=[self.batch(number) for number, (of, *_) in self.batches.items() if of in usable],
+                    codes=adopted,
+                    tables=[old.segments()] if adopts else (),
+                ),
+                replace(BLANK, code=code, next_batch=old.next_batch),
+                partition=lambda size: DistributeBackend().partition(size, jobs, 1),
+            )
         before = Counter(self.name(cell)[1] for cell in self.done if self.name(cell)[0] in usable)
         for number, places in new.items():
             self.batches[number] = code, [rows[i][0] for i in places], [rows[i][1] for i in places]
@@ -695,6 +698,19 @@ class Plans(RuleBasedStateMachine):
         code, _, values = self.batches[number]
         done = {row for of, row in self.done if of == number}
         return Existing(number=number, size=len(values), code=code, columns={"x": values}, done=done)
+
+
+@pytest.mark.parametrize("many", [0, 10**9])
+def test_batches_of_other_parameters_give_no_rows_to_a_space(many):
+    done = {"done": frozenset({0}), "size": 1, "code": ""}
+    others = [{"y": [1]}, {"x": [1], "y": [1]}, {}, {"x": [1]}]
+    batches = [Existing(number=i, columns=columns, **done) for i, columns in enumerate(others)]
+    blank = replace(BLANK, next_batch=4)
+    with patch.object(matching, "MANY", many):
+        space = Space(columns={"x": [1, 1.0]}, rows=2)
+        plan, new = make_plan(space, Adoption(batches=batches), blank, partition=lambda size: [size])
+    assert new == {4: [1]}
+    assert [(batch.number, batch.wanted) for batch in plan.batches] == [(3, 1), (4, 1)]
 
 
 def test_plans_in_any_order_find_every_row_that_there_is(capsys):

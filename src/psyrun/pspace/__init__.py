@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from psyrun.errors import AmbiguousOperationError as AmbiguousOperationError
     from psyrun.pspace.algebra import missing as missing
     from psyrun.pspace.html import show_table as show_table
+    from psyrun.pspace.keys import MANY as MANY
     from psyrun.pspace.keys import identity as identity
     from psyrun.pspace.keys import row_keys as row_keys
     from psyrun.pspace.keys import stored_key as stored_key
@@ -33,7 +34,7 @@ else:
         __name__,
         algebra="missing",
         html="show_table",
-        keys="identity row_keys stored_key unbox value_key",
+        keys="MANY identity row_keys stored_key unbox value_key",
         labels="label_rows",
         replicates="RNG make_rng number_equals takes_rng",
         space="AmbiguousOperationError Param ParameterSpace check_space iterate_rows",

@@ -9,7 +9,7 @@ from functools import cached_property, reduce
 from itertools import accumulate, compress, groupby, repeat
 from typing import TYPE_CHECKING, Any
 
-from psyrun.pspace.keys import row_keys, value_key
+from psyrun.pspace.keys import MANY, row_keys, value_key
 from psyrun.pspace.space import Param, ParameterSpace, check_space, is_run, refuse
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     _Steps = Generator[tuple[ParameterSpace, Sequence[int]], Any, Any]
 
-MANY = 50_000  # Rows that are worth the import of NumPy.
 _BLOCK = 1_000_000  # Rows compared at a time, at least.
 
 

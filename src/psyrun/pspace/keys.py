@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 
+MANY = 50_000  # Rows that are worth the import of NumPy; see `psyrun.pspace.label_rows`.
 _KINDS = {bool: "bool", int: "integer", float: "real", complex: "complex", Fraction: "fraction"}
 _NUMBERS = "?bhilqpBHILQPefdFD"  # As dtype.char; g and G, of extended precision, fit no Python number.
 _WIDEST = {"b": "?", "i": "<i8", "u": "<u8", "f": "<f8", "c": "<c16"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from psyrun.pspace import number_equals, row_keys
+from psyrun.pspace import MANY, identity, number_equals, row_keys
 from psyrun.workdir import Batch, Plan, pack_order
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ def make_plan(
         Number of a new batch -> the rows of the space (numbers from 0) that it holds.
     """
     existing = adoption.batches
-    wanted = keys_of(space.columns, space.rows) if existing else ()
-    keys: Mapping[int, Sequence[Any]] = {
-        batch.number: keys_of(batch.columns, batch.size) for batch in existing
-    }
+    wanted, keys = _make_keys(space, existing) if existing else ((), {})
     if space.numbered:
         wanted, keys = list(zip(wanted, number_equals(wanted))), _number_keys(existing, keys)
     cells = _match(wanted, existing, keys, blank.code)
@@ -96,6 +93,21 @@ def make_plan(
     next_batch = blank.next_batch + len(new)
     plan = replace(blank, batches=batches, order=order, rows=space.rows, next_batch=next_batch)
     return replace(plan, adopted=adoption.codes_after(plan)), new
+
+
+def _make_keys(
+    space: Space, existing: Sequence[Existing]
+) -> tuple[Sequence[Any], Mapping[int, Sequence[Any]]]:
+    """Return keys of the rows of a space, and of those on disk; of many rows, numbers."""
+    like = [batch for batch in existing if batch.columns.keys() == space.columns.keys()]
+    if not space.columns or space.rows + sum(batch.size for batch in like) < MANY:
+        return keys_of(space.columns, space.rows), {b.number: keys_of(b.columns, b.size) for b in existing}
+    from psyrun.pspace import label_rows  # imports NumPy
+
+    wanted, *parts = label_rows([space.columns, *(batch.columns for batch in like)], identity)
+    keys = {batch.number: part.tolist() for batch, part in zip(like, parts)}
+    others = [batch for batch in existing if batch.number not in keys]
+    return wanted.tolist(), keys | {batch.number: keys_of(batch.columns, batch.size) for batch in others}
 
 
 def keys_of(columns: Mapping[str, Sequence[Any]], rows: int) -> Sequence[Any]:
