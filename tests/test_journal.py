@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
@@ -805,6 +806,28 @@ def test_journal_that_is_listed_under_both_names_is_read_once(tmp_path):
     listed = list_journals(tmp_path)[KEY]
     assert read_records(listed) == once
     assert RowCounter().count(listed) == once.count(None)
+
+
+def test_journal_that_is_renamed_while_its_folder_is_listed_is_found(tmp_path, monkeypatch):
+    """A listing need not show a name that came while it was read."""
+    write_journals(tmp_path, [[([0, 1], [])]])
+    before = list_journals(tmp_path)
+    (closed,) = tmp_path.iterdir()
+    part = closed.rename(closed.with_suffix(".part"))
+    os.utime(tmp_path, (0, 0))
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def listing(folder):
+        if part.exists():
+            part.rename(closed)
+            yield iter(())
+        else:
+            with scandir(folder) as entries:
+                yield entries
+
+    monkeypatch.setattr("psyrun.workdir.records.os.scandir", listing)
+    assert list_journals(tmp_path) == before
 
 
 def test_more_batches_than_files_may_be_open_at_a_time(tmp_path):

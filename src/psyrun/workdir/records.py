@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _SUFFIXES = (".part", ".rows")
+_RECENT = 2_000_000_000  # nanoseconds within which a folder may change without another time of change
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,42 +106,42 @@ class RowCounts:
 
 
 def list_journals(folder: Path) -> dict[BatchKey, list[JournalFile]]:
-    """List the journals in a folder by batch, with one listing.
+    """List the journals in a folder by batch, with one listing, or two where it changes.
+
+    A listing may miss a journal that is closed meanwhile, since it is renamed then, once.
 
     Returns
     -------
     dict
         Batch number and tie -> its journals, in the order of their names.
     """
-    found: dict[BatchKey, list[JournalFile]] = {}
     try:
-        entries = os.scandir(folder)
+        changed, found = folder.stat().st_mtime_ns, list(_list_once(folder))
+        if changed != folder.stat().st_mtime_ns or changed + _RECENT > time.time_ns():
+            found += _list_once(folder)
     except FileNotFoundError:
-        return found
-    with entries:
+        return {}
+    journals: dict[BatchKey, dict[str, JournalFile]] = {}
+    for batch, journal in sorted(found, key=lambda each: (each[1].path.name, each[1].size)):
+        journals.setdefault(batch, {})[journal.path.stem] = journal
+    return {batch: list(each.values()) for batch, each in journals.items()}
+
+
+def _list_once(folder: Path) -> Iterator[tuple[BatchKey, JournalFile]]:
+    with os.scandir(folder) as entries:
         for entry in entries:
             named = parse_name(entry.name)
             look = None if named is None or not entry.name.endswith(_SUFFIXES) else _look(entry)
             if named is not None and look is not None:
                 tie = bytes.fromhex(named[0].tie)
-                journal = JournalFile(folder / entry.name, look[0], tie, mtime=look[1])
-                found.setdefault(named[0], []).append(journal)
-    return {batch: _dedupe(journals) for batch, journals in found.items()}
-
-
-def _dedupe(journals: list[JournalFile]) -> list[JournalFile]:
-    """Sort by name; a listing may show both names of a journal that is renamed meanwhile."""
-    ordered = sorted(journals, key=lambda journal: (journal.path.stem, journal.closed))
-    return list({journal.path.stem: journal for journal in ordered}.values())
+                yield named[0], JournalFile(folder / entry.name, look[0], tie, mtime=look[1])
 
 
 def _look(entry: os.DirEntry[str]) -> tuple[int, int] | None:
-    """Return size and modification time of a file; None where it is no regular file."""
+    """Return size and modification time of a file; None where it is no regular file, or renamed."""
     try:
         status = entry.stat()
-    except FileNotFoundError:  # Closed, and thereby renamed, since it was listed.
-        return 0, 0
-    except OSError:  # A link to itself.
+    except OSError:  # Closed since it was listed; or a link to itself.
         return None
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
