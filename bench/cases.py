@@ -20,7 +20,7 @@ PSY = str(Path(PYTHON).with_name("psy"))
 DOIT = str(Path(PYTHON).with_name("doit"))
 
 GRID = """\
-from psyrun import H5Store, NpzStore, Param, PickleStore
+from psyrun import Param, {store}
 
 pspace = Param(a=range({a})) * Param(b={b}) * Param(c=[each / 7 for each in range({c})])
 store = {store}()
