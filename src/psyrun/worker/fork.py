@@ -66,7 +66,7 @@ def _fork(config: PoolConfig, log: int | None, fds: Sequence[int], argv: Sequenc
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)
-    raise ForkedChild(argv, fds)
+    raise ForkedChild(argv)
 
 
 def _close_inherited() -> None:

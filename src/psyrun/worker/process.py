@@ -267,13 +267,11 @@ class ForkedChild(BaseException):
     ----------
     argv
         The command.
-    fds
-        The descriptors that the command names.
     """
 
-    def __init__(self, argv: Sequence[str], fds: Sequence[int]) -> None:
+    def __init__(self, argv: Sequence[str]) -> None:
         super().__init__(argv)
-        self.argv, self.fds = argv, fds
+        self.argv = argv
 
 
 def take_terminal(group: int) -> None:
