@@ -12,12 +12,16 @@ import argparse
 import random
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import numpy as np
 
 from psyrun.pspace import Param, algebra, identity, label_rows, missing, value_key
+from reference import subtract
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 NAN = float("nan")
 HUGE = [2**53 - 1, 2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63), 2**63, 2**64 - 1, 2**64, 10**30]
@@ -237,24 +241,16 @@ def draw_space(rng: random.Random, names: list[str], depth: int) -> Case:
     shared = known if kind == "missing" else rng.sample(known, rng.randint(1, len(known)))
     other, others = draw_other(rng, shared, rows)
     if kind == "missing":
-        return missing(space, other * Param(y=[0])), known, subtract(rows, others, shared)
+        return missing(space, other * Param(y=[0])), known, subtract(rows, others, agreeing(shared))
     return space - other, known, [row for row in rows if not any(agree(row, one, shared) for one in others)]
+
+
+def agreeing(names: list[str]) -> Callable[[dict[str, Any], dict[str, Any]], bool]:
+    return lambda row, other: agree(row, other, names)
 
 
 def agree(row: dict[str, Any], other: dict[str, Any], names: list[str]) -> bool:
     return all(equal(row[name], other[name]) for name in names)
-
-
-def subtract(rows: Rows, done: Rows, names: list[str]) -> Rows:
-    """Take every row of the second list from the first, once."""
-    done, left = list(done), []
-    for row in rows:
-        match = next((i for i, other in enumerate(done) if agree(row, other, names)), None)
-        if match is None:
-            left.append(row)
-        else:
-            del done[match]
-    return left
 
 
 # ---------------------------------------------------------------------- comparing
@@ -300,7 +296,7 @@ def check_rows(rng: random.Random, case: Case) -> None:
 def check_differences(rng: random.Random, case: Case) -> None:
     space, names, rows = case
     other, others = draw_other(rng, names, rows)
-    compare(missing(space, other), subtract(rows, others, names), names)
+    compare(missing(space, other), subtract(rows, others, agreeing(names)), names)
     compare(space - other, [row for row in rows if not any(agree(row, one, names) for one in others)], names)
 
 

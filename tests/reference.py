@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
 
-__all__ = ["find_rest"]
+__all__ = ["find_rest", "subtract"]
 
 _T = TypeVar("_T")
 
@@ -39,3 +39,15 @@ def find_rest(
         if left[name(row)] < 0:
             rest.append(row)
     return rest
+
+
+def subtract(rows: Iterable[_T], done: Iterable[_T], same: Callable[[_T, _T], bool]) -> list[_T]:
+    """Take every row of the second list from the first, once; `same` compares a row of each."""
+    done, left = list(done), []
+    for row in rows:
+        match = next((i for i, other in enumerate(done) if same(row, other)), None)
+        if match is None:
+            left.append(row)
+        else:
+            del done[match]
+    return left
