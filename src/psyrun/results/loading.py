@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import PsyrunError, StoreError
-from psyrun.merge import read_rows
+from psyrun.planrows import read_rows
 from psyrun.pspace import stack
 from psyrun.results.provenance import describe_provenance, find_receipts
 from psyrun.results.table import Results
