@@ -56,3 +56,15 @@ def test_work_folder_that_cannot_be_made_is_a_clear_error(stages):
         mishap for mishap in mishaps if mishap.deed == "ENOSPC" and mishap.operation == "mkdir psy-work"
     ]
     undergo(stage.copy("full"), stage.scenario, first)
+
+
+@needs_proc
+@pytest.mark.parametrize("deed", ["EIO", "ESTALE"])
+def test_rows_whose_inputs_can_not_be_synced_are_not_there(stages, deed):
+    """They would count inputs that are lost, and be called changed for no reason."""
+    stage, mishaps = stages("Fresh")
+    found = [each for each in mishaps if each.deed == deed and each.operation.startswith("sync ")]
+    found = [each for each in found if each.operation.endswith(".reads")]
+    assert found
+    for mishap in found:
+        undergo(stage.copy(f"inputs {mishap.number} {deed}"), stage.scenario, mishap)

@@ -241,7 +241,7 @@ class AppendedFile:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            self._fail(error)
+            self.give_up(error)
             raise
         self.size += len(data)
 
@@ -254,11 +254,12 @@ class AppendedFile:
             try:
                 os.fsync(self._fd)
             except OSError as error:
-                self._fail(error)
+                self.give_up(error)
                 raise
             self.synced = size
 
-    def _fail(self, error: OSError) -> None:
+    def give_up(self, error: OSError) -> None:
+        """End the file where it was last synced; from now on, appending and syncing raise the error."""
         error.filename = error.filename or str(self.path)
         self._error = error
         with suppress(OSError):

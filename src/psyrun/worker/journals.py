@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,7 +174,12 @@ class Journals:
 
     def _sync(self) -> None:
         """Sync inputs, then journals with new rows, close those that ended, then sync their folder."""
-        with self._reads.syncing():
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._reads.syncing())
+            except OSError as error:
+                self._give_up(error)
+                raise
             with self._lock:
                 dirty = [journal for journal in self._open.values() if journal.dirty]
                 ended, self._ended = self._ended, []
@@ -181,6 +187,13 @@ class Journals:
             _run_all([*(journal.sync for journal in dirty), *(journal.close for journal in ended)])
             if changed:
                 sync_folder(self._folder)
+
+    def _give_up(self, error: OSError) -> None:
+        """Take back the rows that are not synced: the inputs that they count are lost."""
+        with self._lock:
+            journals = [*self._open.values(), *self._ended]
+        for journal in journals:
+            journal.give_up(error)
 
     def close(self) -> None:
         """Sync and close all journals; raise the error that was met since the last append."""
