@@ -18,9 +18,7 @@ from psyrun.scheduler import JobSpec, JobState, Slurm
 from psyrun.scheduler.slurm import (
     parse_accounting,
     parse_ended,
-    parse_limit,
     parse_queue,
-    warning_seconds,
 )
 from psyrun.testing import ArrayContract, ExplainContract
 
@@ -482,9 +480,9 @@ def test_functions_of_the_job_name_and_merge_args(cluster, project, counted):
     project.psy("run", "--wait")
     assert project.result("a")["p"] == ["1"] * 4
     process, merge = (sbatch.__closure__[0].cell_contents).read_text().splitlines()
-    assert "--time=7" in process
+    assert "--time=0:07:00" in process
     assert "--nice=1" in process
-    assert "--time=3" in merge
+    assert "--time=0:03:00" in merge
     assert "--nice" not in merge
 
 
@@ -492,13 +490,13 @@ def test_functions_of_the_job_name_and_merge_args(cluster, project, counted):
 
 
 def test_names_may_hold_any_character():
-    (entry,) = parse_queue("7|0|RUNNING|a|b c.p123\n")
+    (entry,) = parse_queue("7|0|RUNNING|None|a|b c.p123\n")
     assert entry.label == "a|b c.p123"
     assert entry.state is JobState.RUNNING
 
 
 def test_states_that_nobody_knows_are_kept_as_unknown():
-    assert [each.state for each in parse_queue("7|0|HYPERSPACE|n\n7|1|COMPLETED|n\n")] == [
+    assert [each.state for each in parse_queue("7|0|HYPERSPACE|None|n\n7|1|COMPLETED|None|n\n")] == [
         JobState.UNKNOWN,
         None,
     ]
@@ -520,23 +518,6 @@ def test_accounting_that_lags_explains_nothing():
     assert parse_accounting("7_0|RUNNING|0:0\n7_[1-3]|PENDING|0:0\n7_4|CANCELLED by 0|0:15\n") == {
         ("7", 4): "CANCELLED"
     }
-
-
-@pytest.mark.parametrize(
-    ("limit", "seconds"),
-    [("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-0", 86400), ("1-2:03", 93780), ("1-2:03:04", 93784)],
-)
-def test_time_limits(limit, seconds):
-    assert parse_limit(limit) == seconds
-
-
-@pytest.mark.parametrize("limit", ["UNLIMITED", "", "1h", "1:2:3:4"])
-def test_time_limits_that_are_none(limit):
-    assert parse_limit(limit) is None
-
-
-def test_warning_comes_in_time():
-    assert [warning_seconds(limit) for limit in (None, "0:30", 10, "1-0")] == [60, 10, 30, 120]
 
 
 def test_old_constructor(tmp_path):
@@ -561,6 +542,7 @@ def broken_sbatch(tmp_path, monkeypatch):
             indices=range(3),
             log=tmp_path / "log",
             folder=tmp_path,
+            scratch=tmp_path / "p123",
             env=dict(os.environ),
         )
 

@@ -101,8 +101,12 @@ class SchedulerError(PsyrunError):
         self.output = output
 
     def __str__(self) -> str:
+        import shlex
+        import textwrap
+
         output = self.output.strip() or "it printed nothing"
-        return f"{self.argv[0]} exited with {self.returncode} (argv: {' '.join(self.argv)}); output: {output}"
+        command = textwrap.shorten(shlex.join(self.argv), 120, placeholder=" ...")
+        return f"{self.argv[0]} exited with {self.returncode} ({command}); output: {output}"
 
 
 class SubmitLimitError(SchedulerError):

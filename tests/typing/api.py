@@ -178,8 +178,19 @@ class Queue:
     job_variables = re.compile("QUEUE_")
     kept_variables = re.compile("QUEUE_SERVER$")
     detached = True
+    dependencies = throttles = warns = False
+    system_options: Collection[str] = ("server",)
     poll = (10.0, 60.0)
     grace = 90.0
+
+    def configure(self, options: Mapping[str, Any], folder: Path) -> None:
+        print(options, folder)
+
+    def system(self) -> str:
+        return "a"
+
+    def shows_others(self) -> bool:
+        return False
 
     def array_limit(self) -> int:
         return 1

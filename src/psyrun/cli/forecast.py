@@ -313,4 +313,4 @@ def _is_settled(found: Forecast) -> bool:
 
 def has_detached_jobs(outline: Outline) -> bool:
     """Whether jobs of a batch system are, or may be, in flight."""
-    return any(find_scheduler(outline, each.scheduler).detached for each in open_submissions(outline))
+    return any(find_scheduler(outline, each).detached for each in open_submissions(outline))

@@ -11,7 +11,7 @@ from psyrun.errors import ExecuteError, SchedulerError, SubmitLimitError
 from psyrun.jobs.cores import count_cores
 from psyrun.jobs.queue import open_submissions
 from psyrun.jobs.submit import Submitter
-from psyrun.jobs.tracker import JobTracker
+from psyrun.jobs.tracker import track_jobs
 from psyrun.jobs.wait import wait_for_jobs
 from psyrun.options import RunSize
 from psyrun.pspace import stack
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
 
     from psyrun.jobs.queue import QueueCache
+    from psyrun.jobs.tracker import JobTracker
     from psyrun.options import RunOptions, Watcher
     from psyrun.task import Outline, Task
     from psyrun.workdir import BatchProgress, Layout, Plan, PlanProgress, Submission
@@ -106,7 +107,7 @@ def process(outline: Outline, options: RunOptions, watcher: Watcher, queues: Que
         with open_task(outline) as task:
             if holds_rows(layout, plan):
                 restore_journals(task, plan)
-            step = _Step(task, plan, options, watcher, JobTracker(outline, task.scheduler, queues, []))
+            step = _Step(task, plan, options, watcher, track_jobs(task, queues))
             try:
                 step.run()
                 outcome = collect(plan, layout, step.active)
@@ -289,7 +290,7 @@ class _Step:
             )
         if not self.task.scheduler.detached:
             self._follow(submissions)
-        elif submissions:
+        elif submissions and self.task.scheduler.dependencies:
             self._submit_merge(submitter, submissions)
 
     def _make_submitter(self) -> Submitter:

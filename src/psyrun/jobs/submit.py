@@ -5,15 +5,23 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError
 from psyrun.scheduler import JobSpec, job_environment
-from psyrun.workdir import Submission, new_token, read_inputs, write_submission
+from psyrun.workdir import (
+    Submission,
+    find_user,
+    new_token,
+    read_inputs,
+    remove_submission,
+    write_submission,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
 
     from psyrun.task import Task
@@ -84,7 +92,7 @@ class Submitter:
         spec = self._make_spec(
             "process",
             ["psyrun.worker", layout.relative(path)],
-            self.task.scheduler_args,
+            submission.options,
             token=submission.token,
             indices=range(len(numbers)),
             throttle=self.task.backend.throttle(self.task.max_jobs),
@@ -94,7 +102,7 @@ class Submitter:
         except NoAnswerError:  # May have been accepted; the next run looks it up by name.
             raise
         except SchedulerError:
-            path.unlink()
+            remove_submission(layout.jobs, submission.token)
             raise
         write_submission(layout.jobs, submission)
         return submission
@@ -110,6 +118,9 @@ class Submitter:
             task=self.task.name,
             code=code,
             scheduler=type(self.task.scheduler).__name__,
+            options=resolve_options(self.task.scheduler_args, f"{self.task.name}:process"),
+            submitter=find_user(),
+            system=self.task.scheduler.system(),
             batches=tuple((number, ties[number], _find_ranges(wanted.get(number))) for number in numbers),
             retry=self.retry,
             only=self.only,
@@ -133,7 +144,7 @@ class Submitter:
         spec = self._make_spec(
             "merge",
             ["psyrun.jobs.finalize", task.outline.path],
-            task.merge_args or shared,
+            resolve_options(task.merge_args or shared, f"{task.name}:merge"),
             token=new_token(),
             indices=(),
             after=[each.job for each in submissions if each.job is not None],
@@ -152,11 +163,25 @@ class Submitter:
             token=token,
             log=layout.log / f"{token}.log",
             folder=layout.root,
+            scratch=layout.jobs / token,
             env=job_environment(task.scheduler),
-            options={key: value(name) if callable(value) else value for key, value in options.items()},
+            options=options,
             prologue=None if task.prologue is None else folder / task.prologue,
             **more,
         )
+
+
+def resolve_options(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return options for a job of this name as JSON keeps them; functions of the name are called."""
+    return {key: _as_json(value(name) if callable(value) else value) for key, value in options.items()}
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each) for each in value]
+    return value if value is None or type(value) in (bool, int, float, str) else str(value)
 
 
 def _find_ranges(rows: frozenset[int] | None) -> tuple[tuple[int, int], ...] | None:

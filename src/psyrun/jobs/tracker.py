@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from psyrun.errors import DirtyError, NoAnswerError, PsyrunError
 from psyrun.jobs.ends import Evidence, classify, element_log, read_last_error
-from psyrun.jobs.queue import by_batch, find_scheduler, open_submissions
+from psyrun.jobs.queue import JobReport, find_scheduler, identify, open_submissions
+from psyrun.jobs.submit import resolve_options
 from psyrun.scheduler import JobState
-from psyrun.workdir import End, list_submissions, write_submission
+from psyrun.workdir import End, list_submissions, remove_submission, write_submission
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from psyrun.jobs.queue import QueueCache
     from psyrun.scheduler import Scheduler
-    from psyrun.task import Outline
+    from psyrun.task import Outline, Task
     from psyrun.workdir import Plan, PlanProgress, Submission
 
 
@@ -37,7 +38,9 @@ class JobTracker:
     outline
         The task.
     scheduler
-        The scheduler.
+        The scheduler, configured.
+    system
+        What its submissions have in common, from `identify`.
     queues
         Answers of batch systems.
     messages
@@ -46,6 +49,7 @@ class JobTracker:
 
     outline: Outline
     scheduler: Scheduler
+    system: str
     queues: QueueCache
     messages: list[str]
 
@@ -58,7 +62,10 @@ class JobTracker:
 
     def list_open(self) -> list[Submission]:
         """Return the open submissions, as far as their files tell."""
-        return [each for each in open_submissions(self.outline) if each.scheduler == self.kind]
+        ours = [each for each in open_submissions(self.outline) if each.scheduler == self.kind]
+        return [
+            each for each in ours if identify(self.scheduler, each.scheduler, each.options) == self.system
+        ]
 
     def recover(self) -> list[Submission]:
         """Return the open submissions; ids that were not written down are looked up by name.
@@ -89,7 +96,7 @@ class JobTracker:
         DirtyError
             If some of their jobs may be in flight.
         """
-        for other in _trackers(self.outline, self.queues, but=self.kind):
+        for other in _trackers(self.outline, self.queues, but=self.system):
             for each, active in other.find_active(other.recover()):
                 if active:
                     raise DirtyError(
@@ -104,15 +111,15 @@ class JobTracker:
 
     def _find_states(self, submission: Submission) -> dict[int, JobState]:
         if self.scheduler.detached:
-            states = self.queues.element_states(submission, self.scheduler)
-            if states is None:
-                self._note(f"{self.kind} does not answer: nothing is submitted again meanwhile")
-            return by_batch(submission, states)
+            report = self.queues.report(submission, self.scheduler)
+            if report.unknown:
+                self._note(f"{report.unknown}: nothing is submitted again meanwhile")
+            return report.by_batch(submission)
         if submission.job is None:
             return {}
         states = (self.scheduler.query([submission.job]) or {}).get(submission.job, {})
         # A worker on another host may never end: its psy has lost the lock.
-        return by_batch(submission, states) if states.get(-1) is JobState.RUNNING else {}
+        return JobReport(states).by_batch(submission) if states.get(-1) is JobState.RUNNING else {}
 
     # ------------------------------------------------------------------ ending
 
@@ -231,13 +238,25 @@ class JobTracker:
             self.messages.append(message)
 
     def _remove(self, submission: Submission) -> None:
-        (self.outline.layout.jobs / f"{submission.token}.json").unlink(missing_ok=True)
+        remove_submission(self.outline.layout.jobs, submission.token)
+
+
+def track_jobs(task: Task, queues: QueueCache) -> JobTracker:
+    """Configure the scheduler of a task, and return a tracker of the jobs at its system."""
+    outline, kind = task.outline, type(task.scheduler).__name__
+    options = resolve_options(task.scheduler_args, f"{task.name}:process")
+    task.scheduler.configure(options, outline.layout.folder.parent)
+    return JobTracker(outline, task.scheduler, identify(task.scheduler, kind, options), queues, [])
 
 
 def _trackers(outline: Outline, queues: QueueCache, but: str = "") -> Iterator[JobTracker]:
-    """Yield a tracker for each scheduler, but one, that has open submissions of a task."""
-    for name in sorted({each.scheduler for each in open_submissions(outline)} - {but}):
-        yield JobTracker(outline, find_scheduler(outline, name), queues, [])
+    """Yield a tracker for each system, but one, that has open submissions of a task."""
+    systems: dict[str, Scheduler] = {}
+    for each in open_submissions(outline):
+        scheduler = find_scheduler(outline, each)
+        systems.setdefault(identify(scheduler, each.scheduler, each.options), scheduler)
+    for key in sorted(systems.keys() - {but}):
+        yield JobTracker(outline, systems[key], key, queues, [])
 
 
 def count_active(outline: Outline, queues: QueueCache) -> int:
@@ -297,9 +316,9 @@ def cancel_jobs(outline: Outline, queues: QueueCache) -> int:
     end = End(since=time.time(), reason="cancelled", final=True)
     for tracker in _trackers(outline, queues):
         ours = [each for each in tracker.recover() if each.job]
-        states = [queues.element_states(each, tracker.scheduler) for each in ours]
+        states = [queues.report(each, tracker.scheduler).states for each in ours]
         tracker.scheduler.cancel([job for each in ours for job in each.jobs])
-        cancelled += sum(len(found or ()) for found in states)
+        cancelled += sum(map(len, states))
         for each in ours if tracker.scheduler.detached else ():
             tracker.record(each, dict.fromkeys(range(len(each.batches)), end), closed=True)
     return cancelled

@@ -33,7 +33,7 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCa
     """
     counters = {outline.name: RowCounter() for outline in outlines}
     before = {outline.name: len(queues.batch_states(outline)) for outline in outlines}
-    polls = [find_scheduler(o, each.scheduler).poll for o in outlines for each in open_submissions(o)]
+    polls = [find_scheduler(o, each).poll for o in outlines for each in open_submissions(o)]
     interval, most = min(polls, default=(1.0, 1.0))
     due = time.monotonic() + interval
     while True:

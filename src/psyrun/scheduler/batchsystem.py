@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import re
 import shlex
 import subprocess
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError
+from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError, TaskFileError
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from psyrun.scheduler.protocol import JobSpec, JobState
 
@@ -31,14 +33,17 @@ class Option:
     """An entry of `scheduler_args`: its arguments of the command, `{}` being its value, and its meaning.
 
     One without arguments does nothing by itself: `BatchSystem.submit_argv` reads it from the submission.
+    Where values have to be written in a way of the system, `convert` does that; a ValueError says that the
+    value is not valid.
     """
 
     argv: tuple[str, ...]
     meaning: str
+    convert: Callable[[Any], object] = str
 
     def build(self, value: Any) -> list[str]:
         """Return the arguments for a value."""
-        return [part.replace("{}", str(value)) for part in self.argv]
+        return [part.replace("{}", str(self.convert(value))) for part in self.argv]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +59,15 @@ class QueueEntry:
         None where it has ended and is still listed.
     label
         Name or command of the job, which contains the whole token: `BatchSystem.find` looks there.
+    reason
+        Why it is stuck.
     """
 
     job: str
     element: int
     state: JobState | None
     label: str = ""
+    reason: str = ""
 
 
 class BatchSystem(ABC):
@@ -79,9 +87,9 @@ class BatchSystem(ABC):
     index_variable, first_index
         Environment variable that holds the element of an array, and its value for the first element; a
         dialect gives them to `job_script`.
-    unreachable, limit_reached, unknown_job
+    unreachable, limit_reached, harmless
         Patterns searched in what a failed command prints: the system can't be reached; the site takes no
-        more jobs; a line of the cancelling command about a job that the system no longer knows.
+        more jobs; a line of the cancelling command that is no error, be it about a job that has ended.
     """
 
     option_table: Mapping[str, Option]
@@ -93,11 +101,15 @@ class BatchSystem(ABC):
     index_variable: str = ""
     first_index: int = 0
     detached: bool = True
+    dependencies: bool = True
+    throttles: bool = True
+    warns: bool = True
+    system_options: Collection[str] = ()
     poll: tuple[float, float] = (10.0, 60.0)
     grace: float = 90.0
     unreachable: re.Pattern[str] = _NEVER
     limit_reached: re.Pattern[str] = _NEVER
-    unknown_job: re.Pattern[str] = _NEVER
+    harmless: re.Pattern[str] = _NEVER
 
     def __init__(self, workdir: str | os.PathLike[str] | None = None) -> None: ...  # noqa: B027 - psyrun 0.8 took it
 
@@ -111,9 +123,9 @@ class BatchSystem(ABC):
     def submit_argv(self, spec: JobSpec) -> list[str]:
         """Return the command that submits, which is run in the folder and the environment of the job.
 
-        It has the job run `job_script` in `spec.folder`, append its output and errors to `spec.log`, begin
-        after the jobs `spec.after` have ended, however they ended, and be listed with `spec.token` in its
-        name or command. Where the system can send SIGUSR1 before a time limit, it asks for that.
+        It has the job run `job_script`, begin after the jobs `spec.after` have ended, however they ended,
+        and be listed with `spec.token` in its name or command. Where the system can send SIGUSR1 before a
+        time limit, it asks for that.
         """
 
     @abstractmethod
@@ -121,8 +133,14 @@ class BatchSystem(ABC):
         """Return the id of the job just submitted."""
 
     @abstractmethod
-    def list_queue(self) -> Iterable[QueueEntry]:
-        """Return the entries of the user's queue, each element of an array being one.
+    def list_queue(self, job_ids: Collection[str] | None) -> Iterable[QueueEntry]:
+        """Return the entries of the queue, each element of an array being one.
+
+        Parameters
+        ----------
+        job_ids
+            The jobs that are asked for, whoever submitted them; None: those of the user. There may be
+            others among the entries.
 
         Raises
         ------
@@ -131,14 +149,25 @@ class BatchSystem(ABC):
         """
 
     @abstractmethod
-    def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
-        """Return (job id, element) -> why it ended, where the system tells."""
-
-    @abstractmethod
     def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:
         """Return the command that cancels."""
 
+    def explain_ends(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str | None]:
+        """Return (job id, element) -> why it ended, None if well, where the system tells."""
+        return {}
+
+    def system(self) -> str:
+        """Return the name of the system at hand; '' where there is one only."""
+        return ""
+
+    def shows_others(self) -> bool:
+        """Whether `list_queue` tells of jobs of other users."""
+        return False
+
     # ------------------------------------------------------------------ shared
+
+    def configure(self, options: Mapping[str, Any], folder: Path) -> None:  # noqa: B027 - few systems need it
+        """Do nothing: commands find their system by themselves."""
 
     @property
     def options(self) -> Mapping[str, str]:
@@ -177,8 +206,13 @@ class BatchSystem(ABC):
             If it is unknown whether it was accepted.
         SchedulerError
             If it was refused for another reason.
+        TaskFileError
+            If an option is not valid.
         """
-        argv = self.submit_argv(spec)
+        try:
+            argv = self.submit_argv(spec)
+        except ValueError as error:  # of an option
+            raise TaskFileError(f"scheduler_args of {spec.name}: {error}") from error
         try:
             printed = self.run(argv, seconds=_SUBMIT_SECONDS, env=spec.env, folder=spec.folder)
         except NoAnswerError:
@@ -192,7 +226,7 @@ class BatchSystem(ABC):
     def find(self, tokens: Collection[str]) -> Mapping[str, str] | None:
         """Return token -> job id for those that are in the queue."""
         try:
-            entries = list(self.list_queue()) if tokens else []
+            entries = list(self.list_queue(None)) if tokens else []
         except NoAnswerError:
             return None
         return {token: entry.job for entry in entries for token in tokens if token in entry.label}
@@ -200,7 +234,7 @@ class BatchSystem(ABC):
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]] | None:
         """Return job id -> element -> state, asking once for all; None where there is no answer."""
         try:
-            entries = list(self.list_queue()) if job_ids else []
+            entries = list(self.list_queue(job_ids)) if job_ids else []
         except NoAnswerError:
             return None
         states: dict[str, dict[int, JobState]] = {}
@@ -209,6 +243,16 @@ class BatchSystem(ABC):
                 states.setdefault(entry.job, {})[entry.element] = entry.state
         return states
 
+    def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
+        """Return (job id, element) -> why it ended or is stuck, where the system tells."""
+        if not job_ids:
+            return {}
+        found = dict(self.explain_ends(job_ids))
+        with suppress(SchedulerError):
+            there = [each for each in self.list_queue(job_ids) if each.state is not None]
+            found |= {(each.job, each.element): each.reason or None for each in there}
+        return {key: why for key, why in found.items() if why is not None and key[0] in job_ids}
+
     def cancel(self, job_ids: Collection[str]) -> None:
         """Cancel these jobs and no others; ids that the system no longer knows are no error."""
         ids = sorted(job_ids)
@@ -216,7 +260,7 @@ class BatchSystem(ABC):
             try:
                 self.run(self.cancel_argv(ids[start : start + _IDS_PER_COMMAND]))
             except SchedulerError as error:
-                if any(line and not self.unknown_job.search(line) for line in error.output.splitlines()):
+                if any(line and not self.harmless.search(line) for line in error.output.splitlines()):
                     raise
 
     def run(
@@ -265,7 +309,9 @@ class BatchSystem(ABC):
 def job_script(spec: JobSpec, index: str, first: int) -> list[str]:
     """Return the path of ``job.sh``, which is the script of all jobs, and its arguments.
 
-    It sources the prologue and becomes the command of the submission, with the process id of the script.
+    It goes to the folder, prints to the log, sources the prologue and becomes the command of the submission,
+    with the process id of the script. All that users named is in one word of letters, digits, ``+/=``, since
+    systems cut and split arguments each in their own way.
 
     Parameters
     ----------
@@ -278,4 +324,6 @@ def job_script(spec: JobSpec, index: str, first: int) -> list[str]:
     """
     script = Path(__file__).with_name("job.sh")
     prologue = "" if spec.prologue is None else str(spec.prologue)
-    return [str(script), prologue, index, str(first), *spec.argv]
+    words = [str(spec.log), str(spec.folder), prologue, *spec.argv]
+    word = base64.b64encode(b"".join(os.fsencode(each) + b"\0" for each in words))
+    return [str(script), spec.token, word.decode(), index, str(first)]

@@ -1,10 +1,19 @@
 #!/bin/bash
-# job.sh PROLOGUE INDEX FIRST COMMAND...
-# The script of a job: it sources the script PROLOGUE and becomes COMMAND. INDEX is the name of the variable
-# that holds the element of an array, counted from FIRST; then COMMAND gets --element N, counted from 0.
-# PROLOGUE and INDEX may be empty. No text of a user is part of this script.
-prologue=$1 index=$2 first=$3
-shift 3
+# job.sh TOKEN WORD INDEX FIRST
+# The script of a job. TOKEN is for those who list jobs. WORD is base64 of strings that each end in a NUL: log,
+# folder, prologue, command... The script goes to the folder, sources the prologue, and becomes the command, which
+# prints to the log. INDEX is the name of the variable that holds the element of an array, counted from FIRST;
+# then the command gets --element N, counted from 0. Prologue and INDEX may be empty. No text of a user is part
+# of this script.
+trap : USR1 # not lost to a signal that comes early, and not ignored by the command
+index=$3 first=$4 words=()
+while IFS= read -r -d '' word; do
+    words+=("$word")
+done < <(printf %s "$2" | base64 -d)
+exec >>"${words[0]:?can not be read: is there no base64 on $(uname -n)}" 2>&1 </dev/null || exit 1
+cd "${words[1]}" || exit 1
+prologue=${words[2]}
+set -- "${words[@]:3}"
 if [ -n "$index" ]; then
     set -- "$@" --element $((${!index} - first))
 fi

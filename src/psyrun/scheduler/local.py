@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import SchedulerError
 from psyrun.scheduler.protocol import STOPPED, JobState
@@ -36,11 +36,26 @@ class Local:
     job_variables: re.Pattern[str] = re.compile(r"(?!)")
     kept_variables: re.Pattern[str] = re.compile(r"(?!)")
     detached: bool = False
+    dependencies: bool = False
+    throttles: bool = False
+    warns: bool = False
+    system_options: Collection[str] = ()
     poll: tuple[float, float] = (0.02, 0.5)
     grace: float = 0.0
 
     def __init__(self) -> None:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def configure(self, options: Mapping[str, Any], folder: Path) -> None:
+        """Do nothing: there are no options."""
+
+    def system(self) -> str:
+        """Return '': the host is in a job's id."""
+        return ""
+
+    def shows_others(self) -> bool:
+        """Return True: all processes are seen."""
+        return True
 
     def array_limit(self) -> int:
         """Return a number that no plan reaches: one worker takes all batches."""

@@ -20,6 +20,8 @@ class JobState(enum.Enum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    STUCK = "stuck"
+    """It is held, or can't be started: it stays in the queue until a user does something."""
     UNKNOWN = "unknown"
 
 
@@ -43,7 +45,10 @@ class JobSpec:
     log
         File that what the job prints is appended to, output and errors alike.
     folder
-        Working directory of the job, absolute; a system that begins elsewhere has to change to it.
+        Working directory of the job, absolute.
+    scratch
+        Folder for files of the scheduler about this submission. It does not exist yet; it lies below the
+        folder given to `Scheduler.configure`, and is removed when the submission is forgotten.
     env
         The environment of the job.
     options
@@ -60,6 +65,7 @@ class JobSpec:
     indices: Sequence[int]
     log: Path
     folder: Path
+    scratch: Path
     throttle: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -77,15 +83,26 @@ class JobSpec:
 
 @runtime_checkable
 class Scheduler(Protocol):
-    """The interface of a scheduler, which is created without arguments.
+    """The interface of a scheduler, which is created without arguments, and configured before it is used.
 
-    A worker that gets SIGUSR1 finishes the rows at hand and ends; on SIGTERM it ends at once. `submit` asks
-    the system to send the SIGUSR1 some time before the job's time limit, if it can.
+    What a job gets: the command, folder, log, prologue and environment of its `JobSpec`, and `core_variables`
+    where the system sets them. On SIGUSR1 it finishes the rows at hand and ends; on SIGTERM, SIGINT and
+    SIGHUP it ends at once; with the exit code `STOPPED` (75) either way. A signal that it was started to
+    ignore stays ignored. It ends with 0 when its rows ended, and with another code for a reason that it
+    printed to its log.
 
     Attributes
     ----------
     detached
         Whether jobs outlive the process that submitted them; psy waits for those that do not.
+    dependencies
+        Whether a job can begin when others have ended; where it can't, no job merges.
+    throttles
+        Whether it keeps to the `throttle` of a submission.
+    warns
+        Whether `submit` has the system send SIGUSR1 to a job some time before its time limit.
+    system_options
+        Options of `scheduler_args` that say which system is meant, such as an address.
     job_variables
         Pattern that the beginning of an environment variable matches if it describes a job. A job that is
         submitted from within one, of this or of another scheduler, does not get it.
@@ -118,10 +135,30 @@ class Scheduler(Protocol):
         """
 
     detached: bool
+    dependencies: bool
+    throttles: bool
+    warns: bool
+    system_options: Collection[str]
     job_variables: re.Pattern[str]
     kept_variables: re.Pattern[str]
     poll: tuple[float, float]
     grace: float
+
+    def configure(self, options: Mapping[str, Any], folder: Path) -> None:
+        """Set the options that jobs get, and the folder, shared by all hosts, that `JobSpec.scratch` is in.
+
+        It is called before all that follows, in another process too: the options stand in the submission.
+        Those with other types than text, numbers, lists and dicts have become text.
+        """
+
+    def system(self) -> str:
+        """Return the name of the system at hand, such as that of the cluster; '' where there is one only.
+
+        Jobs of another are not asked for.
+        """
+
+    def shows_others(self) -> bool:
+        """Whether `query` tells of jobs of other users; where it does not, these may run although absent."""
 
     def array_limit(self) -> int:
         """Return the largest index plus one; 1 where there are no arrays."""
@@ -148,15 +185,15 @@ class Scheduler(Protocol):
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]] | None:
         """Return job id -> element -> state, asking once for all; None where there is no answer.
 
-        A job or an element that has left the queue is left out. Element -1 stands for all elements of a
-        submission that runs as a plain job, such as an array of one.
+        The jobs may be those of other users. A job or an element that has left the queue is left out. Element
+        -1 stands for all elements of a submission that runs as a plain job, such as an array of one.
         """
 
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
-        """Return (job id, element) -> why it ended, such as TIMEOUT, where the system tells.
+        """Return (job id, element) -> why it ended, such as TIMEOUT, or is stuck, where the system tells.
 
-        Jobs that run or ended well are left out, and no answer is no error. Element -1 stands for all
-        elements that have no reason of their own.
+        Other jobs are left out, such as those that run or ended well, and no answer is no error. Element -1
+        stands for all elements that have no reason of their own.
         """
 
     def cancel(self, job_ids: Collection[str]) -> None:

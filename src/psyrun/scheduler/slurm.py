@@ -7,8 +7,9 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import SchedulerError
+from psyrun.errors import NoAnswerError, SchedulerError
 from psyrun.scheduler.batchsystem import BatchSystem, Option, QueueEntry, job_script
+from psyrun.scheduler.durations import format_duration, parse_duration, warning_seconds
 from psyrun.scheduler.protocol import STOPPED, JobState
 
 if TYPE_CHECKING:
@@ -17,8 +18,23 @@ if TYPE_CHECKING:
     from psyrun.scheduler.protocol import JobSpec
 
 
+def write_limit(value: Any) -> str:
+    """Return a time limit for Slurm, whose words for no limit stay.
+
+    Examples
+    --------
+    >>> write_limit("2h"), write_limit(90), write_limit("UNLIMITED")
+    ('2:00:00', '1:30:00', 'UNLIMITED')
+    """
+    if str(value).strip().upper() in ("UNLIMITED", "INFINITE"):
+        return str(value)
+    return format_duration(parse_duration(value))
+
+
 _OPTIONS = {
-    "timelimit": Option(("--time={}",), "time limit: minutes, or [days-]hours:minutes:seconds"),
+    "timelimit": Option(
+        ("--time={}",), "time limit: minutes, [days-]hours:minutes:seconds, or such as 2h", write_limit
+    ),
     "memory": Option(("--mem={}",), "memory per node: MiB, or with a unit such as 4G"),
     "memory_per_cpu": Option(("--mem-per-cpu={}",), "memory per core: MiB, or with a unit such as 4G"),
     "n_cpus": Option(("--cpus-per-task={}",), "cores per job; a job employs a process on each"),
@@ -34,7 +50,8 @@ _OPTIONS = {
     "extra": Option((), "further options of sbatch, such as ['--exclusive']"),
 }
 _RUNNING = "RUNNING COMPLETING CONFIGURING SUSPENDED STOPPED RESIZING SIGNALING STAGE_OUT"
-_QUEUED = "PENDING REQUEUED REQUEUE_FED REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT"
+_QUEUED = "PENDING REQUEUED REQUEUE_FED"
+_STUCK = "REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT"
 _ENDED = (
     "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED LAUNCH_FAILED NODE_FAIL"
     " OUT_OF_MEMORY PREEMPTED RECONFIG_FAIL REVOKED TIMEOUT"
@@ -42,7 +59,13 @@ _ENDED = (
 _STATES: Mapping[str, JobState | None] = MappingProxyType(
     dict.fromkeys(_RUNNING.split(), JobState.RUNNING)
     | dict.fromkeys(_QUEUED.split(), JobState.QUEUED)
+    | dict.fromkeys(_STUCK.split(), JobState.STUCK)
     | dict.fromkeys(_ENDED.split(), None)
+)
+# Reasons for which a job stays in the queue until a user, or the site, changes something about it.
+_STUCK_REASONS = re.compile(
+    r"JobHeld(User|Admin)|launch failed requeued held|DependencyNeverSatisfied|BadConstraints"
+    r"|Partition(NodeLimit|TimeLimit|Config)|Invalid(Account|QOS)|AccountNotAllowed|QOSNotAllowed"
 )
 _DEFAULT_ARRAY_LIMIT = 1001  # MaxArraySize where the site sets none
 
@@ -75,17 +98,29 @@ class Slurm(BatchSystem):
     limit_reached = re.compile(
         r"MaxSubmitJob|MaxJobCount|Resource temporarily unavailable|temporarily unable"
     )
-    unknown_job = re.compile(r"Invalid job id|already comple|Job/step already")
+    harmless = re.compile(r"Invalid job id|already comple|Job/step already")
 
-    _limit: int | None = None
+    _config: Mapping[str, str] | None = None
+
+    def _read_config(self, name: str) -> str:
+        """Return a setting of the site."""
+        if self._config is None:
+            lines = self.run(["scontrol", "show", "config"]).splitlines()
+            self._config = {key.strip(): value.strip() for key, _, value in (x.partition("=") for x in lines)}
+        return self._config.get(name, "")
+
+    def system(self) -> str:
+        """Return the name of the cluster."""
+        return self._read_config("ClusterName")
+
+    def shows_others(self) -> bool:
+        """Whether the site shows users the jobs of others."""
+        return "jobs" not in self._read_config("PrivateData")
 
     def array_limit(self) -> int:
         """Return the site's MaxArraySize, which the largest index has to be below."""
-        if self._limit is None:
-            config = self.run(["scontrol", "show", "config"])
-            found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
-            self._limit = max(1, int(found[1])) if found else _DEFAULT_ARRAY_LIMIT
-        return self._limit
+        limit = self._read_config("MaxArraySize")
+        return max(1, int(limit)) if limit.isdecimal() else _DEFAULT_ARRAY_LIMIT
 
     def submit_argv(self, spec: JobSpec) -> list[str]:
         """Return the command that submits."""
@@ -93,7 +128,7 @@ class Slurm(BatchSystem):
         # Relative: in an absolute path, a % would begin a pattern.
         argv += [f"--chdir={spec.folder}", f"--output={os.path.relpath(spec.log, spec.folder)}"]
         argv += self.build_options(spec.options)
-        argv.append(f"--signal=B:USR1@{warning_seconds(spec.options.get('timelimit'))}")
+        argv.append(f"--signal=B:USR1@{_warn_before(spec.options.get('timelimit'))}")
         if spec.after:
             argv += [f"--dependency=afterany:{':'.join(spec.after)}", "--kill-on-invalid-dep=yes"]
         if spec.indices:
@@ -107,31 +142,46 @@ class Slurm(BatchSystem):
         """Return the id, which a name of a cluster may follow."""
         return printed.strip().partition(";")[0]
 
-    def list_queue(self) -> Iterable[QueueEntry]:
-        """Return the entries of the user's jobs in squeue."""
-        argv = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%F|%K|%T|%j"]
-        return parse_queue(self.run(argv, env=_plain_env()))
+    def list_queue(self, job_ids: Collection[str] | None) -> Iterable[QueueEntry]:
+        """Return the entries of squeue."""
+        chosen = f"--user={os.getuid()}" if job_ids is None else f"--jobs={','.join(sorted(job_ids))}"
+        argv = ["squeue", "--noheader", "--array", chosen, "--format=%F|%K|%T|%r|%j"]
+        try:
+            return list(parse_queue(self.run(argv, env=_plain_env())))
+        except NoAnswerError:
+            raise
+        except SchedulerError as error:
+            if self.harmless.search(error.output):  # None of the jobs is known any more.
+                return ()
+            raise
 
-    def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
-        """Return why elements ended, from accounting and from what squeue still lists."""
-        if not job_ids:
-            return {}
-        accounting = ["sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,ExitCode"]
-        listing = ["squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}"]
+    def explain_ends(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str | None]:
+        """Return how elements ended, from accounting and from what squeue still lists."""
+        jobs = f"--jobs={','.join(sorted(job_ids))}"
+        accounting = ["sacct", "--noheader", "--parsable2", "--allocations", "--allusers", jobs]
+        listing = ["squeue", "--noheader", "--array", "--states=all", jobs]
         found: dict[tuple[str, int], str | None] = {}
         for argv, parse in (
-            ([*accounting, f"--jobs={','.join(sorted(job_ids))}"], parse_accounting),
+            ([*accounting, "--format=JobID,State,ExitCode"], parse_accounting),
             ([*listing, "--Format=ArrayJobID:|,ArrayTaskID:|,State:|,exit_code:|"], parse_ended),
         ):
             try:
                 found |= parse(self.run(argv, env=_plain_env()))
             except SchedulerError:  # There is no accounting, or no answer.
                 continue
-        return {key: why for key, why in found.items() if why is not None and key[0] in job_ids}
+        return found
 
     def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:
         """Return the command that cancels."""
         return ["scancel", *job_ids]
+
+
+def _warn_before(timelimit: Any) -> int:
+    """Return how many seconds before its time limit a job gets a signal."""
+    try:
+        return warning_seconds(None if timelimit is None else parse_duration(timelimit))
+    except ValueError:  # no limit
+        return warning_seconds(None)
 
 
 def _plain_env() -> dict[str, str]:
@@ -139,45 +189,26 @@ def _plain_env() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("SQUEUE_", "SACCT_"))}
 
 
-def warning_seconds(timelimit: Any) -> int:
-    """Return how long before its time limit a job gets a signal: a twentieth of it, from 10 to 120 s."""
-    limit = None if timelimit is None else parse_limit(str(timelimit))
-    return 60 if limit is None else int(min(120, max(10, limit / 20)))
-
-
-def parse_limit(limit: str) -> float | None:
-    """Return a time limit of Slurm in seconds; None where it is not in Slurm's format.
-
-    Examples
-    --------
-    >>> parse_limit("90"), parse_limit("1:30"), parse_limit("2:00:00"), parse_limit("1-12")
-    (5400.0, 90.0, 7200.0, 129600.0)
-    """
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit.strip())
-    if not found:
-        return None
-    days = found[1]
-    parts = [float(part) for part in found.groups()[1:] if part is not None]
-    forms = {1: (60.0,), 2: (60.0, 1.0), 3: (3600.0, 60.0, 1.0)}
-    units = forms[len(parts)] if days is None else (3600.0, 60.0, 1.0)  # after days, hours come first
-    return float(days or 0) * 86400 + sum(part * unit for part, unit in zip(parts, units))
-
-
 # ---------------------------------------------------------------------- parsing answers
 
 
 def parse_queue(text: str) -> Iterator[QueueEntry]:
-    r"""Parse lines ``job|element|state|name``.
+    r"""Parse lines ``job|element|state|reason|name``.
 
     Examples
     --------
-    >>> [(each.job, each.element, each.state.name) for each in parse_queue("7|0|RUNNING|a|b\n8|N/A|ODD|c\n")]
-    [('7', 0, 'RUNNING'), ('8', -1, 'UNKNOWN')]
+    >>> text = "7|0|RUNNING|None|a|b\n8|N/A|ODD|None|c\n9|1|PENDING|JobHeldUser|d\n"
+    >>> [(each.job, each.element, each.state.name, each.reason) for each in parse_queue(text)]
+    [('7', 0, 'RUNNING', ''), ('8', -1, 'UNKNOWN', ''), ('9', 1, 'STUCK', 'JobHeldUser')]
     """
     for line in text.splitlines():
-        job, element, state, name = line.split("|", 3)
+        job, element, code, reason, name = line.split("|", 4)
         number = int(element) if element.isdecimal() else -1
-        yield QueueEntry(job=job, element=number, state=_STATES.get(state, JobState.UNKNOWN), label=name)
+        state = _STATES.get(code, JobState.UNKNOWN)
+        if state is JobState.QUEUED and _STUCK_REASONS.match(reason.strip("()")):
+            state = JobState.STUCK
+        why = (reason.strip("()") or code) if state is JobState.STUCK else ""
+        yield QueueEntry(job=job, element=number, state=state, label=name, reason=why)
 
 
 def parse_ended(text: str) -> dict[tuple[str, int], str | None]:

@@ -45,6 +45,8 @@ class Sqsub(BatchSystem):
     """
 
     option_table = MappingProxyType(_OPTIONS)
+    throttles = False
+    warns = False
     required = MappingProxyType({"timelimit": "1h", "memory": "512M"})
     merge_options = ("timelimit", "memory")
     # The system behind sqsub differs from cluster to cluster.
@@ -52,7 +54,7 @@ class Sqsub(BatchSystem):
     job_variables = re.compile(
         r"PBS_|SGE_(?!ROOT$|CELL$|\w+_PORT$|CLUSTER_NAME$)|(NSLOTS|NHOSTS|NQUEUES|JOB_ID|TASK_ID)$"
     )
-    unknown_job = re.compile(r"no such job|not found|unknown|finished", re.IGNORECASE)
+    harmless = re.compile(r"no such job|not found|unknown|finished", re.IGNORECASE)
 
     def array_limit(self) -> int:
         """Return 1: there are no arrays."""
@@ -73,18 +75,14 @@ class Sqsub(BatchSystem):
         path.unlink()
         return job
 
-    def list_queue(self) -> Iterable[QueueEntry]:
-        """Return the entries of sqjobs."""
+    def list_queue(self, job_ids: Collection[str] | None) -> Iterable[QueueEntry]:
+        """Return the entries of sqjobs, which lists those of the user."""
         try:
             return parse_jobs(self.run(["sqjobs"]))
         except SchedulerError as error:
             if error.returncode == 1:  # There is no job.
                 return ()
             raise
-
-    def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
-        """Return nothing: sqjobs does not say how jobs ended."""
-        return {}
 
     def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:
         """Return the command that cancels."""

@@ -75,13 +75,22 @@ class Trial:
         """What jobs print to."""
         return self.folder / "job.log"
 
+    def configure(self, scheduler: Scheduler) -> Scheduler:
+        """Configure a scheduler as psyrun does before it asks for anything, and return it."""
+        folder = self.folder / "psy-work"
+        (folder / "example" / "jobs").mkdir(parents=True, exist_ok=True)
+        scheduler.configure(self.options, folder)
+        return scheduler
+
     def submit(self, program: str, *arguments: object, **changes: Any) -> str:
         """Submit a Python program with arguments, and return the job's id."""
         self.job_folder.mkdir(exist_ok=True)
+        token = changes.pop("token", None) or new_token()
         spec: dict[str, Any] = {
             "argv": [sys.executable, "-c", program, *map(str, arguments)],
             "name": "example:process",
-            "token": new_token(),
+            "token": token,
+            "scratch": self.folder / "psy-work" / "example" / "jobs" / token,
             "indices": range(1),
             "log": self.log,
             "folder": self.job_folder,
@@ -158,6 +167,7 @@ class SchedulerContract:
     def trial(self, scheduler: Scheduler, tmp_path: Path) -> Iterator[Trial]:
         """Put the scheduler on trial; jobs that are still there in the end are cancelled."""
         trial = Trial(scheduler=scheduler, folder=tmp_path, options=self.options, seconds=self.seconds)
+        trial.configure(scheduler)
         yield trial
         scheduler.cancel(trial.jobs)
 
@@ -253,7 +263,7 @@ class QueueContract(SchedulerContract):
 
     def test_other_processes_see_and_cancel_the_job(self, trial: Trial) -> None:
         (job,) = trial.begin("gate")
-        elsewhere = type(trial.scheduler)()
+        elsewhere = trial.configure(type(trial.scheduler)())
         assert (elsewhere.query([job]) or {}).keys() == {job}
         elsewhere.cancel([job])
         trial.settle(job)

@@ -90,10 +90,12 @@ if TYPE_CHECKING:
     from psyrun.workdir.submissions import (
         End,
         Submission,
+        find_user,
         forget_submissions,
         list_submissions,
         new_token,
         read_submission,
+        remove_submission,
         write_submission,
     )
 else:
@@ -115,6 +117,6 @@ else:
         "read_needed read_records read_values up_to_receipt",
         row_receipts="ReceiptReader Receipts RowReceipt Source block_sources pack_receipts "
         "read_receipts unpack_receipts write_receipts",
-        submissions="End Submission forget_submissions list_submissions "
-        "new_token read_submission write_submission",
+        submissions="End Submission find_user forget_submissions list_submissions "
+        "new_token read_submission remove_submission write_submission",
     )

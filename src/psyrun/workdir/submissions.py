@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 FORMAT = 3
 _SHAPE = {
     **dict.fromkeys(("token", "task", "code", "scheduler"), str),
-    **dict.fromkeys(("job", "merge", "commit", "only"), (str, None)),
+    **dict.fromkeys(("job", "merge", "commit", "only", "submitter"), (str, None)),
+    "system": str,
+    "options": dict,
     **dict.fromkeys(("processes", "cores"), (COUNT, None)),
     **dict.fromkeys(("retry", "closed", "stateless", "track_inputs"), bool),
     "core_variables": [str],
@@ -66,6 +70,12 @@ class Submission:
         (batch number, tie of its inputs, wanted rows as (first, end) ranges, or None for all of them).
     retry
         Whether rows that failed before are tried once more.
+    options
+        Options of the jobs.
+    submitter
+        The user who submitted them; None where an older psyrun wrote this.
+    system
+        Name of the batch system; '' where there is one only.
     only
         Those alone that failed for this reason; None: all.
     processes
@@ -102,6 +112,9 @@ class Submission:
     scheduler: str
     batches: tuple[tuple[int, str, tuple[tuple[int, int], ...] | None], ...]
     retry: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    submitter: str | None = None
+    system: str = ""
     only: str | None = None
     processes: int | None = None
     cores: int | None = None
@@ -135,6 +148,11 @@ class Submission:
         """The ids of its jobs that are known."""
         return [job for job in (self.job, self.merge) if job]
 
+    @property
+    def ours(self) -> bool:
+        """Whether this user submitted it."""
+        return self.submitter in (None, find_user())
+
     def ended_early(self, active: Collection[int], unfinished: Collection[int]) -> list[int]:
         """Return the elements that left the queue with rows unfinished, and are still waited for.
 
@@ -156,6 +174,14 @@ class Submission:
         """Return batch -> reason, in a line, for elements that ended early."""
         numbers = self.numbers
         return {numbers[e]: end.reason.splitlines()[-1] for e, end in self.ends.items() if end.reason}
+
+
+def find_user() -> str:
+    """Return the name of the user that this process belongs to, whatever the environment says."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def new_token() -> str:
@@ -196,8 +222,7 @@ def _decode(token: str, content: dict[str, Any]) -> Submission:
         for number, tie, rows in content["batches"]
     )
     content["ends"] = {int(element): End(**end) for element, end in content["ends"].items()}
-    for name in ("declared", "untracked"):
-        content.setdefault(name, [])
+    content = {"declared": [], "untracked": [], **content}
     lists = ("exclude", "core_variables", "declared", "untracked")
     content |= {name: tuple(content[name]) for name in lists}
     extra = {name: content.pop(name) for name in content.keys() - set(Submission.__slots__)}
@@ -213,8 +238,17 @@ def list_submissions(folder: Path) -> list[Submission]:
     return [read_submission(path) for path in sorted(folder.glob("*.json"))]
 
 
+def remove_submission(folder: Path, token: str) -> None:
+    """Remove a submission, and what its scheduler kept about it."""
+    (folder / f"{token}.json").unlink(missing_ok=True)
+    if (folder / token).exists():
+        import shutil
+
+        shutil.rmtree(folder / token, ignore_errors=True)
+
+
 def forget_submissions(folder: Path, complete: Collection[int]) -> None:
     """Remove the submissions whose batches are all complete, however their jobs ended."""
     for submission in list_submissions(folder):
         if set(submission.numbers) <= set(complete):
-            (folder / f"{submission.token}.json").unlink(missing_ok=True)
+            remove_submission(folder, submission.token)
