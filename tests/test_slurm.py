@@ -504,13 +504,15 @@ def test_states_that_nobody_knows_are_kept_as_unknown():
 
 def test_reasons_of_those_that_ended():
     text = "7|0|COMPLETED|0|\n7|1|FAILED|768|\n7|2|FAILED|9|\n7|3|TIMEOUT|0|\n"
-    text += "7|4|RUNNING|0|\n8|N/A|NODE_FAIL|0|\n"
+    text += "7|4|RUNNING|0|\n8|N/A|NODE_FAIL|0|\n9|0|FAILED|3:0|\n9|1|FAILED|0:9|\n"  # as versions print it
     assert parse_ended(text) == {
         ("7", 0): None,
         ("7", 1): "FAILED (exit 3)",
         ("7", 2): "FAILED (signal 9)",
         ("7", 3): "TIMEOUT",
         ("8", -1): "NODE_FAIL",
+        ("9", 0): "FAILED (exit 3)",
+        ("9", 1): "FAILED (signal 9)",
     }
 
 

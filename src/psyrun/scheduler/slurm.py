@@ -212,11 +212,14 @@ def parse_queue(text: str) -> Iterator[QueueEntry]:
 
 
 def parse_ended(text: str) -> dict[tuple[str, int], str | None]:
-    """Parse lines ``job|element|state|wait status|`` of jobs that ended; None: successfully."""
+    """Parse lines ``job|element|state|end|`` of jobs that ended; None: successfully.
+
+    The end is ``exit:signal``, or a wait status in older versions.
+    """
     found = {}
     for line in text.splitlines():
-        job, element, state, status, *_ = line.split("|")
-        code, number = divmod(int(status) if status.isdecimal() else 0, 256)
+        job, element, state, end, *_ = line.split("|")
+        code, number = map(int, end.split(":")) if ":" in end else divmod(int(end or 0), 256)
         if _STATES.get(state, JobState.UNKNOWN) is None:
             found[job, int(element) if element.isdecimal() else -1] = _describe(state, code, number)
     return found
