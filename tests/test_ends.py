@@ -20,8 +20,8 @@ LOCAL = SimpleNamespace(detached=False, grace=0.0)
         ({"reported": "FAILED", "printed": "no such file"}, BATCH, "FAILED (no such file)"),
         ({"reported": "FAILED (no such file)", "printed": "no such file"}, BATCH, "FAILED (no such file)"),
         ({"reported": "FAILED", "error": "no space"}, BATCH, "no space"),
-        ({}, BATCH, "job 7 left the queue without its rows"),
-        ({"printed": "killed"}, BATCH, "job 7 left the queue without its rows (killed)"),
+        ({}, BATCH, "left the queue without its rows"),
+        ({"printed": "killed"}, BATCH, "left the queue without its rows (killed)"),
         ({"lost": False}, BATCH, None),
         ({"lost": False, "printed": "killed"}, BATCH, None),
         ({"lost": False, "error": "no space"}, BATCH, "no space"),
@@ -30,7 +30,7 @@ LOCAL = SimpleNamespace(detached=False, grace=0.0)
     ],
 )
 def test_error_of_the_worker_explains_an_end_before_the_batch_system_does(known, scheduler, reason):
-    evidence = Evidence(**{"job": "7", "lost": True, "since": 0.0} | known)
+    evidence = Evidence(**{"lost": True, "since": 0.0} | known)
     assert classify(evidence, scheduler, now=100.0) == End(since=0.0, reason=reason, final=True)
 
 
@@ -40,7 +40,7 @@ def test_error_of_the_worker_explains_an_end_before_the_batch_system_does(known,
     ids=["within the grace", "after it", "rows failed", "clock was set back"],
 )
 def test_missing_rows_are_waited_for_within_the_grace(lost, now, final):
-    assert classify(Evidence(job="7", lost=lost, since=0.0), BATCH, now).final == final
+    assert classify(Evidence(lost=lost, since=0.0), BATCH, now).final == final
 
 
 @pytest.mark.parametrize(

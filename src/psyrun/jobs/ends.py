@@ -24,8 +24,6 @@ class Evidence:
 
     Parameters
     ----------
-    job
-        The id of its job.
     lost
         Whether it left rows without any record, rather than failed ones.
     since
@@ -38,7 +36,6 @@ class Evidence:
         The last line of the log where no worker began.
     """
 
-    job: str | None
     lost: bool
     since: float
     reported: str | None = None
@@ -55,7 +52,7 @@ def classify(found: Evidence, scheduler: Scheduler, now: float) -> End:
     reason = found.reported
     if found.lost or reason is None:
         if reason is None and found.lost and scheduler.detached:
-            reason = f"job {found.job} left the queue without its rows"
+            reason = "left the queue without its rows"
         if reason is not None and found.printed and scheduler.detached and found.printed not in reason:
             reason = f"{reason} ({found.printed})"
         reason = found.error or reason

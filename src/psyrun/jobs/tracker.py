@@ -200,7 +200,6 @@ class JobTracker:
         before = submission.ends.get(element, End(since=now))
         error, printed = read_last_error(self.outline.layout, submission, element)
         evidence = Evidence(
-            job=submission.job,
             lost=submission.numbers[element] in missing,
             since=before.since,
             reported=reasons.get((job, element), reasons.get((job, -1), before.reason)),
