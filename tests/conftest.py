@@ -12,7 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,17 +242,15 @@ def wait_until() -> Callable[..., None]:
 
 
 @contextmanager
-def start_slurm(folder: Path, **options: Any) -> Iterator[Any]:
-    """A real Slurm; where it can't be had, tests are skipped, unless it is insisted on."""
-    from clusters.slurm import Slurm, install, lacks
-
-    if "PYTEST_XDIST_WORKER" in os.environ:  # Two clusters would end each other's daemons.
-        assert "@slurm" in os.environ["PYTEST_CURRENT_TEST"], "groups of tests are not kept together"
-    cluster = Slurm(folder, **options)
+def start_cluster(cluster: Any) -> Iterator[Any]:
+    """A real batch system; where it can't be had, tests are skipped, unless it is insisted on."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # Two clusters of a kind would end each other's daemons.
+        group = f"@{type(cluster).__name__.lower()}"
+        assert group in os.environ["PYTEST_CURRENT_TEST"], "groups of tests are not kept together"
     insist = bool(os.environ.get("PSYRUN_REQUIRE_CLUSTERS"))
-    if lacks(cluster) and insist:
-        install(cluster.packages)
-    lacking = lacks(cluster)
+    if insist and cluster.lacks():
+        cluster.install()
+    lacking = cluster.lacks()
     if lacking:
         assert not insist, lacking
         pytest.skip(lacking)
@@ -261,6 +259,13 @@ def start_slurm(folder: Path, **options: Any) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.stop()
+
+
+def start_slurm(folder: Path, **options: Any) -> AbstractContextManager[Any]:
+    """A real Slurm."""
+    from clusters.slurm import Slurm
+
+    return start_cluster(Slurm(folder, **options))
 
 
 @pytest.fixture

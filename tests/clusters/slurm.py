@@ -1,25 +1,23 @@
 """A real Slurm on this machine: a controller, nodes that are processes, and on request accounting.
 
-As a script: ``python tests/clusters/slurm.py up`` (or ``down``) with a cluster of four nodes below /tmp.
+As a script, in `tests`: ``python -m clusters.slurm up`` (or ``down``), with four nodes below /tmp.
 Needs to be root: nodes start jobs as their owners.
 """
 
 from __future__ import annotations
 
 import os
-import random
-import shutil
 import signal
 import subprocess
 import sys
-import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
-from socket import create_server
 from typing import TYPE_CHECKING
 
+from clusters.daemons import Cluster, find_ports, name_of
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 PACKAGES = ("munge", "slurm-client", "slurmctld", "slurmd")
 ACCOUNTING_PACKAGES = ("mariadb-client-core", "mariadb-server-core", "slurm-wlm-mysql-plugin", "slurmdbd")
@@ -60,26 +58,7 @@ CONFIG = {
 }
 
 
-def install(packages: tuple[str, ...]) -> None:
-    """Install Debian packages whose services are not to be started."""
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    if ours:
-        policy.write_text("#!/bin/sh\nexit 101\n")
-        policy.chmod(0o755)
-    apt = ["apt-get", "-o", "DPkg::Lock::Timeout=600", "-qq"]
-    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    try:
-        get = [*apt, "-y", "install", "--no-install-recommends", *packages]
-        if subprocess.run(get, env=env, capture_output=True, check=False).returncode:
-            subprocess.run([*apt, "update"], env=env, check=True, capture_output=True)
-            subprocess.run(get, env=env, check=True, capture_output=True)
-    finally:
-        if ours:
-            policy.unlink()
-
-
-class Slurm:
+class Slurm(Cluster):
     """A cluster.
 
     Parameters
@@ -100,6 +79,8 @@ class Slurm:
         Settings of slurm.conf that replace those above.
     """
 
+    mark = "SLURM_CONF"
+
     def __init__(
         self,
         folder: Path,
@@ -114,7 +95,7 @@ class Slurm:
         config: dict[str, str] | None = None,
     ) -> None:
         self.folder, self.nodes, self.cpus, self.memory = folder, nodes, cpus, memory
-        self.port, self.accounting, self.hosts = port or _find_ports(nodes + 11), accounting, hosts
+        self.port, self.accounting, self.hosts = port or find_ports(nodes + 11), accounting, hosts
         self.partitions, self.config = partitions, config or {}
         self.name = f"c{self.port}"  # No other cluster here has it: nodes share cgroups, hosts a kernel.
         self.net = f"10.213.{self.port // 100 % 256}"
@@ -137,15 +118,13 @@ class Slurm:
         """What clients need."""
         return {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
+    def lacks(self) -> str | None:
+        """Return what keeps it from being started here; None: nothing."""
+        return super().lacks() or (_lacks_networks() if self.hosts else None)
+
     def node(self, number: int) -> str:
         """Return the name of a node, counted from 1."""
         return f"{self.name}n{number}"
-
-    def run(self, *argv: str, check: bool = True) -> str:
-        """Run a command of Slurm and return what it prints."""
-        done = subprocess.run(argv, env=os.environ | self.env, capture_output=True, text=True, check=False)
-        assert done.returncode == 0 or not check, f"{argv}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
 
     # ------------------------------------------------------------------ up
 
@@ -384,22 +363,14 @@ class Slurm:
             if f"SLURMD_NODENAME={self.node(number)}" in variables:
                 with suppress(OSError):
                     parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-                    found |= {pid} | ({parent} if _name(parent) == "slurmstepd" else set())
+                    found |= {pid} | ({parent} if name_of(parent) == "slurmstepd" else set())
         return sorted(found)
-
-    def _processes(self) -> Iterator[tuple[int, set[str]]]:
-        """Yield the processes that belong to this cluster or know of it, with their environment."""
-        for path in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                variables = set((path / "environ").read_bytes().decode(errors="replace").split("\0"))
-                if f"SLURM_CONF={self.env['SLURM_CONF']}" in variables:
-                    yield int(path.name), variables
 
     def _end_what_is_left(self) -> None:
         """End jobs that were cut off, and daemons that for ever try to tell the controller of their end."""
         for pid, variables in self._processes():
             of_a_job = any(variable.startswith("SLURMD_NODENAME=") for variable in variables)
-            if of_a_job or _name(pid) in ("slurmd", "slurmstepd"):
+            if of_a_job or name_of(pid) in ("slurmd", "slurmstepd"):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -451,72 +422,9 @@ class Slurm:
             with suppress(subprocess.CalledProcessError):
                 _ip("netns", "del", path.name)
 
-    # ------------------------------------------------------------------ processes
-
-    def _runs(self, *argv: str) -> bool:
-        env = os.environ | self.env
-        return subprocess.run(argv, env=env, capture_output=True, check=False).returncode == 0
-
-    def _pid(self, name: str, path: Path | None = None) -> int | None:
-        """Return the id in a pid file if a process of that name has it."""
-        try:
-            pid = int((path or self.folder / "run" / f"{name}.pid").read_text())
-            return pid if _name(pid) == name else None
-        except (OSError, ValueError):
-            return None
-
-    def _stop(self, name: str, path: Path | None = None, number: int = signal.SIGTERM) -> None:
-        pid = self._pid(name, path)
-        if pid is None:
-            return
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
-        deadline = time.monotonic() + 15
-        while self._pid(name, path) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if self._pid(name, path):
-            os.kill(pid, signal.SIGKILL)
-
-    def _wait(self, what: str, condition, seconds: float = 60) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, (
-                f"{what}: not ready after {seconds:g} s; see {self.folder}/log"
-            )
-            time.sleep(0.1)
-
-
-def _name(pid: int) -> str:
-    return Path(f"/proc/{pid}/comm").read_text().strip()
-
-
-def _find_ports(count: int) -> int:
-    """Return the first of so many ports that nobody listens at, as a cluster that was left behind may."""
-    for first in random.sample(range(27800, 32000, 100), 42):  # At random: others look for some, too.
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(create_server(("", port)))
-            except OSError:
-                continue
-            if not Path("/sys/class/net", f"c{first}").exists():  # There, ports are in other networks.
-                return first
-    raise OSError("no ports are free")
-
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
-
-
-def lacks(cluster: Slurm) -> str | None:
-    """Return what keeps a cluster from being started here; None: nothing."""
-    if os.geteuid() != 0:
-        return "a test cluster needs root"
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    absent = [name for name in cluster.commands if shutil.which(name, path=path) is None]
-    if absent:
-        return f"not installed: {', '.join(absent)}"
-    return _lacks_networks() if cluster.hosts else None
 
 
 def _lacks_networks() -> str | None:
@@ -537,8 +445,8 @@ def main() -> None:
     if "down" in sys.argv:
         cluster.stop()
         return
-    if lacks(cluster):
-        install(cluster.packages)
+    if cluster.lacks():
+        cluster.install()
     cluster.start()
     print(cluster.run("sinfo"))
     print(f"export SLURM_CONF={cluster.env['SLURM_CONF']}")
