@@ -29,7 +29,7 @@ from psyrun.store import AutodetectStore
         "from psyrun.store.npz import NpzStore",
         "from psyrun.store.h5 import H5Store",
         "from psyrun.backend import DistributeBackend, LoadBalancingBackend",
-        "from psyrun.scheduler import ImmediateRun, Slurm, Sqsub",
+        "from psyrun.scheduler import GridEngine, ImmediateRun, Slurm, Sqsub",
         "from psyrun import Slurm, Sqsub; Slurm('scripts'), Sqsub('scripts')",
         "import psyrun.store; psyrun.store.PickleStore().load",
         "import psyrun.mapper; psyrun.mapper.map_pspace",

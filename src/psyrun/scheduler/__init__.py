@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from psyrun.scheduler.batchsystem import Option as Option
     from psyrun.scheduler.batchsystem import QueueEntry as QueueEntry
     from psyrun.scheduler.batchsystem import job_script as job_script
+    from psyrun.scheduler.gridengine import GridEngine as GridEngine
     from psyrun.scheduler.local import ImmediateRun as ImmediateRun
     from psyrun.scheduler.local import Local as Local
     from psyrun.scheduler.protocol import STOPPED as STOPPED
@@ -26,6 +27,7 @@ else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         batchsystem="BatchSystem Option QueueEntry job_script",
+        gridengine="GridEngine",
         local="ImmediateRun Local",
         protocol="JobSpec JobState STOPPED Scheduler",
         registry="BUILT_IN create_scheduler job_environment",

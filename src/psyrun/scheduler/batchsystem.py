@@ -187,13 +187,10 @@ class BatchSystem(ABC):
         """Return the arguments for the value of an option `extra`: a list, or a text as in a shell."""
         return shlex.split(extra) if isinstance(extra, str) else [str(each) for each in extra]
 
-    def throttle_suffix(self, spec: JobSpec) -> str:
-        """Return ``%N`` for a range of elements of which N may run at a time; empty where all may.
-
-        N is the least of the submission's throttle and its option `max_running`.
-        """
+    def most_running(self, spec: JobSpec) -> int | None:
+        """Return how many elements may run at a time, by throttle and option `max_running`; None: all."""
         most = [int(n) for n in (spec.throttle, spec.options.get("max_running")) if n is not None]
-        return f"%{min(most)}" if most else ""
+        return min(most, default=None)
 
     def submit(self, spec: JobSpec) -> str:
         """Submit and return the job's id.

@@ -134,7 +134,8 @@ class Slurm(BatchSystem):
         if spec.indices:
             first, last = spec.indices[0], spec.indices[-1]
             span = str(first) if first == last else f"{first}-{last}"
-            argv.append(f"--array={span}{self.throttle_suffix(spec)}")
+            most = self.most_running(spec)
+            argv.append(f"--array={span}" + ("" if most is None else f"%{most}"))
         argv += self.build_extra(spec.options.get("extra") or ())
         return argv + job_script(spec, self.index_variable if spec.indices else "", self.first_index)
 

@@ -51,9 +51,7 @@ class Sqsub(BatchSystem):
     merge_options = ("timelimit", "memory")
     # The system behind sqsub differs from cluster to cluster.
     core_variables = ("NSLOTS",)
-    job_variables = re.compile(
-        r"PBS_|SGE_(?!ROOT$|CELL$|\w+_PORT$|CLUSTER_NAME$)|(NSLOTS|NHOSTS|NQUEUES|JOB_ID|TASK_ID)$"
-    )
+    job_variables = re.compile(r"PBS_|(NSLOTS|TASK_ID)$")
     harmless = re.compile(r"no such job|not found|unknown|finished", re.IGNORECASE)
 
     def array_limit(self) -> int:
