@@ -12,12 +12,12 @@ demo: $(VENV)/.installed
 	print(*table, sep='\t'); [print(*row, sep='\t') for row in list(zip(*table.values()))[:5]]; \
 	print('...', len(table['result']), 'rows')"
 
-# The tests of a real Slurm go first, on a process of their own that mostly waits: hence one more than two cores.
-# ARGS="-n 0" for none. Compiled first, since these tests start thousands of processes, and some systems forbid
+# The tests of a real Slurm go first; they and those of a real Grid Engine have a process each that mostly waits: hence
+# two more than two cores. ARGS="-n 0" for none. Compiled first, since these tests start thousands of processes, and some systems forbid
 # them to write bytecode.
 test: $(VENV)/.tests
 	@$(BIN)/python -m compileall -q src
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadgroup $(ARGS)
 
 # At least 500 kills, then a mishap at every file operation; ARGS="--seed 3 --kills 100 --scenarios" for less.
 # Then power cuts.

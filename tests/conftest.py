@@ -292,6 +292,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def gridengine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A cell with a host of 16 slots."""
+    from clusters.gridengine import GridEngine
+
+    with start_cluster(GridEngine(tmp_path_factory.mktemp("gridengine"))) as cluster:
+        yield cluster
+
+
 @pytest.fixture
 def sqsub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Put stand-ins for sqsub and its kin on PATH; what they still run ends with the test. Their jobs."""

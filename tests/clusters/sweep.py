@@ -7,10 +7,10 @@ import json
 TASK = """\
 import time
 from counting import seen
-from psyrun import Param, Slurm
+from psyrun import Param, KIND
 
 pspace = Param(x=range(ROWS))
-scheduler = Slurm()
+scheduler = KIND()
 scheduler.poll = (0.5, 2.0)
 scheduler.grace = GRACE
 scheduler_args = {"timelimit": "10"}
@@ -23,8 +23,9 @@ def execute(x):
 """
 
 
-def task(rows, jobs, grace=0, **settings):
+def task(rows, jobs, grace=0, kind="Slurm", **settings):
     text = TASK.replace("ROWS", str(rows)).replace("JOBS", str(jobs)).replace("GRACE", str(grace))
+    text = text.replace("KIND", kind)
     return text + "".join(f"{name} = {value!r}\n" for name, value in settings.items())
 
 
