@@ -69,6 +69,14 @@ class TestLocal(OnThisMachine, ExplainContract):
     def test_jobs_end_with_whoever_submits(self, scheduler):
         assert not scheduler.detached
 
+    def test_warning_reaches_the_program(self, trial):
+        job = trial.submit("import signal; signal.pause()")
+        os.kill(int(job.split("/")[1]), signal.SIGUSR1)
+        trial.settle(job)
+        assert trial.scheduler.explain([job]) == {
+            (job, -1): f"the worker was ended by signal {signal.SIGUSR1} (SIGUSR1)"
+        }
+
 
 class TestImmediateRun(OnThisMachine):
     @pytest.fixture

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 
 from psyrun.scheduler import Sqsub
-from psyrun.testing import DetachedContract
+from psyrun.testing import DependencyContract
 
 OPTIONS = {"timelimit": "1h", "memory": "512M"}
 TASK = """\
@@ -43,12 +44,23 @@ def cluster(sqsub):
     return sqsub
 
 
-class TestContract(DetachedContract):
+class TestContract(DependencyContract):
     options = OPTIONS
+    seconds = 30
 
     @pytest.fixture
     def scheduler(self, cluster):
         return Sqsub()
+
+    @pytest.fixture
+    def unreachable(self, monkeypatch):
+        @contextmanager
+        def enter():
+            with monkeypatch.context() as context:
+                context.setenv("SQ_FOLDER", "nowhere")
+                yield
+
+        return enter
 
     def test_nobody_tells_why_a_job_ended(self, trial):
         job = trial.submit("raise SystemExit(3)")

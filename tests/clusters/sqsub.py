@@ -44,6 +44,7 @@ def submit(jobs: Path, arguments: list[str]) -> int:
             number += 1
     job = jobs / str(number)
     (job / "command").write_text(json.dumps(options.command))
+    os.environ["NSLOTS"] = options.n or "1"
     shepherd = subprocess.Popen(
         [sys.executable, "-P", __file__, "tend", str(job), options.o, options.w or "", *options.command],
         stdin=subprocess.DEVNULL,
@@ -103,6 +104,9 @@ def main(name: str, *arguments: str) -> int:
         job, log, after, *command = arguments
         return tend(Path(job), log, after, command)
     jobs = Path(os.environ["SQ_FOLDER"])
+    if not jobs.is_absolute():
+        print(f"{name}: cannot connect to server", file=sys.stderr)
+        return 1
     jobs.mkdir(exist_ok=True)
     if name == "sqsub":
         return submit(jobs, list(arguments))

@@ -10,7 +10,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from psyrun.errors import SchedulerError
+from psyrun.errors import NoAnswerError, SchedulerError
 from psyrun.scheduler.batchsystem import BatchSystem, Option, QueueEntry, job_script
 from psyrun.scheduler.protocol import JobState
 
@@ -52,6 +52,7 @@ class Sqsub(BatchSystem):
     # The system behind sqsub differs from cluster to cluster.
     core_variables = ("NSLOTS",)
     job_variables = re.compile(r"PBS_|(NSLOTS|TASK_ID)$")
+    unreachable = re.compile(r"connect|communicat|timed out|not respond", re.IGNORECASE)
     harmless = re.compile(r"no such job|not found|unknown|finished", re.IGNORECASE)
 
     def array_limit(self) -> int:
@@ -61,6 +62,7 @@ class Sqsub(BatchSystem):
     def submit_argv(self, spec: JobSpec) -> list[str]:
         """Return the command that submits."""
         argv = ["sqsub", *self.build_options(spec.options), "-o", str(spec.log), "-j", spec.title]
+        spec.scratch.mkdir(parents=True, exist_ok=True)
         argv.append(f"--idfile={_id_file(spec)}")
         if spec.after:
             argv += ["-w", ",".join(spec.after)]
@@ -68,15 +70,14 @@ class Sqsub(BatchSystem):
 
     def read_id(self, spec: JobSpec, printed: str) -> str:
         """Return the id, which sqsub writes to a file."""
-        path = _id_file(spec)
-        job = path.read_text().strip()
-        path.unlink()
-        return job
+        return _id_file(spec).read_text().strip()
 
     def list_queue(self, job_ids: Collection[str] | None) -> Iterable[QueueEntry]:
         """Return the entries of sqjobs, which lists those of the user."""
         try:
             return parse_jobs(self.run(["sqjobs"]))
+        except NoAnswerError:
+            raise
         except SchedulerError as error:
             if error.returncode == 1:  # There is no job.
                 return ()
@@ -88,7 +89,7 @@ class Sqsub(BatchSystem):
 
 
 def _id_file(spec: JobSpec) -> Path:
-    return spec.log.with_name(f"{spec.token}.id")
+    return spec.scratch / "id"
 
 
 def parse_jobs(text: str) -> Iterator[QueueEntry]:
