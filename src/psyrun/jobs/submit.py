@@ -149,6 +149,8 @@ class Submitter:
             indices=(),
             after=[each.job for each in submissions if each.job is not None],
         )
+        # What a scheduler keeps about it is removed with the submission that names it.
+        spec = replace(spec, scratch=task.outline.layout.jobs / submissions[-1].token / "merge")
         job = task.scheduler.submit(spec)
         write_submission(task.outline.layout.jobs, replace(submissions[-1], merge=job))
 
