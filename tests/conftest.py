@@ -315,3 +315,20 @@ def sqsub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield jobs
     left = [job.name for job in jobs.glob("*") if not (job / "ended").exists()]
     assert sqsub.kill(jobs, left) == 0
+
+
+@pytest.fixture
+def pbs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]) -> Iterator[Path]:
+    """Put stand-ins for qsub and its kin on PATH; what they still run ends with the test. Their jobs."""
+    from clusters import pbs
+
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    pbs.install(folder)
+    jobs = tmp_path / "queue"
+    jobs.mkdir()
+    monkeypatch.setenv("QUEUE_FOLDER", str(jobs))
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    yield jobs
+    pbs.delete(jobs, [pbs._name(job) for job in jobs.iterdir()])
+    wait_until(lambda: all((job / "ended").exists() for job in jobs.iterdir()))

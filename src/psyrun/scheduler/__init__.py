@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from psyrun.scheduler.gridengine import GridEngine as GridEngine
     from psyrun.scheduler.local import ImmediateRun as ImmediateRun
     from psyrun.scheduler.local import Local as Local
+    from psyrun.scheduler.pbs import PBS as PBS
     from psyrun.scheduler.protocol import STOPPED as STOPPED
     from psyrun.scheduler.protocol import JobSpec as JobSpec
     from psyrun.scheduler.protocol import JobState as JobState
@@ -29,6 +30,7 @@ else:
         batchsystem="BatchSystem Option QueueEntry job_script",
         gridengine="GridEngine",
         local="ImmediateRun Local",
+        pbs="PBS",
         protocol="JobSpec JobState STOPPED Scheduler",
         registry="BUILT_IN create_scheduler job_environment",
         slurm="Slurm",

@@ -91,7 +91,7 @@ EXTENDS_YAML = frozenset({
     "yaml_multi_constructors",
 })
 PSYRUN = frozenset({
-    "Param", "Slurm", "Local", "ImmediateRun", "GridEngine", "Sqsub", "DistributeBackend", "missing",
+    "Param", "Slurm", "Local", "ImmediateRun", "GridEngine", "PBS", "Sqsub", "DistributeBackend", "missing",
     "LoadBalancingBackend", "PickleStore", "AutodetectStore", "NpzStore", "H5Store", "CsvStore",
     "ParquetStore",
 })
