@@ -44,13 +44,8 @@ def setting(monkeypatch):
     return enter
 
 
-class TestContract(ThrottleContract, DependencyContract, ExplainContract):
-    options = {"timelimit": 5}
-    seconds = 30
-
-    @pytest.fixture
-    def scheduler(self, pbs):
-        return PBS()
+class System:
+    """Fixtures that bring about what happens on clusters."""
 
     @pytest.fixture
     def unreachable(self, setting):
@@ -70,6 +65,15 @@ class TestContract(ThrottleContract, DependencyContract, ExplainContract):
             job = trial.submit("import time; time.sleep(60)")
         with setting("QUEUE_PRIVATE", request.param):
             yield job
+
+
+class TestContract(System, ThrottleContract, DependencyContract, ExplainContract):
+    options = {"timelimit": 5}
+    seconds = 30
+
+    @pytest.fixture
+    def scheduler(self, pbs):
+        return PBS()
 
 
 def test_sweep_with_a_failing_row_over_arrays_appears_by_itself(pbs, project, wait_until):

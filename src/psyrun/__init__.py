@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from psyrun.pspace import missing as missing
     from psyrun.results import Results as Results
     from psyrun.results import load as load
-    from psyrun.scheduler import GridEngine as GridEngine
     from psyrun.scheduler import PBS as PBS
+    from psyrun.scheduler import GridEngine as GridEngine
     from psyrun.scheduler import ImmediateRun as ImmediateRun
     from psyrun.scheduler import Local as Local
     from psyrun.scheduler import Slurm as Slurm

@@ -2,8 +2,8 @@
 
 They are as the manual says. Called by one of these names; a job is a folder of files below $QUEUE_FOLDER:
 `about`, what was asked for; `states`, a letter for each element; `exits`, a line `element code` for each that
-ended; `held` while it is; `ended` once it has. $QUEUE_USER is the owner, $QUEUE_LIMIT how many jobs may be
-there, and PBS_DEFAULT=nowhere a server that does not answer.
+ended; `held` and `deleted` once it is; `ended` once it has. $QUEUE_USER is the owner, $QUEUE_LIMIT how many
+jobs may be there, and PBS_DEFAULT=nowhere a server that does not answer.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def submit(jobs: Path, arguments: list[str]) -> int:
     job = _make_folder(jobs)
     (job / "states").write_text("Q" * max(1, about["count"]))
     (job / "exits").touch()
-    (job / "about").write_text(json.dumps(about))
+    (job / "about.new").write_text(json.dumps(about))
+    (job / "about.new").rename(job / "about")
     tending = [sys.executable, "-P", __file__, "tend", str(job)]
     null = subprocess.DEVNULL
-    process = subprocess.Popen(tending, stdin=null, stdout=null, stderr=null, start_new_session=True)
-    (job / "pid").write_text(str(process.pid))
+    subprocess.Popen(tending, stdin=null, stdout=null, stderr=null, start_new_session=True)
     print(_name(job))
     return 0
 
@@ -94,7 +94,7 @@ def _read_options(arguments: list[str]) -> dict:
 
 
 def _make_folder(jobs: Path) -> Path:
-    number = max((int(job.name) for job in jobs.iterdir()), default=0) + 1
+    number = max((int(job.name) for job in jobs.iterdir()), default=11) + 1
     while True:
         try:
             (jobs / str(number)).mkdir()
@@ -114,10 +114,8 @@ def _name(job: Path, element: int | str = "") -> str:
 def tend(job: Path) -> int:
     """Run a job once it may begin, and end it when it is deleted."""
     about, states = _about(job), (job / "states").open("r+b", buffering=0)
-    deleted: list[int] = []
-    signal.signal(signal.SIGTERM, lambda *_: deleted.append(1))
     first = about["resources"].get("depend", "").partition(":")[2].split(":")
-    while not deleted and (
+    while not (deleted := (job / "deleted").exists()) and (
         (job / "held").exists() or any(_is_there(_find(job.parent, i)) for i in first if i)
     ):
         time.sleep(0.02)
@@ -128,9 +126,10 @@ def tend(job: Path) -> int:
         while left and not deleted and len(running) < slots:
             running[left[0]] = _start(job, about, left[0])
             _mark(states, left.pop(0), "R")
+        time.sleep(0.01)
+        deleted = (job / "deleted").exists()
         if deleted:
             _end(running)
-        time.sleep(0.01)
         for element, process in list(running.items()):
             if process.poll() is not None:
                 code = process.returncode
@@ -196,7 +195,7 @@ def list_jobs(jobs: Path, arguments: list[str]) -> int:
     found, code = {}, 0
     for name in names:
         job = _find(jobs, name)
-        if not (job / "pid").exists() or not _may_see(job) or _name(job) != name:
+        if not (job / "about").exists() or not _may_see(job) or _name(job) != name:
             code = _fail(153, f"qstat: Unknown Job Id {name}")
             continue
         found |= _describe(job)
@@ -236,7 +235,7 @@ def select_jobs(jobs: Path, arguments: list[str]) -> int:
     """List the jobs of a user that have not ended."""
     (owner,) = arguments[1:]
     for job in sorted(jobs.iterdir()):
-        if (job / "pid").exists() and _is_there(job) and _about(job)["owner"] == owner:
+        if (job / "about").exists() and _is_there(job) and _about(job)["owner"] == owner:
             print(_name(job))
     return 0
 
@@ -249,13 +248,12 @@ def delete(jobs: Path, names: list[str]) -> int:
     code = 0
     for name in names:
         job = _find(jobs, name)
-        if not (job / "pid").exists() or _name(job) != name:
+        if not (job / "about").exists() or _name(job) != name:
             code = _fail(153, f"qdel: Unknown Job Id {name}")
         elif not _is_there(job):
             code = _fail(35, f"qdel: Job has finished {name}")
         else:
-            with suppress(ProcessLookupError):
-                os.kill(int((job / "pid").read_text()), signal.SIGTERM)
+            (job / "deleted").touch()
     return code
 
 

@@ -122,8 +122,8 @@ class PBS(BatchSystem):
         argv += self.build_options(spec.options) + request_resources(spec.options)
         if array:
             argv += ["-J", f"{spec.indices[0]}-{spec.indices[-1]}"]
-            if throttle := self.throttle_suffix(spec):  # %N in the range is not known to all versions.
-                argv += ["-W", f"max_run_subjobs={throttle[1:]}"]
+            if most := self.most_running(spec):  # Not %N in the range, which not all versions know.
+                argv += ["-W", f"max_run_subjobs={most}"]
         if spec.after:
             argv += ["-W", f"depend=afterany:{':'.join(spec.after)}"]
         argv += self.build_extra(spec.options.get("extra") or ())

@@ -213,13 +213,15 @@ class QueueContract(SchedulerContract):
 
     def test_ids_that_contain_each_other_are_told_apart(self, trial: Trial) -> None:
         """As 1 and 10 do: nothing is known of them, and cancelling them does not end the job."""
-        (job,) = trial.begin("gate")
+        job, last = trial.begin("gate", "last")
         others = _similar_ids(job)
         known = trial.scheduler.query(others)
         assert known is not None
         assert set(known) <= others
         assert job not in {each for each, _ in trial.scheduler.explain(others)}
-        trial.scheduler.cancel(others - set(known))
+        trial.scheduler.cancel(others - {*known, last})
+        trial.scheduler.cancel([last])
+        trial.settle(last)  # By then, those before it are cancelled, too.
         trial.pass_gate("gate")
 
     def test_other_processes_see_and_cancel_the_job(self, trial: Trial) -> None:
@@ -287,8 +289,10 @@ class DetachedContract(QueueContract):
         env = os.environ | {"OF_JOB": "yes"}
         trial.settle(trial.report("one", prologue=prologue, env=env, indices=()))
         seen = trial.reported()
-        assert seen["env"]["OF_PROLOGUE"] == "a b"
-        assert seen["env"]["OF_JOB"] == "no"
+        assert {name: seen["env"].get(name) for name in ("OF_PROLOGUE", "OF_JOB")} == {
+            "OF_PROLOGUE": "a b",
+            "OF_JOB": "no",
+        }
         assert seen["argv"] == ["one"]
 
     def test_command_that_does_not_exist_leaves_a_word_in_the_log(self, trial: Trial) -> None:

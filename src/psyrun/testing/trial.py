@@ -49,7 +49,7 @@ open(path + ".passed", "w").close()
 # It ends in good order on SIGTERM; until then, it and its child write, to show that they live.
 BEATING = """\
 import signal, subprocess, sys, time
-beat = "import sys, time\\nwhile True:\\n    open(sys.argv[1], 'a').write('.')\\n    time.sleep(0.05)\\n"
+beat = "import sys, time\\nfor _ in range(2000):\\n open(sys.argv[1], 'a').write('.')\\n time.sleep(0.05)\\n"
 child = subprocess.Popen([sys.executable, "-c", beat, sys.argv[1] + ".child"])
 def end(number, frame):
     child.kill()
@@ -151,7 +151,11 @@ class Trial:
 
     def reported(self, element: int | str = "") -> dict[str, Any]:
         """Return what a job, or an element of it, saw of itself."""
-        seen: dict[str, Any] = json.loads((self.folder / f"seen.json{element}").read_text())
+        path = self.folder / f"seen.json{element}"
+        assert path.exists(), (
+            f"the job reported nothing; its log: {self.log.exists() and self.log.read_text()}"
+        )
+        seen: dict[str, Any] = json.loads(path.read_text())
         return seen
 
     def gate(self, name: str) -> Path:
