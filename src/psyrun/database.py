@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from psyrun.disk import share_file
 from psyrun.errors import PsyrunWarning, explain
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class CacheDatabase:
         """Connect to the file, and begin to write; a file of a disk that is read-only can be read."""
         try:
             Path(self.name).touch()  # SQLite itself would not let a group write that may.
+            share_file(Path(self.name))
         except OSError as error:
             if error.errno != errno.EROFS or not Path(self.name).exists():
                 raise

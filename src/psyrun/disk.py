@@ -24,6 +24,7 @@ _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.\w+")
 _UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 _RESOLUTION = 2_000_000_000  # nanoseconds: FAT keeps times in steps of two seconds
 _PART = 1 << 16  # bytes read at a time
+_SHARED = stat.S_ISGID | stat.S_IWGRP
 _stat = os.stat  # before anyone wraps it
 
 
@@ -145,12 +146,30 @@ def _renaming(path: Path, suffix: str) -> Iterator[Path]:
     try:
         with naming(path, temporary):
             yield temporary
+            share_file(temporary)
             _sync_file(temporary)
             temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def share_file(path: Path) -> None:
+    """Let the group read and write a file of a shared folder, whatever the umask; see `make_folders`."""
+    if path.parent.stat().st_mode & _SHARED == _SHARED:
+        with suppress(OSError):  # Another user made it.
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o660)
+
+
+def _share_folder(folder: Path) -> None:
+    """Give a new folder the group of the folder around it, if that group may write there."""
+    around, found = folder.parent.stat(), folder.stat()
+    if around.st_mode & (stat.S_IWGRP | stat.S_ISVTX) == stat.S_IWGRP:
+        with suppress(OSError):  # A user who is not in the group has nothing to share with it.
+            if found.st_gid != around.st_gid:
+                os.chown(folder, -1, around.st_gid)
+            folder.chmod(stat.S_IMODE(found.st_mode) | 0o2770)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -160,11 +179,17 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def make_folders(*folders: Path) -> None:
-    """Create folders where they are missing, with their parents, so that they survive a power cut."""
+    """Create folders where they are missing, with their parents, so that they survive a power cut.
+
+    Below a folder that its group may write to, they are shared with that group: they have its permissions,
+    and files get the group (set-group-ID), so that each of several users can go on with what another began.
+    """
     parents = set()
     for folder in folders:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
+        for each in reversed(missing):
+            each.mkdir(exist_ok=True)
+            _share_folder(each)
         parents |= {each.parent for each in missing}
     for parent in parents:
         sync_folder(parent)
@@ -225,6 +250,7 @@ class AppendedFile:
     def open(self) -> Self:
         """Create the file; it must not exist yet."""
         self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
+        share_file(self.path)
         return self
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import replacing
+from psyrun.disk import make_folders, replacing
 from psyrun.errors import FormatError, StoreError
 from psyrun.planrows import ColumnNames, RowReader, height, read_batch, read_rows
 from psyrun.pspace import stack
@@ -76,7 +76,7 @@ def merge(outline: Outline, options: RunOptions) -> Merged:
 
 def _write_result(outline: Outline, plan: Plan) -> Merged:
     layout = outline.layout
-    layout.result.parent.mkdir(parents=True, exist_ok=True)
+    make_folders(layout.result.parent)
     with open_task(outline) as task, replacing(layout.result, task.store.ext) as temporary:
         modules = imported_modules(outline.source)
         read = replaced_modules(modules)(read_batch)

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import naming, open_file, read_file, sync_folder
+from psyrun.disk import naming, open_file, read_file, share_file, sync_folder
 from psyrun.errors import FormatError
 from psyrun.workdir.frame import ABOUT, MAGIC, VALUES, Counts, encode_frame, read_header, read_sections
 from psyrun.workdir.journal import BatchKey, pack_column, unpack_column
@@ -121,6 +121,7 @@ def create_inputs(
         said = {**about, "batch": number, "salt": os.urandom(8).hex()}
         data = encode_frame({ABOUT: json.dumps(said).encode(), VALUES: packed}, Counts())
         with naming(folder / f"{number}.pkl"), open(fd, "wb") as file:  # noqa: PTH123 - a descriptor
+            share_file(folder / f"{number}.pkl")
             file.write(data)
             file.flush()
             os.fsync(fd)

@@ -16,8 +16,9 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from psyrun.disk import read_file
+from psyrun.disk import read_file, share_file
 from psyrun.errors import PsyrunWarning
+from psyrun.workdir.submissions import find_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +61,8 @@ def task_lock(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     try:
         while not _try(lock, path):
             if path.exists():
-                waiting(_owner(lock))
+                waiting(_owner(lock, path))
+        share_file(path)
     except _NoHardLinksError as error:
         where = path.parent.parent  # The same words for each task: they are shown once.
         why = f"{where}: {error}; going on without a lock: two psy at once may do work twice"
@@ -167,9 +169,11 @@ def _refresh(lock: Any, over: threading.Event) -> None:
             lock.refresh()
 
 
-def _owner(lock: Any) -> str:
+def _owner(lock: Any, path: Path) -> str:
     try:
         host, pid, _ = lock.details
+        user = path.stat().st_uid
     except Exception:
         return "another psy"
-    return f"psy with process id {pid} on {host}"
+    of = "" if user == os.getuid() else f" of {find_user(user)}"
+    return f"psy{of} with process id {pid} on {host}"

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from psyrun.disk import share_file
 from psyrun.errors import FormatError, PsyrunError, explain
 from psyrun.scheduler import STOPPED
 from psyrun.workdir import list_journals, new_run, read_inputs, read_records, read_submission
@@ -157,6 +158,7 @@ def _stop_when_parent_exits(parent: int, stop: _StopState) -> None:
 
 def _redirect_output(path: Path) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    share_file(path)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
