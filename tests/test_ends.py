@@ -43,6 +43,15 @@ def test_missing_rows_are_waited_for_within_the_grace(lost, now, final):
     assert classify(Evidence(lost=lost, since=0.0), BATCH, now).final == final
 
 
+@pytest.mark.parametrize("known", [{"reported": "CANCELLED"}, {"error": "no space"}])
+def test_end_with_a_reason_needs_no_grace(known):
+    assert classify(Evidence(lost=True, since=0.0, **known), BATCH, now=1.0).final
+
+
+def test_end_without_a_reason_has_none_within_the_grace():
+    assert classify(Evidence(lost=True, since=0.0, printed="killed"), BATCH, now=1.0) == End(since=0.0)
+
+
 @pytest.mark.parametrize(
     ("own", "common", "found"),
     [

@@ -25,6 +25,8 @@ class RunOptions:
         Try failed rows once more; None: unless their task allows rows to fail.
     only
         Try those alone that failed for this reason; None: all.
+    take_over
+        Submit in the place of jobs that can't be asked for, or are stuck.
     wait
         Wait, in the process step, for jobs of a batch system.
     processes
@@ -32,13 +34,14 @@ class RunOptions:
     tried
         Task -> batches that this same run submitted before: not to be submitted again.
     named
-        Tasks that `adopt` and `force` apply to; None: all.
+        Tasks that `adopt`, `force` and `take_over` apply to; None: all.
     """
 
     adopt: bool = False
     force: bool = False
     retry: bool | None = None
     only: str | None = None
+    take_over: bool = False
     wait: bool = False
     processes: int | None = None
     tried: Mapping[str, frozenset[int]] = field(default_factory=dict)
@@ -48,7 +51,7 @@ class RunOptions:
         """Return the options that apply to one task."""
         if self.named is None or task in self.named:
             return self
-        return replace(self, adopt=False, force=False)
+        return replace(self, adopt=False, force=False, take_over=False)
 
     def retries(self, *, allowed: bool) -> bool:
         """Whether failed rows are tried again, of a task that allows rows to fail or does not."""
@@ -57,7 +60,7 @@ class RunOptions:
     def for_next_pass(self, in_flight: Mapping[str, frozenset[int]]) -> RunOptions:
         """Return the options for another pass of the same run, which does not submit batches again."""
         tried = {task: batches | self.tried.get(task, frozenset()) for task, batches in in_flight.items()}
-        return replace(self, force=False, retry=False, tried={**self.tried, **tried})
+        return replace(self, force=False, retry=False, take_over=False, tried={**self.tried, **tried})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,7 @@ def _read_options(
     retry: bool | None,
     only: str | None,
     processes: int | None = None,
+    take_over: bool = False,
 ) -> RunOptions:
     from psyrun.options import RunOptions
 
@@ -87,7 +88,15 @@ def _read_options(
     if adopt and force:
         raise click.UsageError("--continue keeps rows, --force evaluates all of them again: choose one")
     named = frozenset(tasks) or None
-    return RunOptions(adopt=adopt, force=force, retry=retry, only=only, processes=processes, named=named)
+    return RunOptions(
+        adopt=adopt,
+        force=force,
+        retry=retry,
+        only=only,
+        take_over=take_over,
+        processes=processes,
+        named=named,
+    )
 
 
 def _check_reason(selection: Selection, options: RunOptions) -> None:
@@ -113,6 +122,9 @@ def _check_reason(selection: Selection, options: RunOptions) -> None:
 )
 @_retry
 @_only
+@click.option(
+    "--take-over", is_flag=True, help="Replace jobs that are stuck, or that can not be asked for from here."
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before rows of 10 minutes or more are repeated.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the jobs of a batch system.")
 @click.pass_obj
@@ -130,6 +142,7 @@ def run(project: Project, /, tasks: Sequence[str], yes: bool, wait: bool, **give
       psy run --continue fig1   keep the rows of older code, add new ones
       psy run --force fig1      evaluate every row again
       psy run --retry --only timeout fig1    try again what timed out; or --only ValueError
+      psy run --take-over fig1  submit again what stuck jobs, or jobs of another cluster, should do
       psy run --wait            stay until the jobs of a batch system have ended, chains of tasks too
 
     Exit codes: 0 finished, 1 rows failed or missing, 2 usage or task file, 75 jobs in flight,
@@ -258,6 +271,7 @@ def status(
             click.echo(f"{each.name}: {jobs.describe_generators(each.generators)}")
         if each.unmanaged:
             click.echo(f"{each.name}: {each.unmanaged}")
+        print_lines(each.name, each.jobs.describe(each.name))
     if verbose:
         names = {each.name for each in found}
         chosen = [each for each in selection.outlines if each.name in names]
@@ -509,7 +523,7 @@ def clean(project: Project, tasks: Sequence[str], everything: bool, stale: bool,
 @click.option("--all", "everything", is_flag=True, help="All tasks.")
 @click.pass_obj
 def kill(project: Project, tasks: Sequence[str], everything: bool) -> int:
-    """Cancel the jobs of tasks, and no others.
+    """Cancel your jobs of tasks, and no others.
 
     Ends local runs too, and jobs of tasks whose files are broken or gone. Finished rows are kept; psy run
     goes on there.
@@ -524,9 +538,12 @@ def kill(project: Project, tasks: Sequence[str], everything: bool) -> int:
     queues = jobs.QueueCache(selection.outlines)
 
     def cancel(outline: Outline) -> Iterator[str]:
-        ended = jobs.cancel_jobs(outline, queues)
-        cancelled = f"{count(ended, 'job')} cancelled; what is finished is kept"
-        yield cancelled if ended else "nothing is in flight"
+        ended, left = jobs.cancel_jobs(outline, queues)
+        if ended:
+            yield f"{count(ended, 'job')} cancelled; what is finished is kept"
+        elif not left:
+            yield "nothing is in flight"
+        yield from left
 
     return run_each(selection, cancel)
 

@@ -241,7 +241,7 @@ def _print_interruption(selection: Selection, queues: QueueCache) -> None:
 
 def _count_jobs(outline: Outline, queues: QueueCache) -> int:
     try:
-        return len(queues.batch_states(outline)) if has_detached_jobs(outline) else 0
+        return len(queues.read_jobs(outline).states) if has_detached_jobs(outline) else 0
     except (PsyrunError, OSError):
         return 0
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from psyrun.cli.rows import read_assignments
 from psyrun.errors import TaskFileError
-from psyrun.jobs import explain_ends
-from psyrun.scheduler import JobState
+from psyrun.jobs import TaskJobs, explain_ends
 from psyrun.split import compute_digests, describe_unmanaged
 from psyrun.task import open_task
 from psyrun.workdir import (
@@ -24,7 +23,7 @@ from psyrun.workdir import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from psyrun.jobs import QueueCache
     from psyrun.source import SourceCache
@@ -54,6 +53,10 @@ class Status:
         How many of its rows may fail.
     unmanaged
         Words for rows that psyrun did not write; '' where there are none.
+    jobs
+        What is known of its jobs.
+    appears
+        Whether the result appears by itself when they have ended.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Status:
     generators: tuple[str, ...] = ()
     allow_failed: bool | int | float = False
     unmanaged: str = ""
+    jobs: TaskJobs = field(default_factory=TaskJobs)
+    appears: bool = False
 
 
 # The interface of `psy status --json`: documented, and stable.
@@ -105,49 +110,39 @@ def read_status(outline: Outline, cache: SourceCache, queues: QueueCache) -> Sta
     generators = tuple((read_receipt(layout.process) or {}).get("generators", ()))
     # The queues before the files, which hold the rows of jobs that end meanwhile.
     failed = (read_receipt(layout.receipt) or {}).get("failed", 0) if current else 0
-    states = {} if current and not failed else queues.batch_states(outline)
+    jobs = TaskJobs() if current and not failed else queues.read_jobs(outline)
     progress = read_progress(plan, layout)
     if current and not progress.complete:  # Its journals were removed; the result has the rows.
         done = plan.total - failed
         return Status(
             name=outline.name, total=plan.total, done=done, failed=failed, uptodate=uptodate, result=result
         )
-    missing: Counter[JobState | None] = Counter()
-    for each in progress.batches:
-        missing[states.get(each.batch.number)] += each.missing
-    running = _count_in_hand(progress, states, list_rows_in_hand(layout.out) if states else [])
+    states, retried = jobs.states, jobs.retried
+    missing = sum(each.missing for each in progress.batches if each.batch.number not in states)
+    settled = sum(each.failed for each in progress.batches if each.batch.number not in retried)
+    running = _count_in_hand(progress, jobs.running, list_rows_in_hand(layout.out) if states else [])
     return Status(
         name=outline.name,
         total=plan.total,
         done=progress.done,
         failed=progress.failed,
         running=running,
-        queued=sum(missing.values()) - missing[None] - running,
-        missing=missing[None],
+        queued=progress.missing - missing - running,
+        missing=missing,
         uptodate=uptodate and progress.complete,
         result=result,
         generators=generators,
         allow_failed=outline.allow_failed,
         unmanaged="" if current else describe_unmanaged(outline, plan),
+        jobs=jobs,
+        appears=jobs.merges and not missing and plan.allowance.covers(settled, plan.total),
     )
 
 
-def _count_in_hand(
-    progress: PlanProgress, states: Mapping[int, JobState], workers: Iterable[RowsInHand]
-) -> int:
-    """Count the rows that processes are at, and those of batches that may or may not run."""
-    left = {
-        each.batch.key: each.missing
-        for each in progress.batches
-        if states.get(each.batch.number) in (JobState.RUNNING, JobState.UNKNOWN)
-    }
-    running = 0
-    for worker in workers:
-        running += min(worker.processes, sum(left.pop(key, 0) for key in worker.keys))
-    unknown = {
-        each.batch.key for each in progress.batches if states.get(each.batch.number) is JobState.UNKNOWN
-    }
-    return running + sum(rows for key, rows in left.items() if key in unknown)
+def _count_in_hand(progress: PlanProgress, batches: Collection[int], workers: Iterable[RowsInHand]) -> int:
+    """Count the rows that processes are at, of batches that may run."""
+    left = {each.batch.key: each.missing for each in progress.batches if each.batch.number in batches}
+    return sum(min(worker.processes, sum(left.pop(key, 0) for key in worker.keys)) for worker in workers)
 
 
 def _is_planned(outline: Outline, plan: Plan, cache: SourceCache) -> bool:
@@ -203,7 +198,9 @@ def list_details(outline: Outline, queues: QueueCache) -> Iterator[Detail]:
     plan = read_plan(layout)
     if plan is None or (is_current(layout, plan) and not _holds_failures(plan, layout)):
         return
-    active = queues.batch_states(outline)  # Before the files, which hold the rows of jobs that end meanwhile.
+    active = queues.read_jobs(
+        outline
+    ).states  # Before the files, which hold the rows of jobs that end meanwhile.
     wanted = plan.wanted_rows()
     journals = list_journals(layout.out)
     progress = read_progress(plan, layout)

@@ -105,10 +105,11 @@ def _summarise_in_flight(status: Status, jobs: int) -> list[str]:
     if jobs == 0:
         return [f"{rows}, {status.running + status.queued:,} in flight: psy status {name}"]
     failed = f", {status.failed:,} failed" if status.failed else ""
-    return [
-        f"{rows}{failed}, {count(jobs, 'job')} in flight",
-        f"  the result appears by itself; meanwhile: psy status {name}, psy run --wait {name}",
-    ]
+    lines = [f"{rows}{failed}, {count(jobs, 'job')} in flight"]
+    lines += [f"  {line}" for line in status.jobs.describe(name)]
+    then = f"then psy run {name} {'goes on' if status.missing or status.failed else 'writes the result'}"
+    then = "the result appears by itself" if status.appears else then
+    return [*lines, f"  {then}; meanwhile: psy status {name}, psy run --wait {name}"]
 
 
 def _summarise_unfinished(status: Status, state: NodeState | None, *, interrupted: bool) -> list[str]:

@@ -31,8 +31,8 @@ def list_running(outline: Outline, queues: QueueCache) -> list[TimedRow]:
     layout, plan = outline.layout, read_plan(outline.layout)
     if plan is None:
         return []
-    states, found = queues.batch_states(outline), []
-    batches = {batch.key: batch for batch in plan.batches if batch.number in states}
+    running, found = queues.read_jobs(outline).running, []
+    batches = {batch.key: batch for batch in plan.batches if batch.number in running}
     journals = list_journals(layout.out)
     for worker in list_rows_in_hand(layout.out) if batches else ():
         for key in worker.keys & batches.keys():

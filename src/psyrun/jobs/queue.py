@@ -4,52 +4,128 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import FormatError, SchedulerError, TaskFileError
+from psyrun.errors import FormatError, NoAnswerError, SchedulerError, TaskFileError
 from psyrun.scheduler import JobState, create_scheduler
 from psyrun.task import open_task
+from psyrun.values import count
 from psyrun.workdir import list_submissions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from psyrun.scheduler import Scheduler
     from psyrun.task import Outline
     from psyrun.workdir import Submission
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
-    """What is known of a submission's job.
+    """What is known of the jobs of a submission.
 
     Parameters
     ----------
+    submission
+        The submission.
     states
-        Element -> state, -1 standing for all of them; without those that left the queue.
+        Batch -> state of those that are in the queue, or may be.
+    stuck
+        Batch -> why it is stuck.
+    abandoned
+        Stuck elements in whose place others were submitted.
     unknown
-        Why nothing is known of it; '' where something is.
+        Why nothing is known of its jobs; '' where something is.
+    silent
+        Whether that is because the batch system does not answer at the moment.
+    merges
+        Whether a job that merges waits for them.
     """
 
+    submission: Submission
     states: Mapping[int, JobState] = field(default_factory=dict)
+    stuck: Mapping[int, str] = field(default_factory=dict)
+    abandoned: Collection[int] = ()
     unknown: str = ""
+    silent: bool = False
+    merges: bool = False
 
-    def by_batch(self, submission: Submission) -> dict[int, JobState]:
-        """Return batch -> state of those that are in the queue, or may be."""
-        numbers = submission.numbers
-        if self.unknown:
-            return dict.fromkeys(numbers, JobState.UNKNOWN)
-        if -1 in self.states:
-            return dict.fromkeys(numbers, self.states[-1])
-        return {number: self.states[k] for k, number in enumerate(numbers) if k in self.states}
+    @property
+    def lost(self) -> bool:
+        """Whether its jobs can't be asked for here, now or later."""
+        return bool(self.unknown) and not self.silent
 
 
 @dataclass(frozen=True, slots=True)
+class TaskJobs:
+    """What is known of the jobs of a task, a report for each open submission."""
+
+    reports: Sequence[JobReport] = ()
+
+    @property
+    def states(self) -> dict[int, JobState]:
+        """Batch -> state of those that are in the queue, or may be."""
+        return {number: state for each in self.reports for number, state in each.states.items()}
+
+    @property
+    def running(self) -> set[int]:
+        """The batches whose rows processes may be at, as far as batch systems tell."""
+        told = [each for each in self.reports if not each.unknown]
+        running = (JobState.RUNNING, JobState.UNKNOWN)
+        return {number for each in told for number, state in each.states.items() if state in running}
+
+    @property
+    def retried(self) -> set[int]:
+        """The batches whose failed rows are all tried again."""
+        whole = [each for each in self.reports if each.submission.retry and each.submission.only is None]
+        return {number for each in whole for number in each.states}
+
+    @property
+    def merges(self) -> bool:
+        """Whether a job that merges waits for whatever is in the queue."""
+        waited = [each.merges and not each.stuck for each in self.reports if each.states or each.merges]
+        return bool(waited) and all(waited)
+
+    def describe(self, name: str) -> Iterator[str]:
+        """Yield lines about jobs of which nothing is known, and stuck ones, with the cure."""
+        unknown: Counter[tuple[str, bool]] = Counter()
+        stuck: Counter[tuple[str, str | None]] = Counter()
+        for each in self.reports:
+            unknown[each.unknown, each.lost] += len(each.states) if each.unknown else 0
+            owner = None if each.submission.ours else each.submission.submitter
+            stuck.update((why, owner) for why in each.stuck.values())
+        for (why, lost), n in unknown.items():
+            if n and lost:
+                yield (
+                    f"whether {count(n, 'job')} {_verb(n, 'runs', 'run')} is not known: {why};"
+                    f" if not: psy run --take-over {name}"
+                )
+            elif n:
+                yield (
+                    f"{why}: nothing is submitted again meanwhile, and whether {count(n, 'job')}"
+                    f" {_verb(n, 'runs', 'run')} is not known"
+                )
+        for (why, owner), n in stuck.items():
+            which, them = _verb(n, "is", "are"), _verb(n, "it", "them")
+            who = f"psy kill {name} cancels {them}" if owner is None else f"{owner} can cancel {them}"
+            jobs = count(n, "job") + (f" of {owner}" if owner else "")
+            yield f"{jobs} {which} stuck: {why}; {who}, psy run --take-over {name} replaces {them}"
+
+
+def _verb(n: int, one: str, several: str) -> str:
+    return one if n == 1 else several
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     time: float
+    scheduler: Scheduler
     asked: frozenset[str]
-    states: Mapping[str, Mapping[int, JobState]] | None
+    states: Mapping[str, Mapping[int, JobState]] | None = None
+    reasons: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    error: str = ""
 
 
 class QueueCache:
@@ -66,45 +142,32 @@ class QueueCache:
         self._answers: dict[str, _Answer] = {}
 
     def report(self, submission: Submission, scheduler: Scheduler) -> JobReport:
-        """Return what is known of a submission's job.
+        """Return what is known of a submission's jobs.
 
         The scheduler is asked once for the open submissions of all tasks; its answer holds for the shortest
         time between two queries.
         """
-        kind = submission.scheduler
-        if submission.job is None:
-            return JobReport(unknown=f"{kind} was not asked for them by name yet")
+        if submission.job is None and not scheduler.detached:  # It ended with the psy that started it.
+            return JobReport(submission=submission)
         key = identify(scheduler, submission.scheduler, submission.options)
         answer = self._answers.get(key)
         if answer is None or time.monotonic() - answer.time > scheduler.poll[0]:
-            answer = self._ask(key, submission.job, scheduler)
-        if answer.states is None:
-            return JobReport(unknown=f"{kind} does not answer")
-        if submission.job not in answer.asked:  # It was submitted a moment ago.
-            return JobReport(dict.fromkeys(range(len(submission.batches)), JobState.QUEUED))
+            answer = self._answers[key] = self._ask(key, submission, scheduler)
         try:
-            return self._judge(submission, scheduler, answer.states.get(submission.job, {}))
-        except SchedulerError:
-            return JobReport(unknown=f"{kind} does not answer")
-
-    def _judge(
-        self, submission: Submission, scheduler: Scheduler, states: Mapping[int, JobState]
-    ) -> JobReport:
-        """Return what an answer says: absence means the end of jobs of this user and this system only."""
-        system = scheduler.system() if submission.system else ""
-        if submission.system != system:
-            return JobReport(unknown=f"they are jobs of {submission.system}, and this is {system}")
-        if not (states or submission.ours or scheduler.shows_others()):
-            kind = submission.scheduler
-            return JobReport(unknown=f"{kind} does not show whether the jobs of {submission.submitter} run")
-        return JobReport(states)
+            unknown, silent = _find_ignorance(submission, answer)
+        except SchedulerError as error:
+            unknown, silent = _describe_error(submission, error)
+        if unknown:
+            states = dict.fromkeys(submission.numbers, JobState.UNKNOWN)
+            return JobReport(submission=submission, states=states, unknown=unknown, silent=silent)
+        return _make_report(submission, answer)
 
     def refresh(self) -> None:
         """Drop the answers, so that batch systems are asked again."""
         self._answers.clear()
 
-    def batch_states(self, outline: Outline) -> dict[int, JobState]:
-        """Return batch -> state of the batches of a task that are in flight.
+    def read_jobs(self, outline: Outline) -> TaskJobs:
+        """Return what is known of the jobs of a task.
 
         Raises
         ------
@@ -113,27 +176,85 @@ class QueueCache:
         TaskFileError
             If the scheduler of a submission can't be found.
         """
-        found: dict[int, JobState] = {}
-        for submission in open_submissions(outline):
-            scheduler = find_scheduler(outline, submission)
-            found |= self.report(submission, scheduler).by_batch(submission)
-        return found
+        submissions = open_submissions(outline)
+        return TaskJobs([self.report(each, find_scheduler(outline, each)) for each in submissions])
 
-    def _ask(self, key: str, job: str, scheduler: Scheduler) -> _Answer:
-        jobs = {job}
+    def _ask(self, key: str, submission: Submission, scheduler: Scheduler) -> _Answer:
+        jobs = set(submission.jobs)
         for outline in self._outlines:
             try:
                 submissions = open_submissions(outline)
             except FormatError:  # An error of that task.
                 continue
-            jobs |= {
-                each.job
-                for each in submissions
-                if each.job and identify(scheduler, each.scheduler, each.options) == key
-            }
-        answer = _Answer(time.monotonic(), frozenset(jobs), scheduler.query(jobs))
-        self._answers[key] = answer
-        return answer
+            for each in submissions:
+                if identify(scheduler, each.scheduler, each.options) == key:
+                    jobs.update(each.jobs)
+        now, asked = time.monotonic(), frozenset(jobs)
+        try:
+            states = scheduler.query(asked)
+            stuck = [job for job, found in (states or {}).items() if JobState.STUCK in found.values()]
+            reasons = scheduler.explain(stuck) if stuck else {}
+        except SchedulerError as error:
+            error_text, _ = _describe_error(submission, error)
+            return _Answer(time=now, scheduler=scheduler, asked=asked, error=error_text)
+        return _Answer(time=now, scheduler=scheduler, asked=asked, states=states, reasons=reasons)
+
+
+def _find_ignorance(submission: Submission, answer: _Answer) -> tuple[str, bool]:
+    """Return why an answer tells nothing of a submission, '' if it does; and whether none was given.
+
+    Absence means the end of jobs of this user and this system only.
+    """
+    kind, scheduler = submission.scheduler, answer.scheduler
+    if answer.error:
+        return answer.error, False
+    if answer.states is None:
+        return f"{kind} does not answer", True
+    system = scheduler.system() if submission.system else ""
+    if submission.system != system:
+        return f"they were submitted to {submission.system}, and this is {system or 'another'}", False
+    there = submission.job in answer.states
+    if submission.job is None and submission.ours:
+        return f"{kind} was not asked for them by name yet", True
+    if not (there or submission.ours) and (submission.job is None or not scheduler.shows_others()):
+        return f"{kind} does not show the jobs of {submission.submitter} to others", False
+    return "", False
+
+
+def _describe_error(submission: Submission, error: SchedulerError) -> tuple[str, bool]:
+    """Return why nothing is known after an error, and whether there was no answer."""
+    if isinstance(error, NoAnswerError):
+        return f"{submission.scheduler} does not answer", True
+    return f"{submission.scheduler} can't be asked here ({error})", False
+
+
+def _make_report(submission: Submission, answer: _Answer) -> JobReport:
+    """Return a report from an answer that tells of a submission."""
+    job, numbers = submission.job or "", submission.numbers
+    found = _find_states(job, answer)
+    all_of_it = dict.fromkeys(range(len(numbers)), found[-1]) if -1 in found else found
+    given_up = {element for element, end in submission.ends.items() if end.final}
+    stuck = {e for e, state in all_of_it.items() if state is JobState.STUCK}
+    why = {e: answer.reasons.get((job, e), answer.reasons.get((job, -1), "held")) for e in stuck}
+    merge = _find_states(submission.merge, answer) if submission.merge else {}
+    return JobReport(
+        submission=submission,
+        states={
+            numbers[e]: state
+            for e, state in all_of_it.items()
+            if e < len(numbers) and e not in stuck & given_up
+        },
+        stuck={numbers[e]: why[e] for e in sorted(stuck - given_up)},
+        abandoned=stuck & given_up,
+        merges=bool(merge) and JobState.STUCK not in merge.values(),
+    )
+
+
+def _find_states(job: str, answer: _Answer) -> Mapping[int, JobState]:
+    """Return the states of a job; one that was submitted after the question is in the queue."""
+    if job not in answer.asked:
+        return {-1: JobState.QUEUED}
+    return (answer.states or {}).get(job, {})
 
 
 def identify(scheduler: Scheduler, kind: str, options: Mapping[str, Any]) -> str:

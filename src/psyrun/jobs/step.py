@@ -237,14 +237,16 @@ class _Step:
         return any(each.missing and each.batch.number in self.complete for each in verified.batches)
 
     def _track_jobs(self) -> None:
-        self.tracker.drop_other_schedulers()
+        self.tracker.drop_other_schedulers(take_over=self.options.take_over)
+        if self.options.take_over:
+            self.tracker.take_over()
         submissions = self.tracker.cancel_outdated(self.tracker.recover(), self.plan)
-        tracked = self.tracker.find_active(submissions)
-        if not self.task.scheduler.detached and any(active for _, active in tracked):
+        reports = self.tracker.find_active(submissions)
+        if not self.task.scheduler.detached and any(each.states for each in reports):
             # We hold the lock, so the psy that started these workers has exited; wait for them.
             self._follow(submissions)
         else:
-            self.active = self.tracker.update(tracked, self._count_rows())
+            self.active = self.tracker.update(reports, self._count_rows())
 
     def _count_rows(self) -> PlanProgress:
         return read_progress(self.plan, self.task.outline.layout, self._counter)
@@ -321,20 +323,20 @@ class _Step:
         wait = getattr(self.task.scheduler, "wait", time.sleep)  # Ours end it when the worker ends.
         try:
             while True:
-                tracked = self.tracker.find_active(submissions)
+                reports = self.tracker.find_active(submissions)
                 began = time.monotonic()
                 progress = self._count_rows()
                 pause = max(interval, 20 * (time.monotonic() - began))
                 self.watcher.progress(self.task.name, progress)
                 self._check_store(progress)
-                if not any(active for _, active in tracked):
+                if not any(each.states for each in reports):
                     break
                 wait(pause)
                 interval = min(most, 1.2 * interval)
         except BaseException:
-            self.task.scheduler.cancel([each.job for each in submissions if each.job])
+            self.task.scheduler.cancel([each.job for each in submissions if each.job and each.ours])
             raise
-        self.active = self.tracker.update(tracked, progress)
+        self.active = self.tracker.update(reports, progress)
 
     def _check_store(self, progress: PlanProgress) -> None:
         """Raise as soon as a row shows that the store can't hold the values, rather than at the end."""

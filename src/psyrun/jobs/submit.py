@@ -152,7 +152,8 @@ class Submitter:
         # What a scheduler keeps about it is removed with the submission that names it.
         spec = replace(spec, scratch=task.outline.layout.jobs / submissions[-1].token / "merge")
         job = task.scheduler.submit(spec)
-        write_submission(task.outline.layout.jobs, replace(submissions[-1], merge=job))
+        for each in submissions:
+            write_submission(task.outline.layout.jobs, replace(each, merge=job))
 
     def _make_spec(
         self, step: str, module: Sequence[str], options: Mapping[str, Any], *, token: str, **more: Any

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psyrun.errors import DirtyError, NoAnswerError, PsyrunError
 from psyrun.jobs.ends import Evidence, classify, element_log, read_last_error
-from psyrun.jobs.queue import JobReport, find_scheduler, identify, open_submissions
+from psyrun.jobs.queue import JobReport, TaskJobs, find_scheduler, identify, open_submissions
 from psyrun.jobs.submit import resolve_options
 from psyrun.scheduler import JobState
+from psyrun.values import count
 from psyrun.workdir import End, list_submissions, remove_submission, write_submission
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from psyrun.jobs.queue import QueueCache
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from psyrun.workdir import Plan, PlanProgress, Submission
 
 
-Tracked = list[tuple["Submission", set[int]]]  # submissions, with their batches that are in the queue
 Ends = dict[int, End]
 
 
@@ -73,13 +73,13 @@ class JobTracker:
         A submission that the scheduler does not know by name was never submitted: its file is removed.
         """
         submissions = self.list_open()
-        nameless = [each.token for each in submissions if each.job is None]
+        nameless = [each.token for each in submissions if self._may_find(each)]
         found = self.scheduler.find(nameless) if nameless else {}
         if found is None:
             return submissions
         recovered = []
         for each in submissions:
-            if each.job is not None:
+            if each.token not in nameless:
                 recovered.append(each)
             elif each.token in found:
                 recovered.append(replace(each, job=found[each.token]))
@@ -88,8 +88,18 @@ class JobTracker:
                 self._remove(each)
         return recovered
 
-    def drop_other_schedulers(self) -> None:
+    def _may_find(self, submission: Submission) -> bool:
+        """Whether the id of a submission was not written down, and its name is looked up here."""
+        here = submission.ours and (not submission.system or submission.system == self.scheduler.system())
+        return submission.job is None and here
+
+    def drop_other_schedulers(self, *, take_over: bool = False) -> None:
         """Remove the submissions of schedulers that the task file named before.
+
+        Parameters
+        ----------
+        take_over
+            Whether to take over jobs as `take_over` does.
 
         Raises
         ------
@@ -97,29 +107,54 @@ class JobTracker:
             If some of their jobs may be in flight.
         """
         for other in _trackers(self.outline, self.queues, but=self.system):
-            for each, active in other.find_active(other.recover()):
-                if active:
+            if take_over:
+                other.take_over()
+                self.messages += other.messages
+            for each in other.find_active(other.recover()):
+                if each.states:
                     raise DirtyError(
                         f"{self.outline.path}: jobs of {other.kind} are in flight, and the scheduler is"
                         f" {self.kind} now; wait for them, or end them: psy kill {self.outline.name}"
+                        f"{''.join(f'; {line}' for line in TaskJobs([each]).describe(self.outline.name))}"
                     )
-                self._remove(each)
+                self._remove(each.submission)
 
-    def find_active(self, submissions: Sequence[Submission]) -> Tracked:
-        """Return the submissions, each with its batches that are, or may be, in the queue."""
-        return [(each, set(self._find_states(each))) for each in submissions]
-
-    def _find_states(self, submission: Submission) -> dict[int, JobState]:
+    def find_active(self, submissions: Sequence[Submission]) -> list[JobReport]:
+        """Return what is known of submissions' jobs."""
         if self.scheduler.detached:
-            report = self.queues.report(submission, self.scheduler)
-            if report.unknown:
-                self._note(f"{report.unknown}: nothing is submitted again meanwhile")
-            return report.by_batch(submission)
-        if submission.job is None:
-            return {}
-        states = (self.scheduler.query([submission.job]) or {}).get(submission.job, {})
+            return [self.queues.report(each, self.scheduler) for each in submissions]
+        self.queues.refresh()
+        reports = [self.queues.report(each, self.scheduler) for each in submissions]
         # A worker on another host may never end: its psy has lost the lock.
-        return JobReport(states).by_batch(submission) if states.get(-1) is JobState.RUNNING else {}
+        there = (JobState.RUNNING, JobState.QUEUED)
+        return [
+            each if set(each.states.values()) <= set(there) else JobReport(submission=each.submission)
+            for each in reports
+        ]
+
+    def take_over(self) -> None:
+        """Give up jobs that can't be asked for here, and stuck ones, so that others can be submitted.
+
+        Stuck jobs of this user are cancelled, unless others of the same array are not stuck: those stay, and
+        the stuck ones are cancelled when these have ended.
+        """
+        for report in self.find_active(self.recover()):
+            each, n = report.submission, len(report.states)
+            if report.lost:
+                self._remove(each)
+                self._note(f"{count(n, 'job')} given up: {report.unknown}")
+            elif report.stuck and each.ours and len(report.stuck) == n:
+                self.scheduler.cancel(each.jobs)
+                self._remove(each)
+                self._note(f"{count(n, 'stuck job')} cancelled")
+            elif report.stuck:
+                now, elements = time.time(), {number: e for e, number in enumerate(each.numbers)}
+                ends = {
+                    elements[number]: End(since=now, reason=f"stuck: {why}", final=True)
+                    for number, why in report.stuck.items()
+                }
+                self.record(each, ends, closed=False)
+                self._note(f"{count(len(ends), 'stuck job')} replaced")
 
     # ------------------------------------------------------------------ ending
 
@@ -133,29 +168,35 @@ class JobTracker:
                 write_submission(self.outline.layout.jobs, replace(each, ends=ends))
 
     def cancel_outdated(self, submissions: Sequence[Submission], plan: Plan) -> list[Submission]:
-        """Cancel submissions without any batch that the plan wants; return the others."""
+        """Cancel submissions of this user without any batch that the plan wants; return the others."""
         wanted = {batch.number for batch in plan.batches}
         outdated = [each for each in submissions if wanted.isdisjoint(each.numbers)]
         if not outdated or not self.scheduler.detached:
             return list(submissions)
-        active = sum(len(batches) for _, batches in self.find_active(outdated))
+        found = self.find_active(outdated)
+        ours = [each for each in found if each.submission.ours and not each.lost]
+        active = sum(len(each.states) for each in ours)
+        kept = [each for each in submissions if each not in [found.submission for found in ours]]
+        merges = {each.merge for each in kept}  # A job that merges may wait for several submissions.
         try:
-            self.scheduler.cancel([job for each in outdated for job in each.jobs])
+            self.scheduler.cancel({job for each in ours for job in each.submission.jobs} - merges)
         except NoAnswerError:
             self._note(f"{active:,} jobs are outdated; they are cancelled once the batch system answers")
             return list(submissions)
-        for each in outdated:
-            self._remove(each)
+        for each in ours:
+            self._remove(each.submission)
         if active:
             self._note(f"{active:,} jobs in flight were outdated by an edit and are cancelled")
-        return [each for each in submissions if each not in outdated]
+        for line in describe_left(self.outline.name, [each for each in found if each not in ours]):
+            self._note(f"outdated by an edit: {line}")
+        return kept
 
-    def update(self, tracked: Tracked, progress: PlanProgress) -> set[int]:
+    def update(self, reports: Sequence[JobReport], progress: PlanProgress) -> set[int]:
         """Record why jobs ended before their rows were there, and remove submissions that did their work.
 
         Parameters
         ----------
-        tracked
+        reports
             Open submissions, from `find_active` before the rows were counted.
         progress
             How far the task is.
@@ -163,25 +204,32 @@ class JobTracker:
         Returns
         -------
         set
-            The batches that are in flight, or whose files may still show up.
+            The batches of the plan that are in flight, or whose files may still show up.
         """
         in_flight: set[int] = set()
-        found = self.find_ends(tracked, progress)
-        for (each, active), (_, ends) in zip(tracked, found):
+        found = self.find_ends(reports, progress)
+        for report, (each, ends) in zip(reports, found):
             late = {each.numbers[element] for element, end in ends.items() if not end.final}
-            self.record(each, ends, closed=not active and not late)
-            in_flight |= active | late
+            over = not (report.states or late)
+            if over and report.abandoned and each.ours:
+                self.scheduler.cancel(each.jobs)
+            self.record(each, ends, closed=over and (each.ours or not report.abandoned))
+            in_flight |= report.states.keys() | late
         self._report(found)
-        return in_flight
+        return in_flight & {each.batch.number for each in progress.batches}
 
-    def find_ends(self, tracked: Tracked, progress: PlanProgress) -> list[tuple[Submission, Ends]]:
+    def find_ends(
+        self, reports: Sequence[JobReport], progress: PlanProgress
+    ) -> list[tuple[Submission, Ends]]:
         """Return the submissions, each with the ends of its elements that ended early.
 
         The batch system is asked once for all, and nothing is written.
         """
         missing = {each.batch.number for each in progress.batches if each.missing}
         unfinished = missing | {each.batch.number for each in progress.batches if each.failed}
-        early = [(each, each.ended_early(active, unfinished)) for each, active in tracked]
+        early = [
+            (each.submission, each.submission.ended_early(each.states.keys(), unfinished)) for each in reports
+        ]
         jobs = [each.job for each, elements in early if elements and each.job is not None]
         reasons = self.scheduler.explain(jobs) if jobs else {}
         return [
@@ -224,6 +272,9 @@ class JobTracker:
             for element, end in ends.items():
                 if end.final and end.reason:
                     logs[end.reason].append(self._log(each, element))
+        late = sum(not end.final for _, ends in found for end in ends.values())
+        if late:
+            self._note(f"{late:,} of its jobs left the queue, and their files may still show up")
         for reason, paths in logs.items():
             head = f"{len(paths):,} of its jobs ended early: {reason}" if self.scheduler.detached else reason
             self._note(f"{head}\n  (log: {self.outline.layout.relative(paths[0])})")
@@ -267,7 +318,7 @@ def count_active(outline: Outline, queues: QueueCache) -> int:
         If a submission can't be read.
     """
     trackers = _trackers(outline, queues)
-    return sum(len(active) for each in trackers for _, active in each.find_active(each.recover()))
+    return sum(len(found.states) for each in trackers for found in each.find_active(each.recover()))
 
 
 def explain_ends(outline: Outline, queues: QueueCache, progress: PlanProgress) -> dict[int, str]:
@@ -301,23 +352,44 @@ def _find_new_ends(
             yield from ((tracker, *found) for found in tracker.find_ends(ours, progress))
 
 
-def cancel_jobs(outline: Outline, queues: QueueCache) -> int:
-    """Cancel the jobs in a task's own submission files, and no others; return how many were in flight.
+def cancel_jobs(outline: Outline, queues: QueueCache) -> tuple[int, list[str]]:
+    """Cancel the jobs of this user in a task's own submission files, and no others.
 
     Finished rows are kept; the next run goes on there.
+
+    Returns
+    -------
+    tuple
+        How many were in flight, and lines about those that are left.
 
     Raises
     ------
     NoAnswerError
         If the batch system can't be reached.
     """
-    cancelled = 0
+    cancelled, left = 0, []
     end = End(since=time.time(), reason="cancelled", final=True)
     for tracker in _trackers(outline, queues):
-        ours = [each for each in tracker.recover() if each.job]
-        states = [queues.report(each, tracker.scheduler).states for each in ours]
-        tracker.scheduler.cancel([job for each in ours for job in each.jobs])
-        cancelled += sum(map(len, states))
-        for each in ours if tracker.scheduler.detached else ():
-            tracker.record(each, dict.fromkeys(range(len(each.batches)), end), closed=True)
-    return cancelled
+        reports = [queues.report(each, tracker.scheduler) for each in tracker.recover()]
+        ours = [each for each in reports if each.submission.ours and each.submission.job and not each.lost]
+        left += [each for each in reports if each not in ours]
+        tracker.scheduler.cancel({job for each in ours for job in each.submission.jobs})
+        for each in ours:
+            cancelled += len(each.states) + len(each.abandoned)
+            ends = dict.fromkeys(range(len(each.submission.batches)), end)
+            if tracker.scheduler.detached:
+                tracker.record(each.submission, ends, closed=True)
+    return cancelled, list(describe_left(outline.name, left))
+
+
+def describe_left(name: str, reports: Iterable[JobReport]) -> Iterator[str]:
+    """Yield lines about jobs that this user can't cancel here, with who can."""
+    others: Counter[str] = Counter()
+    for each in reports:
+        if each.lost and each.submission.ours:
+            yield from TaskJobs([each]).describe(name)
+        elif not each.submission.ours:
+            others[str(each.submission.submitter)] += len(each.states) + len(each.abandoned)
+    for user, n in others.items():
+        if n:
+            yield f"{count(n, 'job')} of {user} left; {user} can cancel: psy kill {name}"

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from psyrun.jobs.queue import find_scheduler, open_submissions
-from psyrun.scheduler import JobState
 from psyrun.workdir import RowCounter, read_progress, require_plan
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCa
         Answers of batch systems.
     """
     counters = {outline.name: RowCounter() for outline in outlines}
-    before = {outline.name: len(queues.batch_states(outline)) for outline in outlines}
+    before = {outline.name: len(queues.read_jobs(outline).states) for outline in outlines}
     polls = [find_scheduler(o, each).poll for o in outlines for each in open_submissions(o)]
     interval, most = min(polls, default=(1.0, 1.0))
     due = time.monotonic() + interval
@@ -45,12 +44,12 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCa
                 return
         if time.monotonic() >= due:
             queues.refresh()
-            now = {outline.name: queues.batch_states(outline) for outline in outlines}
-            if any(len(now[name]) < count or not count for name, count in before.items()):
+            now = {outline.name: queues.read_jobs(outline) for outline in outlines}
+            if any(len(now[name].states) < count or not count for name, count in before.items()):
                 return
-            for name, states in now.items():
-                if JobState.UNKNOWN in states.values():
-                    watcher.note(name, "the batch system does not answer; waiting")
+            for name, jobs in now.items():
+                for line in jobs.describe(name):
+                    watcher.note(name, f"{line}; waiting")
             interval = min(most, 1.5 * interval)
             due = time.monotonic() + interval
         time.sleep(min(1.0, interval / 10))
