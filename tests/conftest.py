@@ -61,6 +61,7 @@ class Project:
     prefix: tuple[str, ...] = ()
     forks: ForkServer | None = None
     bases: Path | None = None
+    python: str = sys.executable
 
     @property
     def evaluations(self) -> Path:
@@ -105,7 +106,7 @@ class Project:
 
     def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
         """Start psy in a process group of its own."""
-        argv = [*self.prefix, sys.executable, "-P", "-m", "psyrun.cli", *arguments]
+        argv = [*self.prefix, self.python, "-P", "-m", "psyrun.cli", *arguments]
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "text": True}
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": self.env()}
         return subprocess.Popen(argv, cwd=self.root, process_group=0, **options | more)

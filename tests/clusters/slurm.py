@@ -320,7 +320,8 @@ class Slurm(Cluster):
 
     def cancel_all(self) -> None:
         """Cancel all jobs, and wait until they are gone."""
-        jobs = set(self.run("squeue", "-h", "-r", "-o", "%A").split())
+        # Of arrays, since the id of an element means nothing any more once those that wait were cancelled.
+        jobs = set(self.run("squeue", "-h", "-r", "-o", "%F").split())
         if jobs:
             self.run("scancel", *sorted(jobs), check=False)
         self._wait("the end of all jobs", lambda: not self.run("squeue", "-h", "-o", "%A"))

@@ -100,7 +100,7 @@ class TaskJobs:
             if n and lost:
                 yield (
                     f"whether {count(n, 'job')} {_verb(n, 'runs', 'run')} is not known: {why};"
-                    f" if not: psy run --take-over {name}"
+                    f" to replace {_verb(n, 'it', 'them')}: psy run --take-over {name}"
                 )
             elif n:
                 yield (

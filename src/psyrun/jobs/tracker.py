@@ -384,12 +384,15 @@ def cancel_jobs(outline: Outline, queues: QueueCache) -> tuple[int, list[str]]:
 
 def describe_left(name: str, reports: Iterable[JobReport]) -> Iterator[str]:
     """Yield lines about jobs that this user can't cancel here, with who can."""
-    others: Counter[str] = Counter()
+    others: Counter[tuple[str, bool]] = Counter()
     for each in reports:
         if each.lost and each.submission.ours:
             yield from TaskJobs([each]).describe(name)
         elif not each.submission.ours:
-            others[str(each.submission.submitter)] += len(each.states) + len(each.abandoned)
-    for user, n in others.items():
+            n = len(each.states) + len(each.abandoned)
+            others[str(each.submission.submitter), bool(each.unknown)] += n
+    for (user, unknown), n in others.items():
         if n:
-            yield f"{count(n, 'job')} of {user} left; {user} can cancel: psy kill {name}"
+            left = "may be left" if unknown else "is left" if n == 1 else "are left"
+            it = "it" if n == 1 else "them"
+            yield f"{count(n, 'job')} of {user} {left}; {user} can cancel {it}: psy kill {name}"

@@ -64,8 +64,8 @@ _STATES: Mapping[str, JobState | None] = MappingProxyType(
 )
 # Reasons for which a job stays in the queue until a user, or the site, changes something about it.
 _STUCK_REASONS = re.compile(
-    r"JobHeld(User|Admin)|launch failed requeued held|DependencyNeverSatisfied|BadConstraints"
-    r"|Partition(NodeLimit|TimeLimit|Config)|Invalid(Account|QOS)|AccountNotAllowed|QOSNotAllowed"
+    r"JobHeld(User|Admin)|(launch failed requeued|job requeued in) held"
+    r"|DependencyNeverSatisfied|BadConstraints|Partition(NodeLimit|TimeLimit|Config)|Invalid(Account|QOS)|AccountNotAllowed|QOSNotAllowed"
 )
 _DEFAULT_ARRAY_LIMIT = 1001  # MaxArraySize where the site sets none
 

@@ -1,0 +1,94 @@
+"""Two users of this machine, with a Python that they can read, and folders that their group shares."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from contextlib import suppress
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+import psyrun
+
+USERS = ("psyalice", "psybob")
+GROUP = "psylab"
+
+
+def lacks() -> str | None:
+    """Return what keeps users from being added here; None: nothing."""
+    if os.geteuid() != 0:
+        return "only root can add users"
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    absent = [name for name in ("useradd", "groupadd", "setpriv") if shutil.which(name, path=path) is None]
+    return f"not installed: {', '.join(absent)}" if absent else None
+
+
+def add_users() -> None:
+    """Add the users, each with a group of its own, and the group that they share."""
+    remove_users()
+    subprocess.run(["groupadd", GROUP], check=True)
+    for name in USERS:
+        subprocess.run(["useradd", "-M", "-U", "-G", GROUP, "-s", "/bin/sh", name], check=True)
+
+
+def remove_users() -> None:
+    """Remove them, where they are there."""
+    for argv in (*(["userdel", name] for name in USERS), ["groupdel", GROUP]):
+        subprocess.run(argv, check=False, capture_output=True)
+
+
+def as_user(name: str, umask: int = 0o022) -> tuple[str, ...]:
+    """Return the beginning of a command that a user runs, with the umask that most have."""
+    who = ("setpriv", f"--reuid={name}", f"--regid={name}", "--init-groups", "--inh-caps=-all")
+    return (*who, "sh", "-c", f'umask {umask:o}; exec "$@"', "sh")
+
+
+def copy_python(folder: Path) -> Path:
+    """Copy this Python and psyrun to a folder, as links where that is possible; return the interpreter."""
+    base = Path(sys.base_prefix)
+    library = Path(sysconfig.get_path("stdlib"))
+    ours = folder / library.relative_to(base)
+    ignore = shutil.ignore_patterns(
+        "test", "site-packages", "dist-packages", "idlelib", "ensurepip", "tkinter"
+    )
+    shutil.copytree(library, ours, ignore=ignore, copy_function=_link)
+    for path in (base / "lib").glob("libpython3*"):
+        _link(path, folder / "lib" / path.name)
+    packages = ours / "site-packages"
+    for package in _find_packages(["psyrun"]).values():
+        for file in package.files or ():
+            target = packages / file
+            if ".." not in file.parts and file.suffix not in (".pth", ".pyc"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _link(package.locate_file(file), target)
+    source = Path(psyrun.__file__).parent
+    if not (packages / "psyrun").exists():
+        shutil.copytree(source, packages / "psyrun", copy_function=_link)
+    python = folder / "bin" / f"python3.{sys.version_info.minor}"
+    python.parent.mkdir()
+    _link(Path(sys.executable).resolve(), python)
+    return python
+
+
+def _find_packages(names: list[str]) -> dict[str, Distribution]:
+    """Return packages, and those that they need to run, as far as they are installed."""
+    found: dict[str, Distribution] = {}
+    while names:
+        name = re.sub(r"[-_.]+", "-", names.pop()).lower()
+        with suppress(PackageNotFoundError):
+            if name not in found:
+                found[name] = distribution(name)
+                needed = [line for line in found[name].requires or () if "extra ==" not in line]
+                names += [re.split(r"[^A-Za-z0-9_.-]", line)[0] for line in needed]
+    return found
+
+
+def _link(source: object, target: object) -> None:
+    try:
+        os.link(str(source), str(target))
+    except OSError:
+        shutil.copy(str(source), str(target))
