@@ -83,7 +83,7 @@ def test_held_jobs_are_stuck_until_they_are_cancelled_or_replaced(cluster, proje
     (first,) = [each["job"] for each in submissions(project) if not each["closed"]]
     project.edit("psy-tasks/task_a.py", repr(held), '{"timelimit": "10"}')
     again = project.psy("run", "--take-over", code=75).stdout
-    assert "a: 2 stuck jobs cancelled\n" in again
+    assert "a: 2 jobs cancelled (stuck)\n" in again
     assert PROMISE in again
     wait_until(lambda: first not in cluster.run("squeue", "-h", "-o", "%F").split())
     open_gate(project)
@@ -100,7 +100,7 @@ def test_stuck_element_is_replaced_while_the_others_of_its_array_go_on(cluster, 
     cluster.run("scontrol", "requeuehold", f"{job}_1")
     wait_until(lambda: "1 job is stuck: " in project.psy("status").stdout)
     replaced = project.psy("run", "--take-over", code=75).stdout
-    assert "a: 1 stuck job replaced\n" in replaced
+    assert "a: 1 job replaced (stuck, and left in the queue)\n" in replaced
     assert "a: 2 of 4 rows to evaluate in 1 batch\n" in replaced
     assert "stuck" not in project.psy("status").stdout
     open_gate(project)

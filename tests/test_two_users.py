@@ -137,7 +137,7 @@ def test_each_goes_on_with_what_the_other_began_and_cancels_only_their_own(clust
     assert len(cluster.jobs_of(BOB)) == 2  # one array, and the job that merges
     killed = alice.psy("kill", "a").stdout
     assert "a: 2 jobs cancelled; what is finished is kept\n" in killed
-    assert f"a: 1 job of {BOB} is left; {BOB} can cancel it: psy kill a\n" in killed
+    assert f"a: 2 jobs of {BOB} are left; {BOB} can cancel them: psy kill a\n" in killed
     wait_until(lambda: not cluster.jobs_of(ALICE))
     assert len(cluster.jobs_of(BOB)) == 2
     open_gate(bob)
@@ -181,7 +181,7 @@ def test_stuck_jobs_of_another_are_replaced_and_stay_theirs_to_cancel(cluster, a
     assert "psy run --take-over a replaces them\n" in said
     assert "2 jobs are stuck: JobHeldAdmin; psy kill a cancels them," in alice.psy("run", code=75).stdout
     taken = bob.psy("run", "--take-over", code=75).stdout
-    assert "2 stuck jobs replaced" in taken
+    assert "2 jobs replaced (stuck, and left in the queue)" in taken
     assert "the result appears by itself" in taken
     assert "2 jobs cancelled" not in bob.psy("run", code=75).stdout
     open_gate(bob)

@@ -17,7 +17,7 @@ from psyrun.values import count
 from psyrun.workdir import End, list_submissions, remove_submission, write_submission
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from psyrun.jobs.queue import QueueCache
@@ -138,15 +138,16 @@ class JobTracker:
         Stuck jobs of this user are cancelled, unless others of the same array are not stuck: those stay, and
         the stuck ones are cancelled when these have ended.
         """
+        told: Counter[str] = Counter()
         for report in self.find_active(self.recover()):
             each, n = report.submission, len(report.states)
             if report.lost:
                 self._remove(each)
-                self._note(f"{count(n, 'job')} given up: {report.unknown}")
+                told[f"given up: {report.unknown}"] += n
             elif report.stuck and each.ours and len(report.stuck) == n:
                 self.scheduler.cancel(each.jobs)
                 self._remove(each)
-                self._note(f"{count(n, 'stuck job')} cancelled")
+                told["cancelled (stuck)"] += n
             elif report.stuck:
                 now, elements = time.time(), {number: e for e, number in enumerate(each.numbers)}
                 ends = {
@@ -154,7 +155,9 @@ class JobTracker:
                     for number, why in report.stuck.items()
                 }
                 self.record(each, ends, closed=False)
-                self._note(f"{count(len(ends), 'stuck job')} replaced")
+                told["replaced (stuck, and left in the queue)"] += len(ends)
+        for what, n in told.items():
+            self._note(f"{count(n, 'job')} {what}")
 
     # ------------------------------------------------------------------ ending
 
@@ -382,13 +385,12 @@ def cancel_jobs(outline: Outline, queues: QueueCache) -> tuple[int, list[str]]:
     return cancelled, list(describe_left(outline.name, left))
 
 
-def describe_left(name: str, reports: Iterable[JobReport]) -> Iterator[str]:
+def describe_left(name: str, reports: Sequence[JobReport]) -> Iterator[str]:
     """Yield lines about jobs that this user can't cancel here, with who can."""
+    yield from TaskJobs([each for each in reports if each.submission.ours]).describe(name)
     others: Counter[tuple[str, bool]] = Counter()
     for each in reports:
-        if each.lost and each.submission.ours:
-            yield from TaskJobs([each]).describe(name)
-        elif not each.submission.ours:
+        if not each.submission.ours:
             n = len(each.states) + len(each.abandoned)
             others[str(each.submission.submitter), bool(each.unknown)] += n
     for (user, unknown), n in others.items():
