@@ -8,6 +8,7 @@ import stat
 import pytest
 
 from psyrun.disk import AppendedFile, make_folders, write_atomic
+from psyrun.workdir import create_root
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a folder to any group")
 GROUP = 4711
@@ -31,6 +32,7 @@ def test_work_folder_of_a_group_is_shared_with_it(tmp_path, umask, outer):
     os.chown(tmp_path, -1, GROUP)
     tmp_path.chmod(outer)
     folder = tmp_path / "psy-work" / "a"
+    create_root(folder.parent)
     make_folders(folder / "in", folder / "out")
     for each in (folder.parent, folder, folder / "in", folder / "out"):
         assert each.stat().st_gid == GROUP
@@ -46,6 +48,7 @@ def test_work_folder_of_a_group_is_shared_with_it(tmp_path, umask, outer):
 @pytest.mark.parametrize("outer", [0o755, 0o2755, 0o1777], ids=oct)
 def test_folder_that_no_group_may_write_to_is_not_shared(tmp_path, umask, outer):
     tmp_path.chmod(outer)
+    create_root(tmp_path / "a")
     make_folders(tmp_path / "a" / "b")
     write_atomic(tmp_path / "a" / "file", b"")
     assert mode(tmp_path / "a") & 0o777 == mode(tmp_path / "a" / "b") & 0o777 == 0o777 & ~umask

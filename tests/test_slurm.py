@@ -343,7 +343,9 @@ def test_controller_that_is_down_is_said_and_nothing_is_submitted_again(cluster,
         done = project.psy("run", code=75)
         assert "Slurm does not answer: nothing is submitted again meanwhile" in done.stdout
         said = project.psy("status").stdout
-        assert "a: Slurm does not answer: nothing is submitted again meanwhile, and whether 3 jobs run" in said
+        assert (
+            "a: Slurm does not answer: nothing is submitted again meanwhile, and whether 3 jobs run" in said
+        )
         status = project.status("a")
         assert (status["queued"], status["running"], status["missing"]) == (6, 0, 0)
         killed = project.psy("kill", "a", code=1)

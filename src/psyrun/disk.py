@@ -156,14 +156,17 @@ def _renaming(path: Path, suffix: str) -> Iterator[Path]:
 
 
 def share_file(path: Path) -> None:
-    """Let the group read and write a file of a shared folder, whatever the umask; see `make_folders`."""
+    """Let the group read and write a file of a shared folder, whatever the umask; see `share_folder`."""
     if path.parent.stat().st_mode & _SHARED == _SHARED:
         with suppress(OSError):  # Another user made it.
             path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o660)
 
 
-def _share_folder(folder: Path) -> None:
-    """Give a new folder the group of the folder around it, if that group may write there."""
+def share_folder(folder: Path) -> None:
+    """Give a new folder the group of the folder around it, if that group may write there.
+
+    Folders and files that psyrun creates in it are shared in turn.
+    """
     around, found = folder.parent.stat(), folder.stat()
     if around.st_mode & (stat.S_IWGRP | stat.S_ISVTX) == stat.S_IWGRP:
         with suppress(OSError):  # A user who is not in the group has nothing to share with it.
@@ -181,15 +184,16 @@ def write_atomic(path: Path, data: bytes) -> None:
 def make_folders(*folders: Path) -> None:
     """Create folders where they are missing, with their parents, so that they survive a power cut.
 
-    Below a folder that its group may write to, they are shared with that group: they have its permissions,
-    and files get the group (set-group-ID), so that each of several users can go on with what another began.
+    In a folder that is shared with a group (it may write there, and set-group-ID is set), they are shared
+    too, so that each of several users can go on with what another began.
     """
     parents = set()
     for folder in folders:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
         for each in reversed(missing):
             each.mkdir(exist_ok=True)
-            _share_folder(each)
+            if each.parent.stat().st_mode & _SHARED == _SHARED:
+                share_folder(each)
         parents |= {each.parent for each in missing}
     for parent in parents:
         sync_folder(parent)

@@ -42,6 +42,8 @@ class JobReport:
         Whether that is because the batch system does not answer at the moment.
     merges
         Whether a job that merges waits for them.
+    plain
+        Whether one job is at all batches, rather than an element of an array at each.
     """
 
     submission: Submission
@@ -51,6 +53,12 @@ class JobReport:
     unknown: str = ""
     silent: bool = False
     merges: bool = False
+    plain: bool = False
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs are in the queue, or may be."""
+        return min(1, len(self.states)) if self.plain else len(self.states) + len(self.abandoned)
 
     @property
     def lost(self) -> bool:
@@ -93,7 +101,7 @@ class TaskJobs:
         unknown: Counter[tuple[str, bool]] = Counter()
         stuck: Counter[tuple[str, str | None]] = Counter()
         for each in self.reports:
-            unknown[each.unknown, each.lost] += len(each.states) if each.unknown else 0
+            unknown[each.unknown, each.lost] += each.jobs if each.unknown else 0
             owner = None if each.submission.ours else each.submission.submitter
             stuck.update((why, owner) for why in each.stuck.values())
         for (why, lost), n in unknown.items():
@@ -147,8 +155,12 @@ class QueueCache:
         The scheduler is asked once for the open submissions of all tasks; its answer holds for the shortest
         time between two queries.
         """
-        if submission.job is None and not scheduler.detached:  # It ended with the psy that started it.
-            return JobReport(submission=submission)
+        if not scheduler.detached:
+            jobs = frozenset(submission.jobs)  # Without an id, it ended with the psy that started it.
+            found = scheduler.query(jobs) if jobs else {}
+            return _make_report(
+                submission, _Answer(time=0.0, scheduler=scheduler, asked=jobs | {""}, states=found)
+            )
         key = identify(scheduler, submission.scheduler, submission.options)
         answer = self._answers.get(key)
         if answer is None or time.monotonic() - answer.time > scheduler.poll[0]:
@@ -246,6 +258,7 @@ def _make_report(submission: Submission, answer: _Answer) -> JobReport:
         },
         stuck={numbers[e]: why[e] for e in sorted(stuck - given_up)},
         abandoned=stuck & given_up,
+        plain=-1 in found,
         merges=bool(merge) and JobState.STUCK not in merge.values(),
     )
 

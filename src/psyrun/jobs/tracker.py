@@ -73,8 +73,11 @@ class JobTracker:
         A submission that the scheduler does not know by name was never submitted: its file is removed.
         """
         submissions = self.list_open()
-        nameless = [each.token for each in submissions if self._may_find(each)]
-        found = self.scheduler.find(nameless) if nameless else {}
+        try:
+            nameless = [each.token for each in submissions if self._may_find(each)]
+            found = self.scheduler.find(nameless) if nameless else {}
+        except NoAnswerError:
+            found = None
         if found is None:
             return submissions
         recovered = []
@@ -123,12 +126,11 @@ class JobTracker:
         """Return what is known of submissions' jobs."""
         if self.scheduler.detached:
             return [self.queues.report(each, self.scheduler) for each in submissions]
-        self.queues.refresh()
-        reports = [self.queues.report(each, self.scheduler) for each in submissions]
         # A worker on another host may never end: its psy has lost the lock.
-        there = (JobState.RUNNING, JobState.QUEUED)
+        reports = [self.queues.report(each, self.scheduler) for each in submissions]
+        running = {JobState.RUNNING}
         return [
-            each if set(each.states.values()) <= set(there) else JobReport(submission=each.submission)
+            each if running.issuperset(each.states.values()) else JobReport(submission=each.submission)
             for each in reports
         ]
 
@@ -378,7 +380,7 @@ def cancel_jobs(outline: Outline, queues: QueueCache) -> tuple[int, list[str]]:
         left += [each for each in reports if each not in ours]
         tracker.scheduler.cancel({job for each in ours for job in each.submission.jobs})
         for each in ours:
-            cancelled += len(each.states) + len(each.abandoned)
+            cancelled += each.jobs
             ends = dict.fromkeys(range(len(each.submission.batches)), end)
             if tracker.scheduler.detached:
                 tracker.record(each.submission, ends, closed=True)
@@ -391,8 +393,7 @@ def describe_left(name: str, reports: Sequence[JobReport]) -> Iterator[str]:
     others: Counter[tuple[str, bool]] = Counter()
     for each in reports:
         if not each.submission.ours:
-            n = len(each.states) + len(each.abandoned)
-            others[str(each.submission.submitter), bool(each.unknown)] += n
+            others[str(each.submission.submitter), bool(each.unknown)] += each.jobs
     for (user, unknown), n in others.items():
         if n:
             left = "may be left" if unknown else "is left" if n == 1 else "are left"

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psyrun.disk import make_folders, write_atomic
+from psyrun.disk import make_folders, share_folder, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +16,7 @@ def create_root(folder: Path) -> None:
     """Create the folder of all work folders, so that version control ignores its content."""
     if not folder.is_dir():
         make_folders(folder)
+        share_folder(folder)
         with suppress(OSError):  # Nothing rests on it.
             write_atomic(folder / ".gitignore", b"*\n")
 
