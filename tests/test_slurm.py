@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ from psyrun.scheduler.slurm import (
     parse_ended,
     parse_queue,
 )
-from psyrun.testing import ArrayContract, ExplainContract
+from psyrun.testing import DependencyContract, ExplainContract, ThrottleContract, WarningContract
 
 pytestmark = pytest.mark.xdist_group("slurm")
 
@@ -49,12 +50,58 @@ def counted(tmp_path, monkeypatch):
     return count
 
 
-class TestContract(ArrayContract, ExplainContract):
+class TestContract(ThrottleContract, DependencyContract, WarningContract, ExplainContract):
     options = {"timelimit": 5}
 
     @pytest.fixture
     def scheduler(self, cluster):
         return Slurm()
+
+    @pytest.fixture
+    def unreachable(self, cluster, tmp_path, monkeypatch):
+        """As if the controller was on a port at which nothing listens."""
+        text = (cluster.folder / "slurm.conf").read_text()
+        text = text.replace(f"SlurmctldPort={cluster.port}", f"SlurmctldPort={cluster.port + 10}")
+        (tmp_path / "cgroup.conf").touch()
+        elsewhere = tmp_path / "slurm.conf"
+        elsewhere.write_text(text + "MessageTimeout=1\n")  # for which commands try
+
+        @contextmanager
+        def enter():
+            with monkeypatch.context() as context:
+                context.setenv("SLURM_CONF", str(elsewhere))
+                yield
+
+        return enter
+
+    @pytest.fixture
+    def full(self, cluster):
+        @contextmanager
+        def enter():
+            limit = ["sacctmgr", "-i", "modify", "user", "root", "set"]
+            cluster.run(*limit, "maxsubmitjobs=0")
+            try:
+                yield
+            finally:
+                cluster.run(*limit, "maxsubmitjobs=-1")
+
+        return enter
+
+    @pytest.fixture
+    def hold(self, cluster):
+        return lambda job: cluster.run("scontrol", "hold", job)
+
+    @pytest.fixture
+    def warn(self, cluster):
+        return lambda job: cluster.run("scancel", "--batch", "--signal=USR1", job)
+
+    @pytest.fixture
+    def foreign(self, cluster):
+        cluster.run("sacctmgr", "-i", "add", "user", "nobody", "account=lab", check=False)
+        where = ("--uid=nobody", "--gid=nogroup", "--chdir=/", "--hold")  # It could not read its script.
+        job = cluster.run("sbatch", "--parsable", *where, "--wrap", "true")
+        yield job
+        cluster.run("scancel", job)
 
 
 # ---------------------------------------------------------------------- the life of a task
@@ -519,6 +566,15 @@ def test_reasons_of_those_that_ended():
         ("9", 0): "FAILED (exit 3)",
         ("9", 1): "FAILED (signal 9)",
     }
+
+
+def test_accounting_that_takes_an_element_for_a_plain_job_is_not_believed(tmp_path, monkeypatch):
+    """As it does for a moment after the end of an array of one."""
+    for command, line in (("sacct", "26|FAILED|0:9"), ("squeue", "26|0|FAILED|9|")):
+        (tmp_path / command).write_text(f"#!/bin/sh\necho '{line}'\n")
+        (tmp_path / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert Slurm().explain_ends(["26"]) == {("26", 0): "FAILED (signal 9)"}
 
 
 def test_accounting_that_lags_explains_nothing():

@@ -170,7 +170,8 @@ class Slurm(BatchSystem):
                 found |= parse(self.run(argv, env=_plain_env()))
             except SchedulerError:  # There is no accounting, or no answer.
                 continue
-        return found
+        arrays = {job for job, element in found if element >= 0}  # Accounting may lag.
+        return {key: why for key, why in found.items() if key[1] >= 0 or key[0] not in arrays}
 
     def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:
         """Return the command that cancels."""

@@ -265,7 +265,7 @@ class DetachedContract(QueueContract):
 
     @pytest.fixture
     def foreign(self) -> str:
-        """Return the id of a job of another user, which runs."""
+        """Return the id of a job of another user, which is in the queue."""
         return pytest.skip("no fixture `foreign` starts a job of another user")
 
     def test_job_is_found_by_its_token(self, trial: Trial) -> None:

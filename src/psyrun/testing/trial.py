@@ -65,9 +65,11 @@ import os, signal, sys, time
 warned = []
 signal.signal(signal.SIGUSR1, lambda *_: warned.append(1))
 open(sys.argv[1] + ".started", "w").close()
-while not warned:
+end = time.monotonic() + 100
+while not warned and time.monotonic() < end:
     time.sleep(0.02)
-open(sys.argv[1] + ".warned", "w").close()
+if warned:
+    open(sys.argv[1] + ".warned", "w").close()
 raise SystemExit(75)
 """
 _ELSEWHERE = """\
