@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 import pytest
 
 from clusters import sweep
 from clusters.sweep import assert_right, gated, submissions, xs_seen
-from psyrun.errors import NoAnswerError, SubmitLimitError
+from psyrun.errors import NoAnswerError
 from psyrun.scheduler import GridEngine, JobState
 from psyrun.scheduler.gridengine import parse_accounting, parse_errors, parse_queue
-from psyrun.testing import ArrayContract, ExplainContract
+from psyrun.testing import DependencyContract, ExplainContract, ThrottleContract, WarningContract
 
 pytestmark = pytest.mark.xdist_group("gridengine")
 
@@ -37,8 +38,9 @@ def settings(cell):
     cell.configure(**before)
 
 
-class TestContract(ArrayContract, ExplainContract):
+class TestContract(ThrottleContract, DependencyContract, WarningContract, ExplainContract):
     options = {"timelimit": 5}
+    limit = {"timelimit": "0:13"}  # warned after 3 s
 
     @pytest.fixture
     def scheduler(self, gridengine, monkeypatch):
@@ -64,15 +66,31 @@ class TestContract(ArrayContract, ExplainContract):
             name: value for name, value in sent.items() if name != "PATH"
         }
 
-    @pytest.mark.parametrize("name", ["1st", "x" * 80, "a.b-c_"])
-    def test_names_with_digits_in_front_and_long_ones_keep_the_token(self, trial, name):
-        token = "q7k2m9x4"
-        job = trial.submit("pass", name=f"{name}:process", token=token)
-        assert trial.scheduler.find([token]) == {token: job}
+    @pytest.fixture
+    def unreachable(self, gridengine, monkeypatch):
+        @contextmanager
+        def enter():
+            with monkeypatch.context() as context:
+                context.setenv("SGE_QMASTER_PORT", "1")
+                yield
 
-    def test_cores_are_granted_and_counted(self, trial):
-        trial.settle(trial.report(options={"n_cpus": 3, "timelimit": 1}, indices=()))
-        assert trial.reported()["env"]["NSLOTS"] == "3"
+        return enter
+
+    @pytest.fixture
+    def full(self, trial, settings):
+        @contextmanager
+        def enter():
+            held = trial.submit("pass", options={"extra": ["-h"]})
+            settings(max_u_jobs="1")
+            yield
+            trial.scheduler.cancel([held])
+            trial.settle(held)
+
+        return enter
+
+    @pytest.fixture
+    def hold(self, gridengine):
+        return lambda job: gridengine.run("qhold", job)
 
     def test_job_on_hold_is_stuck_but_not_one_that_waits_for_it(self, trial, gridengine):
         held = trial.submit("pass", options={"extra": "-h"}, indices=range(2))
@@ -82,12 +100,6 @@ class TestContract(ArrayContract, ExplainContract):
         assert trial.scheduler.explain([held, waits]) == {(held, 0): "hqw: held", (held, 1): "hqw: held"}
         gridengine.run("qrls", held)
         trial.settle(held, waits)
-
-    def test_limit_of_jobs_is_told_apart_from_errors(self, cell, trial, settings):
-        settings(max_u_jobs="1")
-        trial.submit("pass", options={"extra": ["-h"]})
-        with pytest.raises(SubmitLimitError, match="jobs are allowed per user"):
-            trial.submit("pass")
 
 
 # ---------------------------------------------------------------------- the life of a task

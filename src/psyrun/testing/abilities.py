@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from psyrun.testing.scheduler import AWKWARD, DetachedContract, QueueContract
 from psyrun.testing.trial import GATED, WARNED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from psyrun.testing.trial import Trial
 
@@ -100,15 +101,23 @@ class DependencyContract(DetachedContract):
 
 
 class WarningContract(QueueContract):
-    """What psyrun relies on of a scheduler that `warns` jobs before their time limit."""
+    """What psyrun relies on of a scheduler that `warns` jobs before their time limit.
+
+    Attributes
+    ----------
+    limit
+        Options of a job that is warned within `seconds`: a short time limit, where the system takes one.
+    """
+
+    limit: Mapping[str, Any] = MappingProxyType({})
 
     @pytest.fixture
     def warn(self) -> Callable[[str], object]:
-        """Return what has the system warn a job, such as by the command that sends its signals."""
-        raise NotImplementedError
+        """Return what has the system warn a job where `limit` does not, such as a command for signals."""
+        return lambda job: None
 
     def test_warning_reaches_the_program(self, trial: Trial, warn: Callable[[str], object]) -> None:
-        (job,) = trial.begin("gate", program=WARNED)
+        (job,) = trial.begin("gate", program=WARNED, options=self.limit)
         warn(job)
         trial.wait(trial.gate("gate.warned").exists)
         trial.settle(job)

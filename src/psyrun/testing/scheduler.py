@@ -334,13 +334,15 @@ class DetachedContract(QueueContract):
         job = trial.submit(GATED, trial.gate("held"), indices=(), after=after)
         assert JobState.STUCK not in trial.states(job).values()
         hold(job)
+        trial.pass_gate("gate")
         trial.wait(lambda: set(trial.states(job).values()) == {JobState.STUCK})
+        trial.settle(first)
         explained = trial.scheduler.explain([first, job])
         assert {each for each, _ in explained} == {job}
         assert all(explained.values())
         trial.scheduler.cancel([job])
         trial.settle(job)
-        trial.pass_gate("gate")
+        assert not trial.gate("held.started").exists()
 
     def test_jobs_of_other_users_may_be_asked_for(self, trial: Trial, foreign: str) -> None:
         (job,) = trial.begin("gate")

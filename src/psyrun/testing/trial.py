@@ -164,9 +164,9 @@ class Trial:
         """Return a path; a job that runs GATED with it ends when the file is there."""
         return self.folder / name
 
-    def begin(self, *names: str, program: str = GATED) -> list[str]:
+    def begin(self, *names: str, program: str = GATED, **changes: Any) -> list[str]:
         """Submit a job for each gate, and wait until all have begun."""
-        jobs = [self.submit(program, self.gate(name)) for name in names]
+        jobs = [self.submit(program, self.gate(name), **changes) for name in names]
         self.wait_begun(*names)
         return jobs
 
