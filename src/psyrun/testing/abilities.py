@@ -78,7 +78,7 @@ class DependencyContract(DetachedContract):
         firsts = [trial.submit(program, trial.gate(name)) for name in ("one", "two")]
         last = trial.report(after=firsts, indices=())
         trial.wait_begun("one", "two")
-        assert [*trial.states(last).values()] == [JobState.QUEUED]
+        assert trial.queued([last]) == {last}
         trial.gate("one").touch()
         trial.settle(firsts[0])
         assert not (trial.folder / "seen.json").exists()
