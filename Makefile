@@ -60,7 +60,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.tests: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --group test
+	$(BIN)/python -m pip install --quiet --group test --editable examples/dask-scheduler
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.tests

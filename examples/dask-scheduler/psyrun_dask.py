@@ -38,7 +38,7 @@ class Dask:
     warns = False
     poll = (2.0, 30.0)
     grace = 30.0
-    timeout = 10.0  # seconds to wait for Dask's scheduler
+    timeout = 5.0  # seconds to wait for Dask's scheduler
 
     def configure(self, options, folder):
         self._address = options.get("address") or os.environ.get("DASK_SCHEDULER_ADDRESS")
