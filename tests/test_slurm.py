@@ -398,9 +398,9 @@ def test_controller_that_is_down_is_said_and_nothing_is_submitted_again(cluster,
         killed = project.psy("kill", "a", code=1)
         assert "Unable to contact slurm controller" in killed.stderr
         waiting = project.start("run", "--wait")
-        (project.root / "gate").touch()
         time.sleep(12)
         assert waiting.poll() is None
+        (project.root / "gate").touch()
     finally:
         cluster.start_controller()
     out, err = waiting.communicate(timeout=120)

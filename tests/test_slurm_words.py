@@ -55,6 +55,7 @@ def test_jobs_that_were_all_cancelled_are_submitted_again_at_once(cluster, proje
     """Slurm tells their end: the 90 seconds for files that show up late are not waited."""
     project.task("a", gated(task(4, 2, grace=90)))
     project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["running"] == 2)
     cluster.run("scancel", "-u", "root")
     wait_until(lambda: not cluster.run("squeue", "-h"))
     assert project.status("a")["missing"] == 4
@@ -106,6 +107,7 @@ def test_stuck_element_is_replaced_while_the_others_of_its_array_go_on(cluster, 
     open_gate(project)
     project.psy("run", "--wait")
     assert_right(project, 4)
+    project.psy("run")
     assert submissions(project) == []
     wait_until(lambda: not cluster.run("squeue", "-h"))
 

@@ -319,7 +319,7 @@ class _Nodes:
         if plan is None or receipt is None or receipt.get("table") != plan.table_digest:
             return False
         options = self.run.options.for_task(self.outline.name)
-        if receipt.get("failed") and (options.retry or open_submissions(self.outline)):
+        if (receipt.get("failed") and options.retry) or open_submissions(self.outline):
             return False
         # Without a current result, the journals are read: merge is about to rely on them.
         return is_current(layout, plan) or is_receipt_true(plan, layout)

@@ -106,7 +106,8 @@ def _summarise_in_flight(status: Status, jobs: int) -> list[str]:
         return [f"{rows}, {status.running + status.queued:,} in flight: psy status {name}"]
     failed = f", {status.failed:,} failed" if status.failed else ""
     lines = [f"{rows}{failed}, {count(jobs, 'job')} in flight"]
-    lines += [f"  {line}" for line in status.jobs.describe(name)]
+    # That a batch system does not answer was said when it did not.
+    lines += [f"  {line}" for line in status.jobs.only(silent=False).describe(name)]
     then = f"then psy run {name} {'goes on' if status.missing or status.failed else 'writes the result'}"
     then = "the result appears by itself" if status.appears else then
     return [*lines, f"  {then}; meanwhile: psy status {name}, psy run --wait {name}"]

@@ -96,6 +96,10 @@ class TaskJobs:
         waited = [each.merges and not each.stuck for each in self.reports if each.states or each.merges]
         return bool(waited) and all(waited)
 
+    def only(self, *, silent: bool) -> TaskJobs:
+        """Return the reports of batch systems that do not answer at the moment, or those of the others."""
+        return TaskJobs([each for each in self.reports if each.silent == silent])
+
     def describe(self, name: str) -> Iterator[str]:
         """Yield lines about jobs of which nothing is known, and stuck ones, with the cure."""
         unknown: Counter[tuple[str, bool]] = Counter()
@@ -201,15 +205,22 @@ class QueueCache:
             for each in submissions:
                 if identify(scheduler, each.scheduler, each.options) == key:
                     jobs.update(each.jobs)
-        now, asked = time.monotonic(), frozenset(jobs)
+        asked = frozenset(jobs)
+        states, reasons, error = None, {}, ""
         try:
             states = scheduler.query(asked)
             stuck = [job for job, found in (states or {}).items() if JobState.STUCK in found.values()]
-            reasons = scheduler.explain(stuck) if stuck else {}
-        except SchedulerError as error:
-            error_text, _ = _describe_error(submission, error)
-            return _Answer(time=now, scheduler=scheduler, asked=asked, error=error_text)
-        return _Answer(time=now, scheduler=scheduler, asked=asked, states=states, reasons=reasons)
+            reasons = dict(scheduler.explain(stuck)) if stuck else {}
+        except SchedulerError as raised:
+            error, _ = _describe_error(submission, raised)
+        return _Answer(
+            time=time.monotonic(),  # after the answer: a system that is down takes seconds to say so
+            scheduler=scheduler,
+            asked=asked,
+            states=states,
+            reasons=reasons,
+            error=error,
+        )
 
 
 def _find_ignorance(submission: Submission, answer: _Answer) -> tuple[str, bool]:

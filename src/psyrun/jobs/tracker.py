@@ -93,8 +93,9 @@ class JobTracker:
 
     def _may_find(self, submission: Submission) -> bool:
         """Whether the id of a submission was not written down, and its name is looked up here."""
-        here = submission.ours and (not submission.system or submission.system == self.scheduler.system())
-        return submission.job is None and here
+        if submission.job is not None or not submission.ours:
+            return False
+        return not submission.system or submission.system == self.scheduler.system()
 
     def drop_other_schedulers(self, *, take_over: bool = False) -> None:
         """Remove the submissions of schedulers that the task file named before.
@@ -124,11 +125,10 @@ class JobTracker:
 
     def find_active(self, submissions: Sequence[Submission]) -> list[JobReport]:
         """Return what is known of submissions' jobs."""
-        if self.scheduler.detached:
-            return [self.queues.report(each, self.scheduler) for each in submissions]
-        # A worker on another host may never end: its psy has lost the lock.
         reports = [self.queues.report(each, self.scheduler) for each in submissions]
-        running = {JobState.RUNNING}
+        if self.scheduler.detached:
+            return reports
+        running = {JobState.RUNNING}  # A worker on another host may never end: its psy has lost the lock.
         return [
             each if running.issuperset(each.states.values()) else JobReport(submission=each.submission)
             for each in reports
@@ -212,14 +212,17 @@ class JobTracker:
             The batches of the plan that are in flight, or whose files may still show up.
         """
         in_flight: set[int] = set()
+        unfinished = {each.batch.number for each in progress.batches if each.missing or each.failed}
         found = self.find_ends(reports, progress)
         for report, (each, ends) in zip(reports, found):
             late = {each.numbers[element] for element, end in ends.items() if not end.final}
-            over = not (report.states or late)
-            if over and report.abandoned and each.ours:
+            if report.abandoned and each.ours and unfinished.isdisjoint(report.states.keys() | late):
                 self.scheduler.cancel(each.jobs)
-            self.record(each, ends, closed=over and (each.ours or not report.abandoned))
+                report = replace(report, states={}, abandoned=())
+            self.record(each, ends, closed=not (report.states or report.abandoned or late))
             in_flight |= report.states.keys() | late
+        for line in TaskJobs(reports).only(silent=True).describe(self.outline.name):
+            self._note(line)
         self._report(found)
         return in_flight & {each.batch.number for each in progress.batches}
 

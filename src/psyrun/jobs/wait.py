@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from psyrun.jobs.queue import QueueCache
     from psyrun.options import Watcher
+    from psyrun.scheduler import JobState
     from psyrun.task import Outline
 
 
@@ -31,7 +32,7 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCa
         Answers of batch systems.
     """
     counters = {outline.name: RowCounter() for outline in outlines}
-    before = {outline.name: len(queues.read_jobs(outline).states) for outline in outlines}
+    before = {outline.name: len(_read_jobs(outline, watcher, queues)) for outline in outlines}
     polls = [find_scheduler(o, each).poll for o in outlines for each in open_submissions(o)]
     interval, most = min(polls, default=(1.0, 1.0))
     due = time.monotonic() + interval
@@ -44,12 +45,17 @@ def wait_for_jobs(outlines: Sequence[Outline], watcher: Watcher, queues: QueueCa
                 return
         if time.monotonic() >= due:
             queues.refresh()
-            now = {outline.name: queues.read_jobs(outline) for outline in outlines}
-            if any(len(now[name].states) < count or not count for name, count in before.items()):
+            now = {outline.name: len(_read_jobs(outline, watcher, queues)) for outline in outlines}
+            if any(now[name] < count or not count for name, count in before.items()):
                 return
-            for name, jobs in now.items():
-                for line in jobs.describe(name):
-                    watcher.note(name, f"{line}; waiting")
             interval = min(most, 1.5 * interval)
             due = time.monotonic() + interval
         time.sleep(min(1.0, interval / 10))
+
+
+def _read_jobs(outline: Outline, watcher: Watcher, queues: QueueCache) -> dict[int, JobState]:
+    """Return batch -> state, and note what is not known or stuck."""
+    jobs = queues.read_jobs(outline)
+    for line in jobs.describe(outline.name):
+        watcher.note(outline.name, f"{line}; waiting")
+    return jobs.states

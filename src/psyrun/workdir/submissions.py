@@ -249,7 +249,11 @@ def remove_submission(folder: Path, token: str) -> None:
 
 
 def forget_submissions(folder: Path, complete: Collection[int]) -> None:
-    """Remove the submissions whose batches are all complete, however their jobs ended."""
+    """Remove the submissions whose batches are all complete, however their jobs ended.
+
+    One with stuck elements that others replaced stays open: they are still in the queue.
+    """
     for submission in list_submissions(folder):
-        if set(submission.numbers) <= set(complete):
+        replaced = not submission.closed and any(end.final for end in submission.ends.values())
+        if set(submission.numbers) <= set(complete) and not replaced:
             remove_submission(folder, submission.token)
