@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from psyrun.results import load as load
     from psyrun.scheduler import PBS as PBS
     from psyrun.scheduler import GridEngine as GridEngine
+    from psyrun.scheduler import Hosts as Hosts
     from psyrun.scheduler import ImmediateRun as ImmediateRun
     from psyrun.scheduler import Local as Local
     from psyrun.scheduler import Slurm as Slurm
@@ -45,6 +46,6 @@ else:
         mapper="map_pspace map_pspace_hdd_backed map_pspace_parallel",
         pspace="AmbiguousOperationError Param ParameterSpace missing",
         results="Results load",
-        scheduler="GridEngine ImmediateRun Local PBS Slurm Sqsub",
+        scheduler="GridEngine Hosts ImmediateRun Local PBS Slurm Sqsub",
         store="AutodetectStore CsvStore DefaultStore H5Store NpzStore ParquetStore PickleStore",
     )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from psyrun.scheduler.batchsystem import QueueEntry as QueueEntry
     from psyrun.scheduler.batchsystem import job_script as job_script
     from psyrun.scheduler.gridengine import GridEngine as GridEngine
+    from psyrun.scheduler.hosts import Hosts as Hosts
     from psyrun.scheduler.local import ImmediateRun as ImmediateRun
     from psyrun.scheduler.local import Local as Local
     from psyrun.scheduler.pbs import PBS as PBS
@@ -29,6 +30,7 @@ else:
         __name__,
         batchsystem="BatchSystem Option QueueEntry job_script",
         gridengine="GridEngine",
+        hosts="Hosts",
         local="ImmediateRun Local",
         pbs="PBS",
         protocol="JobSpec JobState STOPPED Scheduler",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 # Not entry points: to read those takes longer than all else that `psy status` does of jobs in flight.
-BUILT_IN = ("GridEngine", "ImmediateRun", "Local", "PBS", "Slurm", "Sqsub")
+BUILT_IN = ("GridEngine", "Hosts", "ImmediateRun", "Local", "PBS", "Slurm", "Sqsub")
 
 
 def create_scheduler(name: str) -> Scheduler:

@@ -92,7 +92,7 @@ EXTENDS_YAML = frozenset({
 })
 PSYRUN = frozenset({
     "Param", "Slurm", "Local", "ImmediateRun", "GridEngine", "PBS", "Sqsub", "DistributeBackend", "missing",
-    "LoadBalancingBackend", "PickleStore", "AutodetectStore", "NpzStore", "H5Store", "CsvStore",
+    "Hosts", "LoadBalancingBackend", "PickleStore", "AutodetectStore", "NpzStore", "H5Store", "CsvStore",
     "ParquetStore",
 })
 CONSTANTS = frozenset({

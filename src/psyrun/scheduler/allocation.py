@@ -1,0 +1,79 @@
+"""Hosts of the allocation that a process runs in: that of Slurm, Grid Engine, or PBS."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from psyrun.errors import SchedulerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_SRUN = ("srun", "--overlap", "--nodes=1", "--ntasks=1", "--cpu-bind=none", "--quiet")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A host that runs jobs.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    slots
+        How many cores to use; 0: all that it grants.
+    start
+        Command that starts a program there; empty: the command for all hosts, and the name.
+    """
+
+    name: str
+    slots: int
+    start: Sequence[str] = ()
+
+
+def find_allocation(env: Mapping[str, str]) -> list[Host]:
+    """Return the hosts that a batch system granted to this process.
+
+    Raises
+    ------
+    SchedulerError
+        If there are none.
+    """
+    if "SLURM_JOB_NODELIST" in env:
+        return list(_find_in_slurm(env))
+    if "PE_HOSTFILE" in env:
+        lines = [line.split() for line in Path(env["PE_HOSTFILE"]).read_text().splitlines()]
+        return [Host(line[0], int(line[1])) for line in lines if line]
+    if "PBS_NODEFILE" in env:
+        counts = Counter(Path(env["PBS_NODEFILE"]).read_text().split())
+        return [Host(name, slots) for name, slots in counts.items()]
+    hint = "there is no allocation: start psy inside a job of Slurm, Grid Engine, or PBS"
+    raise SchedulerError(["psy"], 1, hint)
+
+
+def _find_in_slurm(env: Mapping[str, str]) -> Iterator[Host]:
+    """Yield the nodes of a job of Slurm; steps that share its cores start programs there."""
+    argv = ["scontrol", "show", "hostnames", env["SLURM_JOB_NODELIST"]]
+    try:
+        names = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SchedulerError(argv, 1, str(error)) from error
+    for name, cpus in zip(names, parse_cpus(env["SLURM_JOB_CPUS_PER_NODE"])):
+        yield Host(name, cpus, (*_SRUN, f"--nodelist={name}", f"--cpus-per-task={cpus}"))
+
+
+def parse_cpus(text: str) -> list[int]:
+    """Return numbers of cores, one for each node.
+
+    Examples
+    --------
+    >>> parse_cpus("4(x2),8")
+    [4, 4, 8]
+    """
+    found = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
+    return [int(cpus) for cpus, nodes in found for _ in range(int(nodes or 1))]

@@ -1,0 +1,285 @@
+"""Hosts without a batch system, or those of one allocation: ssh or srun, and a folder that is the queue."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any
+
+from psyrun.errors import NoAnswerError, SchedulerError, TaskFileError
+from psyrun.scheduler import hostrunner
+from psyrun.scheduler.allocation import Host, find_allocation
+from psyrun.scheduler.batchsystem import job_script
+from psyrun.scheduler.hostrunner import LOST, Queue
+from psyrun.scheduler.protocol import JobState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from psyrun.scheduler.protocol import JobSpec
+
+
+_SSH = ("ssh", "-oBatchMode=yes", "-oConnectTimeout=10")
+_UNREACHABLE = 255  # exit code of ssh
+_START_SECONDS = 60.0
+_CANCEL_SECONDS = 20.0
+_HOST = re.compile(r"(?P<name>[\w.@%+][\w.@%+-]*)(:(?P<slots>\d+))?")
+_OF_A_HOST = re.compile(r"(SSH|XDG|DBUS)_|(DISPLAY|WAYLAND_DISPLAY|XAUTHORITY|HOST|HOSTNAME|TMPDIR)$")
+
+
+class Hosts:
+    """Runs jobs on hosts that share a file system, as many at a time as these have slots.
+
+    A program on each host, which psy starts by ssh, takes the next element as soon as slots are free, and
+    ends when all elements have ended; see ``hostrunner.py``. A job's id is the path of its queue.
+
+    Parameters
+    ----------
+    hosts
+        Names of hosts, each as ssh knows it, or with a number of slots: ``"b:8"``. Without a number, there is
+        a slot for each core. Option `hosts` of `scheduler_args` replaces them.
+    """
+
+    options: Mapping[str, str] = MappingProxyType(
+        {
+            "hosts": "hosts, each a name or NAME:SLOTS, such as ['a', 'b:8']",
+            "n_cpus": "cores per job, one if it is not set; a job employs a process on each",
+            "remote": "the command before the name of a host, such as 'ssh -oBatchMode=yes -p 2222'",
+            "patience": "a host without a sign of life for so many seconds is dead, 60 if it is not set",
+        }
+    )
+    required: Mapping[str, str] = MappingProxyType({})
+    merge_options: Collection[str] = ("hosts", "remote", "patience")
+    core_variables: Sequence[str] = ("PSYRUN_CORES",)
+    job_variables: re.Pattern[str] = re.compile(r"PSYRUN_(CORES|ELEMENT)$")
+    kept_variables: re.Pattern[str] = re.compile(r"(?!)")
+    detached: bool = True
+    dependencies: bool = True
+    throttles: bool = True
+    warns: bool = False
+    system_options: Collection[str] = ()
+    poll: tuple[float, float] = (1.0, 10.0)
+    grace: float = 10.0
+
+    def __init__(self, hosts: Iterable[str] = ()) -> None:
+        self._hosts = tuple(hosts)
+        self._allocated = False
+        self._folder = Path()
+
+    @classmethod
+    def from_allocation(cls) -> Hosts:
+        """Return a scheduler for the hosts of the job of Slurm, Grid Engine, or PBS that psy runs in.
+
+        Jobs end with it at the latest.
+        """
+        scheduler = cls()
+        scheduler._allocated = True
+        return scheduler
+
+    def configure(self, options: Mapping[str, Any], folder: Path) -> None:
+        """Set the folder that ids of jobs start from."""
+        self._folder = folder.absolute()
+
+    def system(self) -> str:
+        """Return '': the folder is shared by all hosts."""
+        return ""
+
+    def shows_others(self) -> bool:
+        """Return True: queues are files."""
+        return True
+
+    def array_limit(self) -> int:
+        """Return how many files a folder may have without harm."""
+        return 100_000
+
+    # ------------------------------------------------------------------ submitting
+
+    def submit(self, spec: JobSpec) -> str:
+        """Write the queue, have all hosts begin to take from it, and return the job's id.
+
+        Raises
+        ------
+        NoAnswerError
+            If no host can be reached.
+        SchedulerError
+            If no host can run jobs.
+        TaskFileError
+            If an option is not valid.
+        """
+        try:
+            hosts, cores = self._find_hosts(spec), int(spec.options.get("n_cpus") or 1)
+            patience = float(spec.options.get("patience") or 60)
+        except ValueError as error:
+            raise TaskFileError(f"scheduler_args of {spec.name}: {error}") from error
+        runners = [f"{position}-{host.name}" for position, host in enumerate(hosts)]
+        _write_queue(spec, runners, cores, patience)
+        starts = [_Start(spec, host, runner) for host, runner in zip(hosts, runners)]
+        deadline = time.monotonic() + _START_SECONDS
+        errors = [each for each in [start.wait(deadline) for start in starts] if each is not None]
+        if len(errors) == len(starts):
+            shutil.rmtree(spec.scratch, ignore_errors=True)
+            raise errors[0]
+        for each in errors:
+            message = f"psyrun: warning: {each.argv[-1]} takes no part: {each.output.strip()}\n"
+            sys.stderr.write(message)
+            with spec.log.open("a") as log:
+                log.write(message)
+        return self._identify(spec.scratch)
+
+    def _find_hosts(self, spec: JobSpec) -> list[Host]:
+        if self._allocated:
+            return find_allocation(os.environ)
+        names = spec.options.get("hosts") or self._hosts
+        if not names:
+            raise ValueError("no hosts: write Hosts(['a', 'b:8'])")
+        return [_parse_host(name) for name in ([names] if isinstance(names, str) else names)]
+
+    # ------------------------------------------------------------------ asking
+
+    def find(self, tokens: Collection[str]) -> Mapping[str, str]:
+        """Return token -> job id of those that were submitted."""
+        paths = [path for token in tokens for path in self._folder.glob(f"*/jobs/{token}/job.json")]
+        return {path.parent.name: self._identify(path.parent) for path in paths}
+
+    def _identify(self, queue: Path) -> str:
+        return queue.absolute().relative_to(self._folder).as_posix()
+
+    def _open(self, job_ids: Collection[str]) -> dict[str, Queue]:
+        return {job: Queue(self._folder / job) for job in job_ids}
+
+    def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]]:
+        """Return job id -> element -> state, from files; elements that no host can begin have ended."""
+        left = {job: queue.find_left() for job, queue in self._open(job_ids).items()}
+        return {
+            job: {e: JobState.RUNNING if runner else JobState.QUEUED for e, runner in found.items()}
+            for job, found in left.items()
+            if found
+        }
+
+    def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
+        """Return (job id, element) -> how it ended, where that was not with 0."""
+        found: dict[tuple[str, int], str] = {}
+        for job, queue in self._open(job_ids).items():
+            codes = {int(element): code for element, code, _ in queue.entries("end")}
+            gone = set(queue.elements) - codes.keys() - queue.find_left().keys()
+            bad = dict.fromkeys(gone, LOST) | {e: code for e, code in codes.items() if code != "0"}
+            cancelled = queue.is_cancelled()
+            found |= {(job, e): "cancelled" if cancelled else _describe(code) for e, code in bad.items()}
+        return found
+
+    def cancel(self, job_ids: Collection[str]) -> None:
+        """Have all hosts end these jobs, and wait some seconds until they have.
+
+        Raises
+        ------
+        SchedulerError
+            If a job is another user's.
+        """
+        queues = [queue for queue in self._open(job_ids).values() if queue.find_left()]
+        for queue in queues:
+            try:
+                (queue.path / "cancel").touch()
+            except PermissionError as error:
+                raise SchedulerError(["psy", "kill"], 1, f"it is a job of {queue.path.owner()}") from error
+            except FileNotFoundError:  # It ended.
+                continue
+        deadline = time.monotonic() + _CANCEL_SECONDS
+        while time.monotonic() < deadline and any(queue.find_left() for queue in queues):
+            time.sleep(0.1)
+
+
+class _Start:
+    """The command that starts a runner on a host."""
+
+    def __init__(self, spec: JobSpec, host: Host, runner: str) -> None:
+        remote = spec.options.get("remote") or _SSH
+        start = host.start or [*(shlex.split(remote) if isinstance(remote, str) else remote), host.name]
+        self.name, self.argv, self.attached = host.name, start, bool(host.start)
+        self.sign = spec.scratch.absolute() / "hosts" / runner
+        words = [sys.executable, "-I", "-S", hostrunner.__file__]
+        words += [runner, str(host.slots), str(spec.scratch.absolute()), str(spec.log.absolute())]
+        words += ["--attached"] if self.attached else []
+        words += ["bash", *job_script(spec, "PSYRUN_ELEMENT" if spec.indices else "", 0)]
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: ssh may leave a process
+        self._process: subprocess.Popen[bytes] | None = None
+        try:
+            self._process = subprocess.Popen(
+                [*start, *(words if self.attached else [shlex.join(words)])],
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._output.write(str(error).encode())
+
+    def wait(self, deadline: float) -> SchedulerError | None:
+        """Wait until the runner has begun, and return what was wrong otherwise."""
+        with self._output:
+            code = self._wait(deadline)
+            if code == 0:
+                return None
+            with suppress(OSError):
+                self.sign.unlink()
+            self._output.seek(0)
+            output = self._output.read().decode(errors="replace") or "no answer"
+            kind = NoAnswerError if code == _UNREACHABLE else SchedulerError
+            return kind(self.argv, code, output)
+
+    def _wait(self, deadline: float) -> int:
+        if self._process is None:
+            return 127
+        while (code := self._process.poll()) is None:
+            if self.attached and self.sign.stat().st_size:
+                return 0
+            if time.monotonic() > deadline:
+                self._process.kill()
+                self._process.wait()
+                return _UNREACHABLE
+            time.sleep(0.02)
+        return code
+
+
+def _write_queue(spec: JobSpec, runners: Iterable[str], cores: int, patience: float) -> None:
+    """Make the folder, which the user alone may write; what shows that it is complete comes last."""
+    elements = list(spec.indices) or [-1]
+    most = len(elements) if spec.throttle is None else spec.throttle
+    for path in (spec.scratch, *(spec.scratch / name for name in hostrunner.FOLDERS)):
+        path.mkdir(mode=0o755)
+    for runner in runners:  # so that it is seen at once, also on NFS
+        (spec.scratch / "hosts" / runner).touch()
+    for number, element in enumerate(elements):
+        (spec.scratch / ("todo" if number < most else "held") / f"{element}.0").touch()
+    env = [f"{name}={value}" for name, value in spec.env.items() if not _OF_A_HOST.match(name)]
+    path = spec.scratch / "env"
+    path.touch(mode=0o600)
+    path.write_bytes(b"\0".join(map(os.fsencode, env)))
+    job = {"elements": elements, "cores": cores, "patience": patience, "after": list(spec.after)}
+    path = spec.scratch / "job.json"
+    path.with_suffix(".new").write_text(json.dumps(job))
+    path.with_suffix(".new").rename(path)
+
+
+def _parse_host(text: str) -> Host:
+    found = _HOST.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no host: write NAME or NAME:SLOTS")
+    return Host(found["name"], int(found["slots"] or 0))
+
+
+def _describe(code: str) -> str:
+    if code == LOST:
+        return "the host that ran it died"
+    number = int(code)
+    return f"exit {number}" if number >= 0 else f"signal {-number} ({signal.Signals(-number).name})"
