@@ -2,17 +2,221 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
+from clusters.slurm import install
+from clusters.sshd import PACKAGES, Sshd, lacks
+from clusters.sweep import assert_right, gated, submissions, xs_seen
+from psyrun.errors import NoAnswerError, TaskFileError
 from psyrun.scheduler import Hosts
-from psyrun.testing import ArrayContract, ExplainContract
+from psyrun.scheduler.allocation import find_allocation
+from psyrun.testing import GATED, ArrayContract, ExplainContract
 
-HERE = ["sh", "-c", 'eval "$1"']  # in place of ssh: the name of the host is $0
+TASK = """\
+import time
+from counting import seen
+from psyrun import Hosts, Param
+
+pspace = Param(x=range(ROWS))
+scheduler = Hosts(["a:2", "b:2"])
+scheduler.poll = (0.2, 0.5)
+scheduler.grace = 0
+scheduler_args = {"remote": REMOTE, "patience": 3}
+max_jobs = JOBS
 
 
-class TestContractWithoutSsh(ArrayContract, ExplainContract):
-    options = {"hosts": ["a:4"], "remote": HERE}
+def execute(x):
+    seen(x)
+    return {"y": 2 * x}
+"""
 
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory):
+    """Two hosts, a and b; where they can't be had, tests are skipped, unless it is insisted on."""
+    insist = bool(os.environ.get("PSYRUN_REQUIRE_CLUSTERS"))
+    if lacks() and insist:
+        install(PACKAGES)
+    lacking = lacks()
+    if lacking:
+        assert not insist, lacking
+        pytest.skip(lacking)
+    hosts = Sshd(tmp_path_factory.mktemp("sshd"))
+    try:
+        hosts.start()
+        yield hosts
+    finally:
+        hosts.stop()
+
+
+@pytest.fixture
+def task(sshd):
+    def write(rows, jobs):
+        text = TASK.replace("ROWS", str(rows)).replace("JOBS", str(jobs))
+        return text.replace("REMOTE", repr(sshd.remote))
+
+    return write
+
+
+class TestContract(ArrayContract, ExplainContract):
     @pytest.fixture
     def scheduler(self):
         return Hosts()
+
+    @pytest.fixture(autouse=True)
+    def _options(self, sshd):
+        self.options = {"hosts": ["a:2", "b:2"], "remote": sshd.remote, "patience": 3}
+
+    def test_hosts_that_can_not_be_reached_are_said_and_the_others_go_on(self, trial, capfd):
+        job = trial.submit("pass", options=trial.options | {"hosts": ["nowhere", "b"]})
+        assert "nowhere takes no part: ssh: connect to host 127.0.0.1 port 1" in capfd.readouterr().err
+        assert "nowhere takes no part: ssh: connect" in trial.log.read_text()
+        trial.settle(job)
+        assert trial.scheduler.explain([job]) == {}
+
+    def test_nothing_is_left_where_no_host_can_be_reached(self, trial):
+        with pytest.raises(NoAnswerError, match="Connection refused"):
+            trial.submit("pass", options=trial.options | {"hosts": ["nowhere"]}, token="ax7")
+        assert trial.scheduler.find(["ax7"]) == {}
+        assert list((trial.folder / "psy-work" / "example" / "jobs").iterdir()) == []
+
+    @pytest.mark.parametrize("hosts", [["-oProxyCommand=x"], ["a b"], []])
+    def test_name_that_is_no_host_is_an_error(self, trial, hosts):
+        with pytest.raises(TaskFileError, match="no host"):
+            trial.submit("pass", options=trial.options | {"hosts": hosts})
+
+    def test_jobs_of_all_submissions_share_the_slots_of_a_host(self, trial):
+        options = trial.options | {"hosts": ["a:1"]}
+        jobs = [trial.submit(GATED, trial.gate(name), options=options) for name in ("one", "two")]
+        trial.wait(lambda: any(trial.gate(f"{name}.started").exists() for name in ("one", "two")))
+        states = [trial.states(job)[0] for job in jobs]
+        assert sorted(state.value for state in states) == ["queued", "running"]
+        trial.gate("one").touch()
+        trial.gate("two").touch()
+        trial.settle(*jobs)
+
+    def test_environment_is_for_the_user_alone(self, trial):
+        trial.begin("gate")
+        (env,) = (trial.folder / "psy-work").glob("*/jobs/*/env")
+        assert env.stat().st_mode & 0o777 == 0o600
+
+    def test_cores_of_a_job_are_slots(self, trial):
+        job = trial.report(options=trial.options | {"n_cpus": 2, "hosts": ["a:2"]}, indices=())
+        trial.settle(job)
+        assert trial.reported()["env"]["PSYRUN_CORES"] == "2"
+
+
+def test_result_appears_by_itself_and_equals_plain_python(project, task, wait_until):
+    project.task("a", task(200, 10))
+    done = project.psy("run", code=75)
+    assert "the result appears by itself" in done.stdout
+    wait_until((project.root / "psy-work" / "a" / "result.pkl").exists, 60)
+    assert_right(project, 200)
+    assert xs_seen(project) == list(range(200))
+    wait_until(lambda: "in flight" not in project.psy("run").stdout)
+    assert submissions(project) == []
+    jobs = project.root / "psy-work" / "a" / "jobs"
+    wait_until(lambda: not [path for path in jobs.iterdir() if path.is_dir()])
+
+
+def test_kill_ends_the_jobs(project, task, wait_until):
+    project.task("a", gated(task(8, 8)))
+    project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["running"] == 4)
+    assert project.status("a")["queued"] == 4
+    assert "8 jobs cancelled" in project.psy("kill", "a").stdout
+    assert project.status("a")["missing"] == 8
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 8)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_host_that_dies_loses_its_rows_to_the_other(project, task, wait_until, sshd, how):
+    """One that only seems dead ends its jobs when it comes back."""
+    project.task("a", gated(task(8, 4)))
+    project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["running"] == 4)
+    dead = _processes(sshd.folder / "a")
+    for pid in dead:
+        os.kill(pid, how)
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 8)
+    logs = (project.root / "psy-work" / "a" / "log").glob("*.log")
+    assert any("host a died: element" in log.read_text(errors="replace") for log in logs)
+    for pid in dead:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not _processes(sshd.folder / "a"))
+    assert project.count("run") == 0
+    assert_right(project, 8)
+
+
+@pytest.mark.xdist_group("slurm")
+def test_hosts_of_an_allocation_run_the_jobs_by_srun(slurm, enter, project, wait_until):
+    """Those outside see what runs, and may end it."""
+    cluster = enter(slurm)
+    text = (
+        TASK.replace("ROWS", "8")
+        .replace("JOBS", "4")
+        .replace('Hosts(["a:2", "b:2"])', "Hosts.from_allocation()")
+    )
+    project.task("a", gated(text.replace("REMOTE", "None")))
+    psy = f"{sys.executable} -P -m psyrun.cli run --wait"
+    request = ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=2", "--time=5"]
+    submit = [*request, f"--chdir={project.root}", f"--export=ALL,EVALUATIONS={project.evaluations},"]
+    submit[-1] += f"PYTHONPATH={project.env()['PYTHONPATH']}"
+    cluster.run(*submit, f"--output={project.root}/first.txt", "--wrap", psy)
+    wait_until(lambda: (project.root / "psy-work").exists() and project.status("a")["running"] >= 2)
+    (hosts,) = (project.root / "psy-work" / "a" / "jobs").glob("*/hosts")
+    wait_until(lambda: sum(sign.stat().st_size > 0 for sign in hosts.iterdir()) == 2)
+    assert "4 jobs cancelled" in project.psy("kill", "a").stdout
+    wait_until(lambda: cluster.run("squeue", "-h") == "")
+    assert (project.root / "first.txt").read_text() == ""
+    (project.root / "gate").touch()
+    cluster.run(*submit, "--wait", f"--output={project.root}/second.txt", "--wrap", psy)
+    assert_right(project, 8)
+
+
+def test_outside_of_an_allocation_there_are_no_hosts(project):
+    project.task(
+        "a",
+        "from psyrun import Hosts, Param\npspace = Param(x=range(2))\n"
+        "scheduler = Hosts.from_allocation()\ndef execute(x):\n    return {'y': x}\n",
+    )
+    assert project.status("a")["missing"] == 2
+    assert "there is no allocation" in project.psy("run", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("PE_HOSTFILE", "a 2 all.q@a UNDEFINED\nb 8 all.q@b UNDEFINED\n"),
+        ("PBS_NODEFILE", "a\na\n" + 8 * "b\n"),
+    ],
+)
+def test_hosts_of_allocations_stand_in_files(tmp_path, variable, text):
+    (tmp_path / "hosts").write_text(text)
+    found = find_allocation({variable: str(tmp_path / "hosts")})
+    assert [(host.name, host.slots) for host in found] == [("a", 2), ("b", 8)]
+
+
+def _processes(tmpdir):
+    """Return the ids of processes that run on a host: their slots, or those of what began them, are there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={tmpdir}".encode() in (path / "environ").read_bytes().split(b"\0") or any(
+                str(fd.readlink()).startswith(f"{tmpdir}/") for fd in (path / "fd").iterdir()
+            ):
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
