@@ -120,12 +120,9 @@ class Queue:
 
     def remove(self) -> None:
         """Remove the folder, as far as that is possible."""
-        for folder in (*(self.path / name for name in FOLDERS), self.path):
-            with suppress(OSError):
-                for path in folder.iterdir():
-                    if not path.is_dir():
-                        path.unlink()
-                folder.rmdir()
+        import shutil
+
+        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def host_of(runner: str) -> str:

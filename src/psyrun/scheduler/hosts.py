@@ -34,6 +34,7 @@ _SSH = ("ssh", "-oBatchMode=yes", "-oConnectTimeout=10")
 _UNREACHABLE = 255  # exit code of ssh
 _START_SECONDS = 60.0
 _CANCEL_SECONDS = 20.0
+_NEVER_ENDED = "all hosts died, or left before its end"
 _HOST = re.compile(r"(?P<name>[\w.@%+][\w.@%+-]*)(:(?P<slots>\d+))?")
 _OF_A_HOST = re.compile(r"(SSH|XDG|DBUS)_|(DISPLAY|WAYLAND_DISPLAY|XAUTHORITY|HOST|HOSTNAME|TMPDIR)$")
 
@@ -156,16 +157,19 @@ class Hosts:
         return queue.absolute().relative_to(self._folder).as_posix()
 
     def _open(self, job_ids: Collection[str]) -> dict[str, Queue]:
-        return {job: Queue(self._folder / job) for job in job_ids}
+        """Return the queues of jobs, without those that another user keeps closed."""
+        paths = {job: self._folder / job for job in job_ids}
+        return {job: Queue(path) for job, path in paths.items() if not _is_closed(path)}
 
     def query(self, job_ids: Collection[str]) -> Mapping[str, Mapping[int, JobState]]:
         """Return job id -> element -> state, from files; elements that no host can begin have ended."""
-        left = {job: queue.find_left() for job, queue in self._open(job_ids).items()}
-        return {
-            job: {e: JobState.RUNNING if runner else JobState.QUEUED for e, runner in found.items()}
-            for job, found in left.items()
-            if found
-        }
+        queues = self._open(job_ids)
+        found = {job: {-1: JobState.UNKNOWN} for job in job_ids if job not in queues}
+        for job, queue in queues.items():
+            left = queue.find_left()
+            if left:
+                found[job] = {e: JobState.RUNNING if left[e] else JobState.QUEUED for e in left}
+        return found
 
     def explain(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str]:
         """Return (job id, element) -> how it ended, where that was not with 0."""
@@ -173,9 +177,9 @@ class Hosts:
         for job, queue in self._open(job_ids).items():
             codes = {int(element): code for element, code, _ in queue.entries("end")}
             gone = set(queue.elements) - codes.keys() - queue.find_left().keys()
-            bad = dict.fromkeys(gone, LOST) | {e: code for e, code in codes.items() if code != "0"}
-            cancelled = queue.is_cancelled()
-            found |= {(job, e): "cancelled" if cancelled else _describe(code) for e, code in bad.items()}
+            bad = dict.fromkeys(gone, _NEVER_ENDED)
+            bad |= {e: _describe(code) for e, code in codes.items() if code != "0"}
+            found |= {(job, e): "cancelled" if queue.is_cancelled() else why for e, why in bad.items()}
         return found
 
     def cancel(self, job_ids: Collection[str]) -> None:
@@ -186,7 +190,7 @@ class Hosts:
         SchedulerError
             If a job is another user's.
         """
-        queues = [queue for queue in self._open(job_ids).values() if queue.find_left()]
+        queues = [Queue(self._folder / job) for job in self.query(job_ids)]
         for queue in queues:
             try:
                 (queue.path / "cancel").touch()
@@ -271,6 +275,10 @@ def _write_queue(spec: JobSpec, runners: Iterable[str], cores: int, patience: fl
     path.with_suffix(".new").rename(path)
 
 
+def _is_closed(path: Path) -> bool:
+    return path.is_dir() and not os.access(path, os.R_OK | os.X_OK)
+
+
 def _parse_host(text: str) -> Host:
     found = _HOST.fullmatch(text)
     if found is None:
@@ -280,6 +288,6 @@ def _parse_host(text: str) -> Host:
 
 def _describe(code: str) -> str:
     if code == LOST:
-        return "the host that ran it died"
+        return "hosts that ran it died, again and again"
     number = int(code)
     return f"exit {number}" if number >= 0 else f"signal {-number} ({signal.Signals(-number).name})"
