@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from clusters.slurm import install
+from clusters.daemons import install
 from clusters.sshd import PACKAGES, Sshd, lacks
 from clusters.sweep import assert_right, gated, submissions, xs_seen
 from psyrun.errors import NoAnswerError, TaskFileError
 from psyrun.scheduler import Hosts
 from psyrun.scheduler.allocation import find_allocation
-from psyrun.testing import GATED, ArrayContract, ExplainContract
+from psyrun.testing import GATED, DependencyContract, ExplainContract, ThrottleContract
 
 TASK = """\
 import time
@@ -64,7 +64,7 @@ def task(sshd):
     return write
 
 
-class TestContract(ArrayContract, ExplainContract):
+class TestContract(ThrottleContract, DependencyContract, ExplainContract):
     @pytest.fixture
     def scheduler(self):
         return Hosts()
