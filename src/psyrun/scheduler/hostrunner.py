@@ -104,7 +104,7 @@ class Queue:
 
     def is_cancelled(self) -> bool:
         """Whether all is to end."""
-        return (self.path / "cancel").exists() or not self.path.exists()
+        return (self.path / "cancel").exists()
 
     def read_time(self) -> float:
         """Return the time of the file server, or of this host where nothing can be written."""
@@ -117,12 +117,6 @@ class Queue:
         finally:
             with suppress(OSError):
                 probe.unlink()
-
-    def remove(self) -> None:
-        """Remove the folder, as far as that is possible."""
-        import shutil
-
-        shutil.rmtree(self.path, ignore_errors=True)
 
 
 def host_of(runner: str) -> str:
@@ -190,21 +184,21 @@ class Runner:
         self._install_signal_handlers()
         while True:
             now = time.monotonic()
-            cancelled = not self._sign_of_life(now) or self.queue.is_cancelled()
+            gone = not self._sign_of_life(now) or not self.queue.path.exists()
+            # A job that waited for others may itself remove the queue, which belongs to their submission.
+            ending = self._leaving or self.queue.is_cancelled() or (gone and not self.queue.after)
             self._reap()
-            if cancelled or self._leaving:
+            if ending:
                 for job in self._jobs:
                     job.end(now)
-            elif not self._closing:
+            elif not (self._closing or gone):
                 self._look_after_others(now)
                 self._begin_elements()
-            if not self._jobs and (cancelled or self._leaving or self._closing or self._is_over()):
+            if not self._jobs and (ending or gone or self._closing or self._is_over()):
                 break
             self._wait()
         with suppress(OSError):
             self._sign.unlink()
-        if self.queue.after:  # No submission has this folder. The job's log says how it ended.
-            self.queue.remove()
 
     def _install_signal_handlers(self) -> None:
         self._wakeup, writer = os.pipe()
@@ -262,7 +256,7 @@ class Runner:
                 self._jobs.append(_Job(parts, process, slots))
 
     def _is_awaited(self, job: str) -> bool:
-        return bool(Queue(self.queue.path.parents[2] / job).find_left(self._now))
+        return bool(Queue(self.queue.path / job).find_left(self._now))
 
     def _claim(self) -> list[str] | None:
         """Return the next element; each host begins to look elsewhere, so that few take the same."""
@@ -336,7 +330,7 @@ class Runner:
             self._let_next_begin()
         ours = {element for element, _, runner in running if runner == self.name}
         for job in self._jobs:
-            if job.element not in ours:
+            if job.element not in ours and not self.queue.after:
                 job.end(now)
 
     def _put_back(self, element: str, losses: str, runner: str) -> None:

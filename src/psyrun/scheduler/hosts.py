@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
-from psyrun.errors import NoAnswerError, SchedulerError, TaskFileError
+from psyrun.errors import NoAnswerError, PsyrunWarning, SchedulerError, TaskFileError
 from psyrun.scheduler import hostrunner
 from psyrun.scheduler.allocation import Host, find_allocation
 from psyrun.scheduler.batchsystem import job_script
@@ -124,7 +125,7 @@ class Hosts:
         except ValueError as error:
             raise TaskFileError(f"scheduler_args of {spec.name}: {error}") from error
         runners = [f"{position}-{host.name}" for position, host in enumerate(hosts)]
-        _write_queue(spec, runners, cores, patience)
+        _write_queue(spec, self._folder, runners, cores, patience)
         starts = [_Start(spec, host, runner) for host, runner in zip(hosts, runners)]
         deadline = time.monotonic() + _START_SECONDS
         errors = [each for each in [start.wait(deadline) for start in starts] if each is not None]
@@ -132,10 +133,10 @@ class Hosts:
             shutil.rmtree(spec.scratch, ignore_errors=True)
             raise errors[0]
         for each in errors:
-            message = f"psyrun: warning: {each.argv[-1]} takes no part: {each.output.strip()}\n"
-            sys.stderr.write(message)
+            message = f"{each.argv[-1]} takes no part: {each.output.strip()}"
+            warnings.warn(message, PsyrunWarning, stacklevel=2)
             with spec.log.open("a") as log:
-                log.write(message)
+                log.write(f"psyrun: warning: {message}\n")
         return self._identify(spec.scratch)
 
     def _find_hosts(self, spec: JobSpec) -> list[Host]:
@@ -255,7 +256,7 @@ class _Start:
         return code
 
 
-def _write_queue(spec: JobSpec, runners: Iterable[str], cores: int, patience: float) -> None:
+def _write_queue(spec: JobSpec, folder: Path, runners: Iterable[str], cores: int, patience: float) -> None:
     """Make the folder, which the user alone may write; what shows that it is complete comes last."""
     elements = list(spec.indices) or [-1]
     most = len(elements) if spec.throttle is None else spec.throttle
@@ -269,7 +270,8 @@ def _write_queue(spec: JobSpec, runners: Iterable[str], cores: int, patience: fl
     path = spec.scratch / "env"
     path.touch(mode=0o600)
     path.write_bytes(b"\0".join(map(os.fsencode, env)))
-    job = {"elements": elements, "cores": cores, "patience": patience, "after": list(spec.after)}
+    after = [os.path.relpath(folder / job, spec.scratch) for job in spec.after]
+    job = {"elements": elements, "cores": cores, "patience": patience, "after": after}
     path = spec.scratch / "job.json"
     path.with_suffix(".new").write_text(json.dumps(job))
     path.with_suffix(".new").rename(path)
