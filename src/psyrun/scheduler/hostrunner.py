@@ -130,14 +130,14 @@ class _Job:
     def __init__(self, parts: Sequence[str], process: subprocess.Popen[bytes], slots: Iterable[int]) -> None:
         self.element, self.losses = parts
         self.process, self.slots = process, slots
-        self.told = 0.0  # when it was asked to end
+        self.asked = 0.0  # when it was asked to end
 
     def end(self, now: float) -> None:
         """Ask it to end, and kill it some time later."""
-        if not self.told:
+        if not self.asked:
             self.send(signal.SIGTERM)
-            self.told = now
-        elif now - self.told > _KILL_SECONDS:
+            self.asked = now
+        elif now - self.asked > _KILL_SECONDS:
             self.send(signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
@@ -298,7 +298,7 @@ class Runner:
         for job in [each for each in self._jobs if each.process.poll() is not None]:
             self._jobs.remove(job)
             _close_all(job.slots)
-            if self._leaving and job.told:
+            if self._leaving and job.asked:
                 source = f"run/{job.element}.{job.losses}.{self.name}"
                 self.queue.move(source, f"todo/{job.element}.{job.losses}")
             else:
@@ -358,7 +358,7 @@ def _count_cores() -> int:
 
 
 def _read_environment(path: Path) -> dict[str, str]:
-    """Return the environment for jobs, from a file that nobody else wrote."""
+    """Return the environment for jobs, from a file that this user wrote."""
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_uid != os.geteuid():
             sys.exit(f"{path} belongs to another user")
