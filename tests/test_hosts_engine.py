@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pytest
 from clusters.daemons import install
 from clusters.sshd import PACKAGES, Sshd, lacks
 from clusters.sweep import assert_right, gated, submissions, xs_seen
-from psyrun.errors import NoAnswerError, PsyrunWarning, TaskFileError
+from psyrun.errors import NoAnswerError, PsyrunWarning, SchedulerError, TaskFileError
 from psyrun.scheduler import Hosts, JobState
 from psyrun.scheduler.allocation import find_allocation
-from psyrun.testing import GATED, DependencyContract, ExplainContract, ThrottleContract
+from psyrun.testing import GATED, DependencyContract, ExplainContract, ThrottleContract, Trial
 
+HERE = ["sh", "-c", 'eval "$1"']  # in place of ssh: the name of the host is $0
 TASK = """\
 import time
 from counting import seen
@@ -110,6 +112,34 @@ class TestContract(ThrottleContract, DependencyContract, ExplainContract):
         job = trial.report(options=trial.options | {"n_cpus": 2, "hosts": ["a:2"]}, indices=())
         trial.settle(job)
         assert trial.reported()["env"]["PSYRUN_CORES"] == "2"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize(("mode", "state"), [(0o755, JobState.RUNNING), (0o700, JobState.UNKNOWN)])
+def test_other_users_see_jobs_where_they_may_and_end_none(mode, state):
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        trial = Trial(
+            scheduler=Hosts(), folder=Path(name), options={"hosts": ["a"], "remote": HERE}, seconds=30
+        )
+        trial.configure(trial.scheduler)
+        (job,) = trial.begin("gate")
+        trial.scratch(Path(job).name).chmod(mode)
+        child = os.fork()
+        if child == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                seen = set((trial.scheduler.query([job]) or {})[job].values())
+                trial.scheduler.cancel([job])
+            except SchedulerError:
+                os._exit(seen != {state})
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert trial.queued([job]) == {job}
+        trial.scheduler.cancel([job])
+        trial.settle(job)
 
 
 def test_result_appears_by_itself_and_equals_plain_python(project, task, wait_until):

@@ -191,14 +191,15 @@ class Hosts:
         SchedulerError
             If a job is another user's.
         """
-        queues = [Queue(self._folder / job) for job in self.query(job_ids)]
-        for queue in queues:
+        queues = []
+        for path in [self._folder / job for job in self.query(job_ids)]:
             try:
-                (queue.path / "cancel").touch()
+                (path / "cancel").touch()
             except PermissionError as error:
-                raise SchedulerError(["psy", "kill"], 1, f"it is a job of {queue.path.owner()}") from error
+                raise SchedulerError(["psy", "kill"], 1, f"it is a job of {path.owner()}") from error
             except FileNotFoundError:  # It ended.
                 continue
+            queues.append(Queue(path))
         deadline = time.monotonic() + _CANCEL_SECONDS
         while time.monotonic() < deadline and any(queue.find_left() for queue in queues):
             time.sleep(0.1)
