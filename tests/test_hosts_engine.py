@@ -231,6 +231,15 @@ def test_hosts_of_an_allocation_run_the_jobs_by_srun(slurm, enter, project, wait
     assert_right(project, 8)
 
 
+def test_change_of_hosts_makes_no_row_stale(project):
+    text = "from psyrun import Hosts, Local, Param\npspace = Param(x=range(2))\nscheduler = Local()\n"
+    project.task("a", text + "def execute(x):\n    return {'y': x}\n")
+    project.psy("run")
+    for old, new in (("Local()", "Hosts(['a', 'b:8'])"), ("Hosts(['a', 'b:8'])", "Hosts.from_allocation()")):
+        project.edit("psy-tasks/task_a.py", old, new)
+        assert "a: up to date" in project.psy("plan").stdout
+
+
 def test_outside_of_an_allocation_there_are_no_hosts(project):
     project.task(
         "a",

@@ -92,8 +92,8 @@ EXTENDS_YAML = frozenset({
 })
 PSYRUN = frozenset({
     "Param", "Slurm", "Local", "ImmediateRun", "GridEngine", "PBS", "Sqsub", "DistributeBackend", "missing",
-    "Hosts", "LoadBalancingBackend", "PickleStore", "AutodetectStore", "NpzStore", "H5Store", "CsvStore",
-    "ParquetStore",
+    "Hosts", "from_allocation", "LoadBalancingBackend", "PickleStore", "AutodetectStore", "NpzStore",
+    "H5Store", "CsvStore", "ParquetStore",
 })
 CONSTANTS = frozenset({
     *("bool", "complex", "float", "int", "str"),
