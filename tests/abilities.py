@@ -17,6 +17,7 @@ ENGINES = {
     "Local": ("test_local_scheduler.TestLocal", "this machine"),
     "Slurm": ("test_slurm.TestContract", "a real one"),
     "GridEngine": ("test_gridengine.TestContract", "a real one"),
+    "Hosts": ("test_hosts.TestContract", "sshd in two networks"),
     "PBS": ("test_pbs.TestContract", "stand-ins"),
     "Sqsub": ("test_sqsub.TestContract", "stand-ins"),
     "Dask": ("test_psyrun_dask.TestDask", "a real one"),

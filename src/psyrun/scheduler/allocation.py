@@ -29,11 +29,14 @@ class Host:
         How many cores to use; 0: all that it grants.
     start
         Command that starts a program there; empty: the command for all hosts, and the name.
+    attached
+        Whether the program ends with that command.
     """
 
     name: str
     slots: int
     start: Sequence[str] = ()
+    attached: bool = False
 
 
 def find_allocation(env: Mapping[str, str]) -> list[Host]:
@@ -48,10 +51,10 @@ def find_allocation(env: Mapping[str, str]) -> list[Host]:
         return list(_find_in_slurm(env))
     if "PE_HOSTFILE" in env:
         lines = [line.split() for line in Path(env["PE_HOSTFILE"]).read_text().splitlines()]
-        return [Host(line[0], int(line[1])) for line in lines if line]
+        return [Host(line[0], int(line[1]), attached=True) for line in lines if line]
     if "PBS_NODEFILE" in env:
         counts = Counter(Path(env["PBS_NODEFILE"]).read_text().split())
-        return [Host(name, slots) for name, slots in counts.items()]
+        return [Host(name, slots, attached=True) for name, slots in counts.items()]
     hint = "there is no allocation: start psy inside a job of Slurm, Grid Engine, or PBS"
     raise SchedulerError(["psy"], 1, hint)
 
@@ -64,7 +67,7 @@ def _find_in_slurm(env: Mapping[str, str]) -> Iterator[Host]:
     except (OSError, subprocess.CalledProcessError) as error:
         raise SchedulerError(argv, 1, str(error)) from error
     for name, cpus in zip(names, parse_cpus(env["SLURM_JOB_CPUS_PER_NODE"])):
-        yield Host(name, cpus, (*_SRUN, f"--nodelist={name}", f"--cpus-per-task={cpus}"))
+        yield Host(name, cpus, (*_SRUN, f"--nodelist={name}", f"--cpus-per-task={cpus}"), attached=True)
 
 
 def parse_cpus(text: str) -> list[int]:

@@ -159,10 +159,14 @@ class Runner:
         The queue.
     command
         What runs an element, which is in the environment.
+    attached
+        Whether to leave when the standard input ends: that of what started this.
     """
 
-    def __init__(self, name: str, slots: int, queue: Queue, command: Sequence[str]) -> None:
-        self.name, self.queue, self.command = name, queue, command
+    def __init__(
+        self, name: str, slots: int, queue: Queue, command: Sequence[str], *, attached: bool
+    ) -> None:
+        self.name, self.queue, self.command, self.attached = name, queue, command, attached
         self.slots = slots or _count_cores()
         self.env = _read_environment(queue.path / "env")
         self._locks = _make_lock_folder()
@@ -222,8 +226,12 @@ class Runner:
 
     def _wait(self) -> None:
         """Wait for the end of a job, a signal, or the next look at the queue."""
-        if select.select([self._wakeup], [], [], _LOOK_SECONDS)[0]:
+        ready = select.select([self._wakeup, *([0] if self.attached else [])], [], [], _LOOK_SECONDS)[0]
+        if self._wakeup in ready:
             os.read(self._wakeup, 1000)
+        if 0 in ready:
+            self.attached = bool(os.read(0, 1000))
+            self._leaving = self._leaving or not self.attached
 
     def _sign_of_life(self, now: float) -> bool:
         """Touch the file of this runner; return False when the queue has been removed."""
@@ -398,8 +406,9 @@ def _detach() -> None:
     os.setsid()
 
 
-def _print_to(log: Path) -> None:
-    for path, flags, numbers in ((os.devnull, os.O_RDONLY, (0,)), (log, os.O_WRONLY | os.O_APPEND, (1, 2))):
+def _print_to(log: Path, *, stdin: bool) -> None:
+    to_log, none = (log, os.O_WRONLY | os.O_APPEND, (1, 2)), (os.devnull, os.O_RDONLY, (0,))
+    for path, flags, numbers in (to_log,) if stdin else (to_log, none):
         fd = os.open(path, flags | os.O_CREAT, 0o666)
         for number in numbers:
             os.dup2(fd, number)
@@ -410,13 +419,13 @@ def main(argv: Sequence[str]) -> None:
     """Run the elements of a queue."""
     name, slots, path, log, *command = argv
     attached = command[0] == "--attached"
-    runner = Runner(name, int(slots), Queue(Path(path)), command[attached:])
+    runner = Runner(name, int(slots), Queue(Path(path)), command[attached:], attached=attached)
     runner.register()
     if not attached:
         _detach()
         runner.register()
     os.chdir("/")
-    _print_to(Path(log))
+    _print_to(Path(log), stdin=attached)
     runner.run()
 
 

@@ -211,7 +211,7 @@ class _Start:
     def __init__(self, spec: JobSpec, host: Host, runner: str) -> None:
         remote = spec.options.get("remote") or _SSH
         start = host.start or [*(shlex.split(remote) if isinstance(remote, str) else remote), host.name]
-        self.name, self.argv, self.attached = host.name, start, bool(host.start)
+        self.name, self.argv, self.attached = host.name, start, host.attached
         self.sign = spec.scratch.absolute() / "hosts" / runner
         words = [sys.executable, "-I", "-S", hostrunner.__file__]
         words += [runner, str(host.slots), str(spec.scratch.absolute()), str(spec.log.absolute())]
@@ -219,16 +219,20 @@ class _Start:
         words += ["bash", *job_script(spec, "PSYRUN_ELEMENT" if spec.indices else "", 0)]
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: ssh may leave a process
         self._process: subprocess.Popen[bytes] | None = None
+        stdin = _open_endless_pipe() if self.attached else os.open(os.devnull, os.O_RDONLY)
         try:
             self._process = subprocess.Popen(
-                [*start, *(words if self.attached else [shlex.join(words)])],
-                stdin=subprocess.DEVNULL,
+                [*start, *(words if host.start else [shlex.join(words)])],
+                stdin=stdin,
                 stdout=self._output,
                 stderr=self._output,
-                start_new_session=True,
+                start_new_session=bool(host.start) or not self.attached,
+                preexec_fn=_ignore_signals if self.attached else None,
             )
         except OSError as error:
             self._output.write(str(error).encode())
+        finally:
+            os.close(stdin)
 
     def wait(self, deadline: float) -> SchedulerError | None:
         """Wait until the runner has begun, and return what was wrong otherwise."""
@@ -276,6 +280,19 @@ def _write_queue(spec: JobSpec, folder: Path, runners: Iterable[str], cores: int
     path = spec.scratch / "job.json"
     path.with_suffix(".new").write_text(json.dumps(job))
     path.with_suffix(".new").rename(path)
+
+
+def _open_endless_pipe() -> int:
+    """Return a pipe that is open at both ends as long as a process has it: a runner sees the end of ssh."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(path := Path(folder, "pipe"))
+        return os.open(path, os.O_RDWR)
+
+
+def _ignore_signals() -> None:
+    """Let neither Ctrl-C nor the warning of a batch system end what jobs need."""
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _is_closed(path: Path) -> bool:

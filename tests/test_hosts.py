@@ -6,14 +6,14 @@ import os
 import signal
 import sys
 import tempfile
-from contextlib import suppress
+import time
 from pathlib import Path
 
 import pytest
 
-from clusters.daemons import install
-from clusters.sshd import PACKAGES, Sshd, lacks
+from clusters.machines import Machines
 from clusters.sweep import assert_right, gated, submissions, xs_seen
+from conftest import start_cluster
 from psyrun.errors import NoAnswerError, PsyrunWarning, SchedulerError, TaskFileError
 from psyrun.scheduler import Hosts, JobState
 from psyrun.scheduler.allocation import find_allocation
@@ -40,40 +40,39 @@ def execute(x):
 
 
 @pytest.fixture(scope="session")
-def sshd(tmp_path_factory):
-    """Two hosts, a and b; where they can't be had, tests are skipped, unless it is insisted on."""
-    insist = bool(os.environ.get("PSYRUN_REQUIRE_CLUSTERS"))
-    if lacks() and insist:
-        install(PACKAGES)
-    lacking = lacks()
-    if lacking:
-        assert not insist, lacking
-        pytest.skip(lacking)
-    hosts = Sshd(tmp_path_factory.mktemp("sshd"))
-    try:
-        hosts.start()
-        yield hosts
-    finally:
-        hosts.stop()
+def machines(tmp_path_factory):
+    """Two hosts, a and b, with a network and an sshd each."""
+    with start_cluster(Machines(tmp_path_factory.mktemp("machines"))) as machines:
+        yield machines
 
 
 @pytest.fixture
-def task(sshd):
+def again(machines):
+    """Start hosts again that a test ends."""
+    yield machines
+    for name in machines.names:
+        machines.power_off(name)
+        machines.boot(name)
+
+
+@pytest.fixture
+def task(machines):
     def write(rows, jobs):
         text = TASK.replace("ROWS", str(rows)).replace("JOBS", str(jobs))
-        return text.replace("REMOTE", repr(sshd.remote))
+        return text.replace("REMOTE", repr(machines.remote))
 
     return write
 
 
+@pytest.mark.xdist_group("machines")
 class TestContract(ThrottleContract, DependencyContract, ExplainContract):
     @pytest.fixture
     def scheduler(self):
         return Hosts()
 
     @pytest.fixture(autouse=True)
-    def _options(self, sshd):
-        self.options = {"hosts": ["a:2", "b:2"], "remote": sshd.remote, "patience": 3}
+    def _options(self, machines):
+        self.options = {"hosts": ["a:2", "b:2"], "remote": machines.remote, "patience": 3}
 
     def test_hosts_that_can_not_be_reached_are_said_and_the_others_go_on(self, trial):
         with pytest.warns(PsyrunWarning, match="nowhere takes no part: ssh: connect to host 127"):
@@ -142,6 +141,7 @@ def test_other_users_see_jobs_where_they_may_and_end_none(mode, state):
         trial.settle(job)
 
 
+@pytest.mark.xdist_group("machines")
 def test_result_appears_by_itself_and_equals_plain_python(project, task, wait_until):
     project.task("a", task(200, 10))
     done = project.psy("run", code=75)
@@ -153,6 +153,7 @@ def test_result_appears_by_itself_and_equals_plain_python(project, task, wait_un
     assert project.count("run") == 0
 
 
+@pytest.mark.xdist_group("machines")
 def test_job_that_merges_waits_for_the_others_and_ends_well(project, task, wait_until):
     """There are slots for it all the time."""
     project.task("a", gated(task(8, 3)))
@@ -168,6 +169,7 @@ def test_job_that_merges_waits_for_the_others_and_ends_well(project, task, wait_
     wait_until(lambda: not any((project.root / "psy-work" / "a" / "jobs").iterdir()))
 
 
+@pytest.mark.xdist_group("machines")
 def test_kill_ends_the_jobs(project, task, wait_until):
     project.task("a", gated(task(8, 8)))
     project.psy("run", code=75)
@@ -180,25 +182,81 @@ def test_kill_ends_the_jobs(project, task, wait_until):
     assert_right(project, 8)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_host_that_dies_loses_its_rows_to_the_other(project, task, wait_until, sshd, how):
-    """One that only seems dead ends its jobs when it comes back."""
+@pytest.mark.xdist_group("machines")
+def test_host_that_dies_loses_its_rows_to_the_other(project, task, wait_until, again):
     project.task("a", gated(task(8, 4)))
     project.psy("run", code=75)
     wait_until(lambda: project.status("a")["running"] == 4)
-    dead = _processes(sshd.folder / "a")
-    for pid in dead:
-        os.kill(pid, how)
+    again.power_off("a")
     (project.root / "gate").touch()
     project.psy("run", "--wait")
     assert_right(project, 8)
-    logs = (project.root / "psy-work" / "a" / "log").glob("*.log")
-    assert any("host a died: element" in log.read_text(errors="replace") for log in logs)
-    for pid in dead:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-    wait_until(lambda: not _processes(sshd.folder / "a"))
+    assert "host a died: element" in _log(project)
+
+
+@pytest.mark.xdist_group("machines")
+def test_host_that_only_seemed_dead_ends_its_jobs_when_it_is_back(project, task, wait_until, machines):
+    project.task("a", gated(task(8, 4)))
+    project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["running"] == 4)
+    for pid in (frozen := machines.processes_of("a")):
+        os.kill(pid, signal.SIGSTOP)
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 8)
+    assert "host a died: element" in _log(project)
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: set(machines.processes_of("a")) <= {machines.sshd_of("a")})
     assert project.count("run") == 0
+    assert_right(project, 8)
+
+
+@pytest.mark.xdist_group("machines")
+def test_host_without_network_whose_disk_is_there_goes_on(project, task, wait_until, again):
+    project.task("a", gated(task(8, 4)))
+    project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["running"] == 4)
+    again.cut_off("b")
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 8)
+    assert xs_seen(project) == list(range(8))
+
+
+@pytest.mark.xdist_group("machines")
+def test_all_hosts_dead_leaves_the_rows_to_the_next_run(project, task, wait_until, again):
+    project.task("a", gated(task(8, 4)))
+    project.psy("run", code=75)
+    wait_until(lambda: project.status("a")["running"] == 4)
+    for name in again.names:
+        again.power_off(name)
+    wait_until(lambda: project.status("a")["running"] == 0)
+    (project.root / "gate").touch()
+    again.boot("a")
+    assert "b takes no part: " in project.psy("run", "--wait").stdout
+    assert_right(project, 8)
+
+
+@pytest.mark.xdist_group("machines")
+def test_jobs_end_with_an_allocation_whose_hosts_ssh_reaches(project, task, wait_until, machines):
+    """As in a job of Grid Engine: they end with the commands that psy started; rows go on in the next."""
+    text = gated(task(8, 4)).replace('Hosts(["a:2", "b:2"])', "Hosts.from_allocation()")
+    project.task("a", text)
+    granted = project.write("granted.txt", "a 2 all.q@a UNDEFINED\nb 2 all.q@b UNDEFINED\n")
+    psy = project.start("run", "--wait", env=project.env(PE_HOSTFILE=str(granted)))
+    wait_until(lambda: (project.root / "psy-work").exists() and project.status("a")["running"] == 4)
+    os.killpg(psy.pid, signal.SIGINT)  # Ctrl-C leaves the jobs running.
+    psy.communicate()
+    time.sleep(1)
+    assert project.status("a")["running"] == 4
+    os.killpg(psy.pid, signal.SIGTERM)  # As the batch system ends what it started.
+    wait_until(lambda: project.status("a")["running"] == 0)
+    for name in machines.names:
+        wait_until(lambda name=name: set(machines.processes_of(name)) <= {machines.sshd_of(name)})
+    (project.root / "gate").touch()
+    last = project.start("run", "--wait", env=project.env(PE_HOSTFILE=str(granted)))
+    last.communicate()
     assert_right(project, 8)
 
 
@@ -263,15 +321,6 @@ def test_hosts_of_allocations_stand_in_files(tmp_path, variable, text):
     assert [(host.name, host.slots) for host in found] == [("a", 2), ("b", 8)]
 
 
-def _processes(tmpdir):
-    """Return the ids of processes that run on a host: their slots, or those of what began them, are there."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if f"TMPDIR={tmpdir}".encode() in (path / "environ").read_bytes().split(b"\0") or any(
-                str(fd.readlink()).startswith(f"{tmpdir}/") for fd in (path / "fd").iterdir()
-            ):
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
+def _log(project):
+    logs = (project.root / "psy-work" / "a" / "log").glob("*.log")
+    return "".join(log.read_text(errors="replace") for log in logs)
