@@ -194,6 +194,7 @@ def make_folders(*folders: Path) -> None:
             each.mkdir(exist_ok=True)
             if each.parent.stat().st_mode & _SHARED == _SHARED:
                 share_folder(each)
+        folder.mkdir(exist_ok=True)  # An error if it is a file.
         parents |= {each.parent for each in missing}
     for parent in parents:
         sync_folder(parent)
