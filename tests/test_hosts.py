@@ -143,9 +143,10 @@ def test_other_users_see_jobs_where_they_may_and_end_none(mode, state):
 
 @pytest.mark.xdist_group("machines")
 def test_result_appears_by_itself_and_equals_plain_python(project, task, wait_until):
-    project.task("a", task(200, 10))
+    project.task("a", gated(task(200, 10)))
     done = project.psy("run", code=75)
     assert "the result appears by itself" in done.stdout
+    (project.root / "gate").touch()
     wait_until((project.root / "psy-work" / "a" / "result.pkl").exists, 60)
     assert_right(project, 200)
     assert xs_seen(project) == list(range(200))
