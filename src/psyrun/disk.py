@@ -190,11 +190,10 @@ def make_folders(*folders: Path) -> None:
     parents = set()
     for folder in folders:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        for each in reversed(missing):
+        for each in reversed(missing or [folder]):  # An error if it is a file.
             each.mkdir(exist_ok=True)
-            if each.parent.stat().st_mode & _SHARED == _SHARED:
+            if each in missing and each.parent.stat().st_mode & _SHARED == _SHARED:
                 share_folder(each)
-        folder.mkdir(exist_ok=True)  # An error if it is a file.
         parents |= {each.parent for each in missing}
     for parent in parents:
         sync_folder(parent)

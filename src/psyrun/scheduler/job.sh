@@ -10,6 +10,7 @@ index=$3 first=$4 words=()
 while IFS= read -r -d '' word; do
     words+=("$word")
 done < <(printf %s "$2" | base64 -d)
+wait "$!" 2>/dev/null # or the command would have a child that it does not know
 exec >>"${words[0]:?can not be read: is there no base64 on $(uname -n)}" 2>&1 </dev/null || exit 1
 cd "${words[1]}" || exit 1
 prologue=${words[2]}

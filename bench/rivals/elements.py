@@ -1,0 +1,30 @@
+"""``python elements.py ROWS ELEMENTS FILE``: a job array written by hand, and what joins its results."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+from grid import save
+
+
+def main(n: int, elements: int, filename: str) -> None:
+    """Submit, wait, and join."""
+    here = Path(__file__).parent
+    for name in ("out", "log"):
+        Path(name).mkdir()
+    command = f"{sys.executable} {here / 'element.py'} {n} {elements}"
+    options = [f"--array=0-{elements - 1}", "--output=log/%a.txt", "--wait"]
+    subprocess.run(["sbatch", "--quiet", *options, "--wrap", command], check=True)
+    results = [
+        each
+        for element in range(elements)
+        for each in pickle.loads(Path("out", f"{element}.pkl").read_bytes())
+    ]
+    save(filename, n, results)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
