@@ -24,8 +24,8 @@ HEAD = """\
 # Job arrays on Slurm
 
 Made by `python bench/elements.py`, on a Slurm of its own with four nodes that are processes of this machine.
-The array by hand (`rivals/elements.py`) evaluates the same rows in as many elements, waits for them with
-`sbatch --wait`, and joins what they wrote; it keeps no track of anything. CPU time of elements is what the
+The array by hand (`rivals/elements.py`) evaluates the same rows in as many elements, looks for their
+files ten times a second, and joins them; it keeps no track of anything. CPU time of elements is what the
 accounting of Slurm says.
 """
 
@@ -73,15 +73,19 @@ def make_case(n: int, elements: int) -> Case:
 
 
 def print_used(elements: int) -> None:
-    """Print the CPU time of an element of the array that was submitted last, when accounting knows all."""
-    argv = ("sacct", "-n", "-P", "-X", "--format=JobID,State,CPUTimeRAW,TotalCPU")
+    """Print the CPU time of an element of the array submitted from this folder, when accounting knows all."""
+    argv = ("sacct", "-n", "-P", "--format=JobID,State,TotalCPU,WorkDir")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         lines = [line.split("|") for line in run(*argv, folder=Path()).splitlines()]
-        arrays = [int(line[0].partition("_")[0]) for line in lines if "_" in line[0]]
-        found = [line for line in lines if line[0].startswith(f"{max(arrays, default=0)}_")]
-        if len(found) == elements and all(line[1] == "COMPLETED" for line in found):
-            print(f'{{"element": {sum(read_seconds(line[3]) for line in found) / elements}}}')
+        ours = {job for job, _, _, folder in lines if "_" in job and folder == str(Path.cwd())}
+        used = [
+            read_seconds(cpu)
+            for job, state, cpu, _ in lines
+            if state == "COMPLETED" and job.endswith(".batch") and job.partition(".")[0] in ours
+        ]
+        if len(used) == elements:
+            print(f'{{"element": {sum(used) / elements}}}')
             return
         time.sleep(0.5)
     raise SystemExit("accounting does not tell of all elements")
@@ -96,7 +100,7 @@ def read_seconds(text: str) -> float:
     62.5
     """
     seconds = 0.0
-    for part in text.partition("-")[2].split(":") if "-" in text else text.split(":"):
+    for part in text.split(":"):
         seconds = 60 * seconds + float(part)
     return seconds
 

@@ -60,7 +60,7 @@ def main() -> int:
     text = "\n".join([*show_reached(reached, judged=not options.quick), "", *show_head(), *figures]) + "\n"
     print(text)
     if not options.only and not options.quick:
-        machine = "\n".join(describe_machine())
+        machine = "\n".join([describe_rivals(), *describe_machine()])
         (HERE / "RESULTS.md").write_text(f"{HEAD}\n{machine}\n\n{text}", encoding="utf-8")
     return 0
 
@@ -121,12 +121,16 @@ def describe_machine() -> Iterator[str]:
     """Yield versions and machine as a list."""
     git = ("git", "-C", str(HERE), "describe", "--always", "--dirty", "--exclude=*")
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-    pinned = [line.partition("==")[0] for line in (HERE / "requirements.txt").read_text().split()]
     yield f"- psyrun {version('psyrun')}, commit {commit}; Python {platform.python_version()}"
-    yield f"- {', '.join([*(f'{name} {version(name)}' for name in pinned), gnu_parallel()])}"
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     system = f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}"
     yield f"- {os.cpu_count()} cores ({cpu_model()}), {gigabytes:.0f} GB of memory, {system}, {file_system()}"
+
+
+def describe_rivals() -> str:
+    """Return the versions of all rivals."""
+    pinned = [line.partition("==")[0] for line in (HERE / "requirements.txt").read_text().split()]
+    return f"- {', '.join([*(f'{name} {version(name)}' for name in pinned), gnu_parallel()])}"
 
 
 def gnu_parallel() -> str:

@@ -15,8 +15,9 @@ def main(n: int, elements: int) -> None:
     element = int(os.environ["SLURM_ARRAY_TASK_ID"])
     rows = islice(product(*axes(n)), n * element // elements, n * (element + 1) // elements)
     results = [execute(*row)["result"] for row in rows]
-    with open(f"out/{element}.pkl", "wb") as file:  # noqa: PTH123 - as one writes it, and without one more import
+    with open(f"out/{element}.new", "wb") as file:  # noqa: PTH123 - as one writes it, and without one more import
         pickle.dump(results, file)
+    os.replace(f"out/{element}.new", f"out/{element}.pkl")  # noqa: PTH105
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from grid import save
@@ -16,8 +17,10 @@ def main(n: int, elements: int, filename: str) -> None:
     for name in ("out", "log"):
         Path(name).mkdir()
     command = f"{sys.executable} {here / 'element.py'} {n} {elements}"
-    options = [f"--array=0-{elements - 1}", "--output=log/%a.txt", "--wait"]
+    options = [f"--array=0-{elements - 1}", "--output=log/%a.txt"]
     subprocess.run(["sbatch", "--quiet", *options, "--wrap", command], check=True)
+    while sum(path.suffix == ".pkl" for path in Path("out").iterdir()) < elements:
+        time.sleep(0.1)
     results = [
         each
         for element in range(elements)
