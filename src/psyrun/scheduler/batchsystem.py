@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import re
-import shlex
-import subprocess
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
@@ -185,6 +183,8 @@ class BatchSystem(ABC):
 
     def build_extra(self, extra: str | Sequence[object]) -> list[str]:
         """Return the arguments for the value of an option `extra`: a list, or a text as in a shell."""
+        import shlex
+
         return shlex.split(extra) if isinstance(extra, str) else [str(each) for each in extra]
 
     def most_running(self, spec: JobSpec) -> int | None:
@@ -278,6 +278,8 @@ class BatchSystem(ABC):
             If it ends with another exit code than 0 for another reason; `output` of the error has all that
             it printed, which may be an answer.
         """
+        import subprocess  # Jobs load this module, too.
+
         try:
             done = subprocess.run(
                 argv,

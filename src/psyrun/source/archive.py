@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
+from zipimport import zipimporter
 
 from psyrun.disk import read_file, write_atomic
 from psyrun.errors import FormatError, NewerFormatError
@@ -16,6 +16,7 @@ from psyrun.source.modules import is_editable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from zipfile import ZipInfo
 
 
 SCHEME = 3  # version of the rules of digests: goes up when equal sources get other digests than before
@@ -74,6 +75,8 @@ def write_zip(source: Source, path: Path) -> None:
     OSError
         If it can't be written; an older file is untouched then.
     """
+    from zipfile import ZipFile
+
     meta = {each.name: getattr(source, each.name) for each in fields(source)}
     names = sorted(meta.pop("files"))
     meta |= {"format": _FORMAT, "files": names}
@@ -81,7 +84,7 @@ def write_zip(source: Source, path: Path) -> None:
     members |= {str(number): source.files[name] for number, name in enumerate(names)}
     last = {"digest": path.stem, "scheme": SCHEME, "sha256": _digest(members)}
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with ZipFile(buffer, "w") as archive:
         for name, data in {**members, _LAST: json.dumps(last, sort_keys=True).encode()}.items():
             archive.writestr(_entry(name), data)
     write_atomic(path, buffer.getvalue())
@@ -105,18 +108,19 @@ def read_zip(path: Path) -> Source:
     FormatError
         If the file is damaged, is not what its name says, or is of a newer psyrun.
     """
+    read_file(path)  # Errors of the disk are those of no archive.
     try:
-        with zipfile.ZipFile(io.BytesIO(read_file(path))) as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
+        archive = zipimporter(str(path))  # Python has it at hand; to import zipfile takes long.
+        archive.invalidate_caches()
+        members = {"meta.json": archive.get_data("meta.json")}
         meta = json.loads(members["meta.json"])
         version = meta.pop("format")
         if version == _FORMAT:
-            last = json.loads(members.pop(_LAST))
-            _check_digests(last, path.stem, members)
-            files = {name: members[str(number)] for number, name in enumerate(meta.pop("files"))}
+            names = meta.pop("files")
+            members |= {str(number): archive.get_data(str(number)) for number in range(len(names))}
+            _check_digests(json.loads(archive.get_data(_LAST)), path.stem, members)
+            files = {name: members[str(number)] for number, name in enumerate(names)}
             return Source(**meta, files=files)
-    except OSError:
-        raise
     except Exception as error:  # Damaged archives raise anything.
         raise FormatError(f"{path}: damaged ({error}); run psy run again, it is written anew") from error
     if isinstance(version, int) and version < _FORMAT:
@@ -124,9 +128,11 @@ def read_zip(path: Path) -> Source:
     raise NewerFormatError(f"{path}: written by a newer psyrun (format {version}); upgrade psyrun")
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def _entry(name: str) -> ZipInfo:
     """Return an entry without time and host, stored, since compressors differ in their bytes."""
-    entry = zipfile.ZipInfo(name)  # dated 1980
+    from zipfile import ZipInfo
+
+    entry = ZipInfo(name)  # dated 1980
     entry.create_system = 3
     entry.external_attr = 0o644 << 16
     return entry
