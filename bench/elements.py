@@ -13,10 +13,14 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cases import PSY, RIVALS, check_grid, grid_task, write_task
 from harness import HERE, PYTHON, Case, Program, Reach, compare, judge, run
 from run import describe_machine, measure_case, show_figures, show_head, show_reached
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 sys.path.append(str(HERE.parent / "tests"))
 
@@ -30,37 +34,39 @@ accounting of Slurm says.
 """
 
 
-def write_elements(folder: Path, n: int, elements: int) -> None:
-    """Write a task whose rows are shared out to so many elements."""
+def write_elements(folder: Path, n: int, elements: int, modules: Sequence[str]) -> None:
+    """Write a task whose rows are shared out to so many elements, which imports modules."""
     text = grid_task(n).replace("import Param", "import Param, Slurm")
-    write_task(folder, f"{text}scheduler = Slurm()\nmax_jobs = {elements}\n")
+    imports = "".join(f"import {module}\n" for module in modules)
+    write_task(folder, f"{imports}{text}scheduler = Slurm()\nmax_jobs = {elements}\n")
 
 
-def make_case(n: int, elements: int) -> Case:
-    """Return the case of so many rows and elements."""
+def make_case(n: int, elements: int, *modules: str) -> Case:
+    """Return the case of so many rows and elements, each of which imports modules."""
+    imports = f"; each imports {', '.join(modules)}" if modules else ""
     used = (PYTHON, str(HERE / "elements.py"), "--used", str(elements))
     programs = (
         Program(
             name="psy run --wait",
             argv=(PSY, "run", "--wait"),
-            prepare=partial(write_elements, n=n, elements=elements),
+            prepare=partial(write_elements, n=n, elements=elements, modules=modules),
             check=("sh", "-c", f"{' '.join(check_grid('psy-work/t/result.pkl', n))} && {' '.join(used)}"),
         ),
         Program(
             name="sbatch by hand",
-            argv=(PYTHON, str(RIVALS / "elements.py"), str(n), str(elements), "result.npz"),
+            argv=(PYTHON, str(RIVALS / "elements.py"), str(n), str(elements), "result.npz", *modules),
             check=("sh", "-c", f"{' '.join(check_grid('result.npz', n))} && {' '.join(used)}"),
         ),
     )
     return Case(
-        name="slurm",
-        title=f"{n:,} rows over {elements} elements, from the command to the result",
+        name="-".join(["slurm", *modules]),
+        title=f"{n:,} rows over {elements} elements, from the command to the result{imports}",
         programs=programs,
         reaches=(
             compare("psy run --wait", "sbatch by hand", 1.5),
             Reach(
                 what="an element, CPU seconds",
-                most=0.15,
+                most=None if modules else 0.15,
                 value=lambda each: each["psy run --wait"].said["element"],
             ),
             Reach(
@@ -125,13 +131,15 @@ def main() -> None:
     try:
         cluster.start()
         os.environ |= cluster.env
-        case = make_case(options.rows, options.elements)
-        rounds = measure_case(case, options.repeat)
+        cases = [make_case(options.rows, options.elements, *modules) for modules in ([], ["numpy"])]
+        measured = [(case, measure_case(case, options.repeat)) for case in cases]
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
     judged = (options.rows, options.elements) == (10_000, 200)
-    lines = [*show_reached(judge(case, rounds), judged=judged), "", *show_head(), *show_figures(case, rounds)]
+    reached = [each for case, rounds in measured for each in judge(case, rounds)]
+    figures = [line for case, rounds in measured for line in show_figures(case, rounds)]
+    lines = [*show_reached(reached, judged=judged), "", *show_head(), *figures]
     text = "\n".join(lines) + "\n"
     print(text)
     if judged:

@@ -1,7 +1,8 @@
-"""``python element.py ROWS ELEMENTS``: what an element of a job array does that is written by hand."""
+"""``python element.py ROWS ELEMENTS MODULES``: an element of a job array by hand."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import sys
@@ -21,4 +22,6 @@ def main(n: int, elements: int) -> None:
 
 
 if __name__ == "__main__":
+    for module in sys.argv[3:]:
+        importlib.import_module(module)
     main(int(sys.argv[1]), int(sys.argv[2]))
