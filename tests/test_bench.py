@@ -54,3 +54,13 @@ def test_wrong_results_are_not_measured(tmp_path, monkeypatch):
     wrong = Program(name="wrong", argv=("true",), check=("false",))
     with pytest.raises(RuntimeError, match="false exited with 1"):
         list(measure_rounds((wrong,), 1))
+
+
+@pytest.mark.long
+@pytest.mark.xdist_group("slurm")
+def test_job_arrays_are_measured_on_a_real_slurm():
+    argv = [sys.executable, str(BENCH / "elements.py"), "--repeat=1", "--rows=40", "--elements=2"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.endswith(" small sizes |")]
+    assert len(lines) == 6
