@@ -101,6 +101,18 @@ class TestContract(ThrottleContract, DependencyContract, WarningContract, Explai
         gridengine.run("qrls", held)
         trial.settle(held, waits)
 
+    def test_queued_jobs_are_seen_where_the_site_has_qstat_list_running_ones(self, trial, gridengine):
+        held = trial.submit("pass", options={"extra": "-h"})
+        options = gridengine.folder / "root" / "default" / "common" / "sge_qstat"
+        options.write_text("-s r\n")
+        try:
+            assert not gridengine.run("qstat", "-u", "*")
+            assert trial.states(held) == {0: JobState.STUCK}
+        finally:
+            options.unlink()
+        trial.scheduler.cancel([held])
+        trial.settle(held)
+
 
 # ---------------------------------------------------------------------- the life of a task
 

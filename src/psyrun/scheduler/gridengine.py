@@ -145,7 +145,8 @@ class GridEngine(BatchSystem):
     def list_queue(self, job_ids: Collection[str] | None) -> Iterable[QueueEntry]:
         """Return the entries of qstat, with reasons for those jobs that are asked for by id."""
         user = pwd.getpwuid(os.getuid()).pw_name if job_ids is None else "*"
-        entries = list(parse_queue(self.run(["qstat", "-r", "-xml", "-u", user])))
+        # Files named sge_qstat hold options of users and sites, which may be others than all states.
+        entries = list(parse_queue(self.run(["qstat", "-r", "-xml", "-s", "prs", "-u", user])))
         stuck = sorted({each.job for each in entries if each.reason}.intersection(job_ids or ()))
         errors = self._list_errors(stuck) if stuck else {}
         return [
