@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -294,12 +295,17 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def gridengine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cell with a host of 16 slots."""
+def gridengine() -> Iterator[Any]:
+    """A cell with a host of 16 slots, in a folder that everybody can read, as commands of all users do."""
     from clusters.gridengine import GridEngine
 
-    with start_cluster(GridEngine(tmp_path_factory.mktemp("gridengine"))) as cluster:
-        yield cluster
+    folder = Path(tempfile.mkdtemp(prefix="psyrun-gridengine-"))
+    folder.chmod(0o755)
+    try:
+        with start_cluster(GridEngine(folder)) as cluster:
+            yield cluster
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -92,6 +92,13 @@ class TestContract(ThrottleContract, DependencyContract, WarningContract, Explai
     def hold(self, gridengine):
         return lambda job: gridengine.run("qhold", job)
 
+    @pytest.fixture
+    def foreign(self, gridengine):
+        nobody = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
+        job = gridengine.run(*nobody, "qsub", "-terse", "-h", "-b", "y", "sleep", "600")
+        yield job
+        gridengine.run("qdel", job)
+
     def test_job_on_hold_is_stuck_but_not_one_that_waits_for_it(self, trial, gridengine):
         held = trial.submit("pass", options={"extra": "-h"}, indices=range(2))
         waits = trial.submit("pass", after=[held], indices=())

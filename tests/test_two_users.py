@@ -8,23 +8,30 @@ import shutil
 import signal
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from clusters import users
-from clusters.sweep import assert_right, gated, submissions, task, xs_seen
+from clusters import sweep, users
+from clusters.sweep import assert_right, gated, submissions, xs_seen
 from conftest import PRELUDE, Project, start_slurm
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 ALICE, BOB = users.USERS
+# All tests of a batch system run in one process.
+SLURM = pytest.param("slurm", marks=pytest.mark.xdist_group("slurm"))
+GRID_ENGINE = pytest.param("gridengine", marks=pytest.mark.xdist_group("gridengine"))
 
 
 class SharedSlurm:
     """What tests of two users ask of a cluster; one of another batch system has the same methods."""
 
     scheduler = "Slurm"
+    system = "testing"
+    held = "JobHeldAdmin"
+    """The reason of a job that the site holds."""
+    cancelled = "CANCELLED"
+    """The reason of one that the site ended."""
 
     def __init__(self, cluster):
         self.cluster = cluster
@@ -57,6 +64,42 @@ class SharedSlurm:
         self.cluster.cancel_all()
 
 
+class SharedGridEngine:
+    """The same of Grid Engine, which shows the jobs of all users to all."""
+
+    scheduler = "GridEngine"
+    held = "hqw: held"
+    cancelled = "signal 9 (qdel, a limit, or lack of memory)"
+
+    def __init__(self, cell):
+        self.cell = cell
+
+    @property
+    def env(self):
+        return self.cell.env
+
+    @property
+    def system(self):
+        return f"{self.cell.folder}/root/default at localhost"
+
+    def jobs_of(self, user):
+        """Return the ids of a user's jobs."""
+        return {line.split()[0] for line in self.cell.run("qstat", "-u", user).splitlines()[2:]}
+
+    def hold(self, *jobs):
+        self.cell.run("qhold", "-h", "s", *jobs)
+
+    def block(self):
+        """Let new jobs wait in the queue."""
+        self.cell.run("qmod", "-d", "all.q")
+
+    def unblock(self):
+        self.cell.run("qmod", "-e", "all.q")
+
+    def cancel_all(self):
+        self.cell.cancel_all()
+
+
 @pytest.fixture(scope="module")
 def lab():
     """A folder that everybody can read, in which two users have a Python."""
@@ -65,19 +108,21 @@ def lab():
         pytest.skip(lacking)
     folder = Path(tempfile.mkdtemp(prefix="psyrun-lab-"))
     folder.chmod(0o755)
-    users.add_users()
     try:
-        (folder / "python").mkdir()
-        users.copy_python(folder / "python")
-        yield folder
+        with users.added():
+            (folder / "python").mkdir()
+            users.copy_python(folder / "python")
+            yield folder
     finally:
-        users.remove_users()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="module", params=["slurm"])
+@pytest.fixture(scope="module", params=[SLURM, GRID_ENGINE])
 def shared(request, lab):
-    with start_slurm(lab / request.param, nodes=2, cpus=4) as cluster:
+    if request.param == "gridengine":
+        yield SharedGridEngine(request.getfixturevalue("gridengine"))
+        return
+    with start_slurm(lab / "slurm", nodes=2, cpus=4) as cluster:
         yield SharedSlurm(cluster)
 
 
@@ -117,16 +162,24 @@ def cluster(shared, enter, environment):
     shared.cancel_all()
 
 
+@pytest.fixture
+def task(cluster):
+    """Return the text of a task for the cluster at hand."""
+    return partial(sweep.task, kind=cluster.scheduler)
+
+
 def open_gate(project):
     (project.root / "gate").touch()
 
 
-def test_each_goes_on_with_what_the_other_began_and_cancels_only_their_own(cluster, alice, bob, wait_until):
+def test_each_goes_on_with_what_the_other_began_and_cancels_only_their_own(
+    cluster, task, alice, bob, wait_until
+):
     alice.task("a", gated(task(4, 2, grace=90)))
     assert "the result appears by itself" in alice.psy("run", code=75).stdout
     (hers,) = submissions(alice)
     wait_until(lambda: bob.status("a")["running"] == 4 or bob.status("a")["running"] == 2)
-    assert (hers["submitter"], hers["system"]) == (ALICE, "testing")
+    assert (hers["submitter"], hers["system"]) == (ALICE, cluster.system)
     again = bob.psy("run", code=75).stdout
     assert "2 jobs in flight\n  the result appears by itself" in again
     assert submissions(bob) == [hers]
@@ -153,7 +206,7 @@ def test_each_goes_on_with_what_the_other_began_and_cancels_only_their_own(clust
     assert (alice.root / "psy-work" / ".doit.db").stat().st_mode & 0o660 == 0o660
 
 
-def test_edit_of_one_names_the_outdated_jobs_of_the_other(cluster, alice, bob, wait_until):
+def test_edit_of_one_names_the_outdated_jobs_of_the_other(cluster, task, alice, bob, wait_until):
     alice.task("a", gated(task(4, 2)))
     alice.psy("run", code=75)
     bob.edit("psy-tasks/task_a.py", "2 * x", "3 * x")
@@ -167,7 +220,7 @@ def test_edit_of_one_names_the_outdated_jobs_of_the_other(cluster, alice, bob, w
     assert_right(bob, 4, factor=3)
 
 
-def test_stuck_jobs_of_another_are_replaced_and_stay_theirs_to_cancel(cluster, alice, bob, wait_until):
+def test_stuck_jobs_of_another_are_replaced_and_stay_theirs_to_cancel(cluster, task, alice, bob):
     cluster.block()
     try:
         alice.task("a", gated(task(4, 2)))
@@ -177,9 +230,9 @@ def test_stuck_jobs_of_another_are_replaced_and_stay_theirs_to_cancel(cluster, a
     finally:
         cluster.unblock()
     said = bob.psy("status").stdout
-    assert f"a: 2 jobs of {ALICE} are stuck: JobHeldAdmin; {ALICE} can cancel them," in said
+    assert f"a: 2 jobs of {ALICE} are stuck: {cluster.held}; {ALICE} can cancel them," in said
     assert "psy run --take-over a replaces them\n" in said
-    assert "2 jobs are stuck: JobHeldAdmin; psy kill a cancels them," in alice.psy("run", code=75).stdout
+    assert f"2 jobs are stuck: {cluster.held}; psy kill a cancels them," in alice.psy("run", code=75).stdout
     taken = bob.psy("run", "--take-over", code=75).stdout
     assert "2 jobs replaced (stuck, and left in the queue)" in taken
     assert "the result appears by itself" in taken
@@ -190,8 +243,27 @@ def test_stuck_jobs_of_another_are_replaced_and_stay_theirs_to_cancel(cluster, a
     assert xs_seen(bob) == list(range(4))
 
 
+def test_jobs_of_another_that_ended_early_are_explained_and_submitted_again(
+    cluster, task, alice, bob, wait_until
+):
+    alice.task("a", gated(task(4, 2, grace=90)))
+    alice.psy("run", code=75)
+    wait_until(lambda: bob.status("a")["running"] == 2)
+    cluster.cancel_all()
+    said = f"2 of its jobs ended early: {cluster.cancelled}\n"
+    again = [bob.psy("run", code=75).stdout]
+    wait_until(lambda: said in again[-1] or again.append(bob.psy("run", code=75).stdout))
+    assert "2 jobs in flight" in again[-1]
+    assert [each["submitter"] for each in submissions(bob) if not each["closed"]] == [BOB]
+    open_gate(bob)
+    bob.psy("run", "--wait")
+    assert_right(bob, 4)
+    assert xs_seen(bob) == list(range(4))
+
+
+@pytest.mark.parametrize("shared", [SLURM], indirect=True)  # Grid Engine can't hide jobs.
 def test_jobs_that_the_site_hides_are_neither_submitted_again_nor_cancelled_until_taken_over(
-    cluster, alice, bob, wait_until
+    cluster, task, alice, bob, wait_until
 ):
     cluster.hide_others()
     try:
@@ -221,8 +293,9 @@ def test_jobs_that_the_site_hides_are_neither_submitted_again_nor_cancelled_unti
     assert alice.count("run") == 0
 
 
+@pytest.mark.xdist_group("slurm")  # as other tests that need a Python for two users
 def test_lock_tells_who_is_at_work_and_is_broken_when_they_have_died(environment, alice, bob, wait_until):
-    text = gated(task(3, 1)).replace("Param, Slurm", "Param")
+    text = gated(sweep.task(3, 1)).replace("Param, Slurm", "Param")
     alice.task("a", "".join(line + "\n" for line in text.splitlines() if "scheduler" not in line))
     hers = alice.start("run", "-j", "1")
     lock = alice.root / "psy-work" / "a" / "lock"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 import psyrun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 USERS = ("psyalice", "psybob")
 GROUP = "psylab"
@@ -27,15 +32,52 @@ def lacks() -> str | None:
     return f"not installed: {', '.join(absent)}" if absent else None
 
 
-def add_users() -> None:
+@contextmanager
+def added() -> Iterator[None]:
+    """Let the users be there, each with a group of its own, and the group that they share.
+
+    Other test processes may need them at the same time: the first adds them, the last removes them.
+    """
+    with Path("/var/lock/psyrun-users").open("w") as use:
+        with _turn():
+            if _is_alone(use):
+                _remove()  # A test process that was killed may have left them.
+                _add()
+            fcntl.flock(use, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            with _turn():
+                if _is_alone(use):
+                    _remove()
+                fcntl.flock(use, fcntl.LOCK_UN)  # A process that was forked meanwhile may have it open.
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Keep other test processes from adding and removing users."""
+    with Path("/var/lock/psyrun-users-turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
+def _is_alone(use: IO[str]) -> bool:
+    """Whether no other test process needs the users."""
+    try:
+        fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _add() -> None:
     """Add the users, each with a group of its own, and the group that they share."""
-    remove_users()
     subprocess.run(["groupadd", GROUP], check=True)
     for name in USERS:
         subprocess.run(["useradd", "-M", "-U", "-G", GROUP, "-s", "/bin/sh", name], check=True)
 
 
-def remove_users() -> None:
+def _remove() -> None:
     """Remove them, where they are there."""
     for argv in (*(["userdel", name] for name in USERS), ["groupdel", GROUP]):
         subprocess.run(argv, check=False, capture_output=True)
