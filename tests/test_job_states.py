@@ -77,6 +77,22 @@ def test_jobs_of_another_cluster_are_neither_submitted_again_nor_cancelled(begun
     assert "4 jobs cancelled" in begun.psy("kill", "a").stdout
 
 
+def test_files_of_jobs_of_another_cluster_are_not_cleaned_away_and_the_cure_is_said(begun, monkeypatch):
+    before = read_submissions(begun)
+    monkeypatch.setenv("CLUSTER", "west")
+    said = begun.psy("clean", "--yes", "a", code=2).stderr
+    assert (
+        "not known: they were submitted to east, and this is west; where you know that they are not," in said
+    )
+    assert "remove the folder psy-work/a yourself" in said
+    assert read_submissions(begun) == before
+    monkeypatch.setenv("CLUSTER", "east")
+    assert (
+        "4 batches may be in flight; end that first: psy kill a"
+        in begun.psy("clean", "--yes", "a", code=2).stderr
+    )
+
+
 def test_jobs_of_another_cluster_are_taken_over_and_each_row_counts_once(begun, gate, monkeypatch):
     monkeypatch.setenv("CLUSTER", "west")
     taken = begun.psy("run", "--take-over", code=75).stdout

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from psyrun.disk import find_temporaries, read_file
 from psyrun.errors import DirtyError, FormatError
-from psyrun.jobs import count_active
+from psyrun.jobs import find_active
 from psyrun.workdir import (
     find_needed_journals,
     find_stale_claims,
@@ -140,9 +140,15 @@ def remove_files(outline: Outline, files: Sequence[Path], queues: QueueCache) ->
         _unlink(files, layout)
         return
     with task_lock(layout.lock, lambda owner: _refuse(outline, f"{owner} is at work on it")):
-        active = count_active(outline, queues)
-        if active:
-            _refuse(outline, f"{active} batches may be in flight")
+        jobs = find_active(outline, queues)
+        for why in [each.unknown for each in jobs.reports if each.lost]:
+            where = layout.relative(layout.folder)
+            raise DirtyError(
+                f"{outline.name}: whether its jobs are in flight is not known: {why};"
+                f" where you know that they are not, remove the folder {where} yourself"
+            )
+        if jobs.states:
+            _refuse(outline, f"{len(jobs.states)} batches may be in flight")
         _unlink([path for path in files if path != layout.lock], layout)
     for folder in (*(layout.folder / name for name in _FOLDERS), layout.folder):
         with suppress(OSError):

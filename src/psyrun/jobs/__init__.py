@@ -9,13 +9,13 @@ from psyrun._door import open_door
 if TYPE_CHECKING:
     from psyrun.jobs.queue import QueueCache, TaskJobs, find_scheduler, open_submissions
     from psyrun.jobs.step import describe_generators, finish, process
-    from psyrun.jobs.tracker import cancel_jobs, count_active, explain_ends
+    from psyrun.jobs.tracker import cancel_jobs, explain_ends, find_active
     from psyrun.jobs.wait import wait_for_jobs
 else:
     __getattr__, __dir__, __all__ = open_door(
         __name__,
         queue="QueueCache TaskJobs open_submissions find_scheduler",
         step="describe_generators finish process",
-        tracker="cancel_jobs count_active explain_ends",
+        tracker="cancel_jobs explain_ends find_active",
         wait="wait_for_jobs",
     )

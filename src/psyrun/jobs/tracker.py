@@ -317,8 +317,8 @@ def _trackers(outline: Outline, queues: QueueCache, but: str = "") -> Iterator[J
         yield JobTracker(outline, systems[key], key, queues, [])
 
 
-def count_active(outline: Outline, queues: QueueCache) -> int:
-    """Count the batches of a task that are, or may be, in flight; its lock is to be held.
+def find_active(outline: Outline, queues: QueueCache) -> TaskJobs:
+    """Return what is known of the jobs of a task that are, or may be, in flight; its lock is to be held.
 
     Raises
     ------
@@ -326,7 +326,9 @@ def count_active(outline: Outline, queues: QueueCache) -> int:
         If a submission can't be read.
     """
     trackers = _trackers(outline, queues)
-    return sum(len(found.states) for each in trackers for found in each.find_active(each.recover()))
+    return TaskJobs(
+        [found for each in trackers for found in each.find_active(each.recover()) if found.states]
+    )
 
 
 def explain_ends(outline: Outline, queues: QueueCache, progress: PlanProgress) -> dict[int, str]:
