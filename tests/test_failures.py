@@ -93,6 +93,17 @@ def test_errors_shows_where_a_process_crashed_and_no_function_of_psyrun(project)
     assert "child.py" not in said
 
 
+def test_traceback_of_a_row_has_no_line_of_psyrun_and_no_other_exception(project):
+    project.task(
+        "a", "from psyrun import Param\npspace = Param(x=[0])\ndef execute(x):\n    raise ValueError(x)\n"
+    )
+    project.psy("run", code=1)
+    said = project.psy("errors", "a").stdout
+    assert "ValueError: 0" in said
+    assert said.count("Traceback") == said.count("  File ") == 1
+    assert "During handling" not in said
+
+
 def test_errors_where_the_log_is_gone(project):
     project.task("t", FAILING)
     project.psy("run", code=1)

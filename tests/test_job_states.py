@@ -71,7 +71,7 @@ def test_jobs_of_another_cluster_are_neither_submitted_again_nor_cancelled(begun
     status = begun.status("a")
     assert (status["queued"], status["running"], status["missing"]) == (12, 0, 0)
     assert f"  {ELSEWHERE}; {CURE}\n" in begun.psy("run", code=75).stdout
-    assert begun.psy("kill", "a").stdout == f"a: {ELSEWHERE}; {CURE}\n"
+    assert begun.psy("kill", "a", code=1).stderr == f"psy: a: {ELSEWHERE}; {CURE}\n"
     assert read_submissions(begun) == before
     monkeypatch.setenv("CLUSTER", "east")
     assert "4 jobs cancelled" in begun.psy("kill", "a").stdout
@@ -117,6 +117,7 @@ def test_machine_without_the_commands_says_so_in_status(begun, monkeypatch):
     assert "a: whether 4 jobs run is not known: Mine can't be asked here (sqjobs exited with 127" in said
     assert CURE in said
     assert begun.status("a")["queued"] == 12
+    assert "psy: a: whether 4 jobs run is not known" in begun.psy("kill", "a", code=1).stderr
 
 
 def test_jobs_of_another_user_are_theirs_to_cancel_also_where_the_id_was_not_written_down(begun):

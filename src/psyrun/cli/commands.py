@@ -538,12 +538,14 @@ def kill(project: Project, tasks: Sequence[str], everything: bool) -> int:
     queues = jobs.QueueCache(selection.outlines)
 
     def cancel(outline: Outline) -> Iterator[str]:
-        ended, left = jobs.cancel_jobs(outline, queues)
+        ended, left, unknown = jobs.cancel_jobs(outline, queues)
         if ended:
             yield f"{count(ended, 'job')} cancelled; what is finished is kept"
-        elif not left:
+        elif not left and not unknown:
             yield "nothing is in flight"
         yield from left
+        if unknown:
+            raise PsyrunError(f"{outline.name}: {'; '.join(unknown)}")
 
     return run_each(selection, cancel)
 

@@ -362,7 +362,7 @@ def _find_new_ends(
             yield from ((tracker, *found) for found in tracker.find_ends(ours, progress))
 
 
-def cancel_jobs(outline: Outline, queues: QueueCache) -> tuple[int, list[str]]:
+def cancel_jobs(outline: Outline, queues: QueueCache) -> tuple[int, list[str], list[str]]:
     """Cancel the jobs of this user in a task's own submission files, and no others.
 
     Finished rows are kept; the next run goes on there.
@@ -370,7 +370,8 @@ def cancel_jobs(outline: Outline, queues: QueueCache) -> tuple[int, list[str]]:
     Returns
     -------
     tuple
-        How many were in flight, and lines about those that are left.
+        How many were in flight, lines about those that others can cancel, and lines about those of this user
+        that can't be asked for here.
 
     Raises
     ------
@@ -389,7 +390,9 @@ def cancel_jobs(outline: Outline, queues: QueueCache) -> tuple[int, list[str]]:
             ends = dict.fromkeys(range(len(each.submission.batches)), end)
             if tracker.scheduler.detached:
                 tracker.record(each.submission, ends, closed=True)
-    return cancelled, list(describe_left(outline.name, left))
+    lost = TaskJobs([each for each in left if each.submission.ours])
+    others = [each for each in left if not each.submission.ours]
+    return cancelled, list(describe_left(outline.name, others)), list(lost.describe(outline.name))
 
 
 def describe_left(name: str, reports: Sequence[JobReport]) -> Iterator[str]:

@@ -256,12 +256,14 @@ def _evaluate(
 
 
 if __name__ == "__main__":
+    arguments: Sequence[str] | None = None
     try:
         code = main()
     except ForkedChild as forked:
-        sys.argv[:] = [child.__file__, *forked.argv[4:]]
-        child.main(sys.argv[1:])
-    else:  # There is nothing to tidy up, which takes Python as long as a good part of a short job.
+        arguments = forked.argv[4:]
+    if arguments is None:  # There is nothing to tidy up, which takes as long as a good part of a short job.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
+    sys.argv[:] = [child.__file__, *arguments]
+    child.main(sys.argv[1:])  # not where an exception is caught, which would be the context of those of rows
