@@ -100,7 +100,10 @@ def copy_python(folder: Path) -> Path:
     shutil.copytree(library, ours, ignore=ignore, copy_function=_link)
     for path in (base / "lib").glob("libpython3*"):
         _link(path, folder / "lib" / path.name)
-    packages = ours / "site-packages"
+    python = folder / "bin" / f"python3.{sys.version_info.minor}"
+    python.parent.mkdir()
+    _link(Path(sys.executable).resolve(), python)
+    packages = _packages_of(python)
     for package in _find_packages(["psyrun"]).values():
         for file in package.files or ():
             target = packages / file
@@ -110,10 +113,15 @@ def copy_python(folder: Path) -> Path:
     source = Path(psyrun.__file__).parent
     if not (packages / "psyrun").exists():
         shutil.copytree(source, packages / "psyrun", copy_function=_link)
-    python = folder / "bin" / f"python3.{sys.version_info.minor}"
-    python.parent.mkdir()
-    _link(Path(sys.executable).resolve(), python)
     return python
+
+
+def _packages_of(python: Path) -> Path:
+    """Return the folder where a Python looks for packages: Debian's have another than those of python.org."""
+    ask = "import site; print(site.getsitepackages()[0])"
+    env = {**os.environ, "LD_LIBRARY_PATH": str(python.parent.parent / "lib")}
+    done = subprocess.run([python, "-I", "-c", ask], env=env, check=True, capture_output=True, text=True)
+    return Path(done.stdout.strip())
 
 
 def _find_packages(names: list[str]) -> dict[str, Distribution]:
