@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +17,7 @@ from clusters.machines import Machines
 from clusters.sweep import assert_right, gated, submissions, xs_seen
 from conftest import start_cluster
 from psyrun.errors import NoAnswerError, PsyrunWarning, SchedulerError, TaskFileError
-from psyrun.scheduler import Hosts, JobState
+from psyrun.scheduler import Hosts, JobState, hostrunner
 from psyrun.scheduler.allocation import find_allocation
 from psyrun.testing import GATED, DependencyContract, ExplainContract, ThrottleContract, Trial
 
@@ -82,8 +84,9 @@ class TestContract(ThrottleContract, DependencyContract, ExplainContract):
         assert trial.scheduler.explain([job]) == {}
 
     def test_nothing_is_left_where_no_host_can_be_reached(self, trial):
-        with pytest.raises(NoAnswerError, match="Connection refused"):
+        with pytest.raises(SchedulerError, match="Connection refused") as raised:
             trial.submit("pass", options=trial.options | {"hosts": ["nowhere"]}, token="ax7")
+        assert not isinstance(raised.value, NoAnswerError)  # It is known that no job was submitted.
         assert trial.scheduler.find(["ax7"]) == {}
         assert list((trial.folder / "psy-work" / "example" / "jobs").iterdir()) == []
 
@@ -107,10 +110,152 @@ class TestContract(ThrottleContract, DependencyContract, ExplainContract):
         (env,) = (trial.folder / "psy-work").glob("*/jobs/*/env")
         assert env.stat().st_mode & 0o777 == 0o600
 
+    def test_login_shell_that_starts_something_does_not_keep_psy(self, trial, machines):
+        shell = ["sh", "-c", f'exec {shlex.join(machines.remote)} "$0" "sleep 40 & $1"']
+        began = time.monotonic()
+        job = trial.submit("pass", options=trial.options | {"hosts": ["a:2"], "remote": shell})
+        trial.settle(job)
+        assert time.monotonic() - began < 30
+
     def test_cores_of_a_job_are_slots(self, trial):
         job = trial.report(options=trial.options | {"n_cpus": 2, "hosts": ["a:2"]}, indices=())
         trial.settle(job)
         assert trial.reported()["env"]["PSYRUN_CORES"] == "2"
+
+
+@pytest.fixture
+def here(tmp_path):
+    """Submissions to hosts that are this machine."""
+    trial = Trial(scheduler=Hosts(), folder=tmp_path, options={"hosts": ["a:3"], "remote": HERE}, seconds=30)
+    trial.configure(trial.scheduler)
+    return trial
+
+
+def test_at_most_so_many_jobs_run_at_a_time(here):
+    (job,) = here.begin("gate", options=here.options | {"max_running": 1}, indices=range(3))
+    time.sleep(1.5)  # a look at the queue
+    assert sorted(state.value for state in here.states(job).values()) == ["queued", "queued", "running"]
+    here.pass_gate("gate")
+    here.settle(job)
+
+
+def test_one_name_is_one_host(here):
+    here.scheduler = here.configure(Hosts("ab"))
+    with pytest.raises(SchedulerError, match=r"\(false ab\)"):
+        here.submit("pass", options={"remote": ["false"], "hosts": None})
+
+
+def test_all_hosts_say_why_they_run_no_jobs(here):
+    with pytest.raises(SchedulerError) as raised:
+        here.submit("pass", options=here.options | {"hosts": ["a:2", "b:3"], "n_cpus": 4})
+    assert raised.value.output.splitlines() == [
+        "it has 2 slots, and a job takes 4",
+        "b: it has 3 slots, and a job takes 4",
+    ]
+
+
+def test_signal_without_a_name_explains_an_end(here):
+    job = here.submit("import os; os.kill(os.getpid(), 40)")
+    here.settle(job)
+    assert set(here.scheduler.explain([job]).values()) == {"signal 40"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_cpus": "two"}, "n_cpus is 'two': write a number from 1 on"),
+        ({"n_cpus": -1}, "n_cpus is -1: write a number from 1 on"),
+        ({"patience": float("nan")}, "patience is nan: write a number from 2 on"),
+        ({"max_running": 0}, "max_running is 0: write a number from 1 on"),
+        ({"hosts": 5}, "hosts is 5: write ['a', 'b:8']"),
+        ({"hosts": {"a": 4}}, "hosts is {'a': 4}: write ['a', 'b:8']"),
+        ({"hosts": [("a", 4)]}, "['a', 4] is no host: write NAME or NAME:SLOTS"),
+        ({"hosts": ["a:0"]}, "'a:0' has no slots"),
+        ({"remote": 7}, "remote is 7: write a command"),
+    ],
+)
+def test_option_that_is_not_valid_is_said_and_no_job_is_in_flight(project, options, words):
+    values = repr(options).replace("nan", "float('nan')")
+    project.task(
+        "a",
+        "from psyrun import Hosts, Param\npspace = Param(x=range(2))\nscheduler = Hosts(['a'])\n"
+        f"scheduler_args = {values}\ndef execute(x):\n    return {{'y': x}}\n",
+    )
+    assert words in project.psy("run", code=2).stderr
+    assert project.status("a")["missing"] == 2
+    assert "nothing is in flight" in project.psy("kill", "a").stdout
+
+
+def test_no_job_is_in_flight_where_no_host_could_be_reached(project):
+    project.task(
+        "a",
+        "from psyrun import Hosts, Param\npspace = Param(x=range(2))\nscheduler = Hosts(['a'])\n"
+        "scheduler_args = {'remote': ['sh', '-c', 'exit 255']}\ndef execute(x):\n    return {'y': x}\n",
+    )
+    project.psy("run", code=1)
+    assert project.status("a")["missing"] == 2
+
+
+def test_host_without_the_folder_is_said_in_plain_words(tmp_path):
+    argv = [sys.executable, "-I", "-S", hostrunner.__file__, "0-a", "1", str(tmp_path / "no"), "log", "true"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"{tmp_path}/no is not there: does this host share the file system of the project?\n"
+    )
+
+
+def test_host_without_a_disk_for_slots_is_said_in_plain_words(here, tmp_path):
+    remote = ["sh", "-c", f'TMPDIR={tmp_path}/no; export TMPDIR; eval "$1"']
+    with pytest.raises(SchedulerError) as raised:
+        here.submit("pass", options=here.options | {"remote": remote})
+    name = f"psyrun-{os.geteuid()}-{os.uname().nodename}"
+    assert raised.value.output == f"{tmp_path}/no/{name}: No such file or directory"
+
+
+def test_host_that_takes_a_row_again_ends_the_older_job(here, tmp_path):
+    program = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()} '); time.sleep(60)"
+    pids = tmp_path / "pids"
+    job = here.submit(program, pids, options=here.options | {"patience": 3})
+    here.wait(pids.exists)
+    (queue,) = here.scratch("x").parent.glob("*/run")
+    (queue / "0.0.0-a").rename(queue.parent / "todo" / "0.1")  # as a host does to which this one looked dead
+    here.wait(lambda: len(pids.read_text().split()) == 2)
+    older, younger = (Path("/proc", pid) for pid in pids.read_text().split())
+    here.wait(lambda: not older.exists())
+    assert younger.exists()
+    here.scheduler.cancel([job])
+    here.settle(job)
+
+
+def test_slots_that_were_removed_are_made_again(here, tmp_path):
+    (tmp_path / "slots").mkdir()
+    remote = ["sh", "-c", f'TMPDIR={tmp_path}/slots; export TMPDIR; eval "$1"']
+    jobs = here.begin("gate", options=here.options | {"remote": remote, "hosts": ["a:1"]}, indices=range(2))
+    (locks,) = (tmp_path / "slots").iterdir()
+    (locks / "0").unlink()
+    locks.rmdir()
+    here.pass_gate("gate")
+    here.settle(*jobs)
+    assert here.scheduler.explain(jobs) == {}
+
+
+def test_slots_do_not_look_old(here, tmp_path):
+    (tmp_path / "slots").mkdir()
+    remote = ["sh", "-c", f'TMPDIR={tmp_path}/slots; export TMPDIR; eval "$1"']
+    jobs = here.begin("gate", options=here.options | {"remote": remote, "hosts": ["a:1"]}, indices=range(2))
+    (lock,) = (tmp_path / "slots").glob("*/0")
+    os.utime(lock, (0, 0))
+    here.wait(lambda: lock.stat().st_mtime > 0)
+    here.pass_gate("gate")
+    here.settle(*jobs)
+
+
+def test_folders_of_settings_are_in_the_environment_and_sessions_are_not(here):
+    env = os.environ | {"XDG_CACHE_HOME": "/cache", "XDG_RUNTIME_DIR": "/run/user/1", "XDG_SESSION_ID": "1"}
+    here.settle(here.report(env=env, indices=()))
+    seen = {name: value for name, value in here.reported()["env"].items() if name.startswith("XDG_")}
+    assert seen == {"XDG_CACHE_HOME": "/cache"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")

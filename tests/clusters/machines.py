@@ -20,7 +20,7 @@ PermitRootLogin yes
 StrictModes no
 UsePAM no
 LogLevel ERROR
-SetEnv TMPDIR={folder}/tmp OF_HOST={name}
+SetEnv TMPDIR={folder}/tmp OF_HOST={name} SHLVL=3
 """
 SSH = """\
 Host {name}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError
+from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError, TaskFileError
 from psyrun.scheduler import JobSpec, job_environment
 from psyrun.workdir import (
     Submission,
@@ -101,7 +101,7 @@ class Submitter:
             submission = replace(submission, job=scheduler.submit(spec))
         except NoAnswerError:  # May have been accepted; the next run looks it up by name.
             raise
-        except SchedulerError:
+        except (SchedulerError, TaskFileError):
             remove_submission(layout.jobs, submission.token)
             raise
         write_submission(layout.jobs, submission)

@@ -169,7 +169,6 @@ class Runner:
         self.name, self.queue, self.command, self.attached = name, queue, command, attached
         self.slots = slots or _count_cores()
         self.env = _read_environment(queue.path / "env")
-        self._locks = _make_lock_folder()
         self._sign = queue.path / "hosts" / name
         self._jobs: list[_Job] = []
         self._ready = self._leaving = self._closing = False
@@ -181,6 +180,7 @@ class Runner:
         """Show that this host takes part."""
         if self.slots < self.queue.cores:
             sys.exit(f"it has {self.slots} slots, and a job takes {self.queue.cores}")
+        _make_lock_folder()
         self._sign.write_text(f"{os.uname().nodename} {os.getpid()}\n")
 
     def run(self) -> None:
@@ -288,10 +288,12 @@ class Runner:
     def _take_slots(self) -> list[int] | None:
         """Lock as many slots of this host as a job takes; None where too few are free."""
         taken: list[int] = []
+        folder = _make_lock_folder()  # Again: /tmp may have been cleaned.
         for number in range(self.slots):
             if len(taken) == self.queue.cores:
                 break
-            fd = os.open(self._locks / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.utime(fd)  # What looks old is removed from /tmp.
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 taken.append(fd)
@@ -336,9 +338,9 @@ class Runner:
                 self._put_back(element, losses, runner)
         if not running and not self.queue.entries("todo"):  # A host died in between.
             self._let_next_begin()
-        ours = {element for element, _, runner in running if runner == self.name}
+        ours = {(element, losses) for element, losses, runner in running if runner == self.name}
         for job in self._jobs:
-            if job.element not in ours and not self.queue.after:
+            if (job.element, job.losses) not in ours and not self.queue.after:
                 job.end(now)
 
     def _put_back(self, element: str, losses: str, runner: str) -> None:
@@ -419,8 +421,13 @@ def main(argv: Sequence[str]) -> None:
     """Run the elements of a queue."""
     name, slots, path, log, *command = argv
     attached = command[0] == "--attached"
-    runner = Runner(name, int(slots), Queue(Path(path)), command[attached:], attached=attached)
-    runner.register()
+    if not Path(path).is_dir():
+        sys.exit(f"{path} is not there: does this host share the file system of the project?")
+    try:
+        runner = Runner(name, int(slots), Queue(Path(path)), command[attached:], attached=attached)
+        runner.register()
+    except OSError as error:
+        sys.exit(f"{error.filename or path}: {error.strerror}")
     if not attached:
         _detach()
         runner.register()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
-from psyrun.errors import NoAnswerError, PsyrunWarning, SchedulerError, TaskFileError
+from psyrun.errors import PsyrunWarning, SchedulerError, TaskFileError
 from psyrun.scheduler import hostrunner
 from psyrun.scheduler.allocation import Host, find_allocation
 from psyrun.scheduler.batchsystem import job_script
@@ -34,10 +34,14 @@ if TYPE_CHECKING:
 _SSH = ("ssh", "-oBatchMode=yes", "-oConnectTimeout=10")
 _UNREACHABLE = 255  # exit code of ssh
 _START_SECONDS = 60.0
+_DETACH_SECONDS = 5.0
 _CANCEL_SECONDS = 20.0
+_LEAST_PATIENCE = 2.0  # A sign of life takes up to a second.
 _NEVER_ENDED = "all hosts died, or left before its end"
 _HOST = re.compile(r"(?P<name>[\w.@%+][\w.@%+-]*)(:(?P<slots>\d+))?")
-_OF_A_HOST = re.compile(r"(SSH|XDG|DBUS)_|(DISPLAY|WAYLAND_DISPLAY|XAUTHORITY|HOST|HOSTNAME|TMPDIR)$")
+_OF_A_HOST = re.compile(
+    r"(SSH|DBUS)_|XDG_(?!(CONFIG|CACHE|DATA|STATE)_)|(DISPLAY|WAYLAND_DISPLAY|XAUTHORITY|HOST|HOSTNAME|TMPDIR)$"
+)
 
 
 class Hosts:
@@ -59,6 +63,7 @@ class Hosts:
             "n_cpus": "cores per job, one if it is not set; a job employs a process on each",
             "remote": "the command before the name of a host, such as 'ssh -oBatchMode=yes -p 2222'",
             "patience": "a host without a sign of life for so many seconds is dead, 60 if it is not set",
+            "max_running": "so many jobs run at a time at most",
         }
     )
     required: Mapping[str, str] = MappingProxyType({})
@@ -75,7 +80,7 @@ class Hosts:
     grace: float = 10.0
 
     def __init__(self, hosts: Iterable[str] = ()) -> None:
-        self._hosts = tuple(hosts)
+        self._hosts = (hosts,) if isinstance(hosts, str) else tuple(hosts)
         self._allocated = False
         self._folder = Path()
 
@@ -112,26 +117,29 @@ class Hosts:
 
         Raises
         ------
-        NoAnswerError
-            If no host can be reached.
         SchedulerError
-            If no host can run jobs.
+            If no host can be reached, or can run jobs.
         TaskFileError
             If an option is not valid.
         """
         try:
-            hosts, cores = self._find_hosts(spec), int(spec.options.get("n_cpus") or 1)
-            patience = float(spec.options.get("patience") or 60)
+            hosts, remote = self._find_hosts(spec), _read_remote(spec.options)
+            cores = int(_read_number(spec.options, "n_cpus", default=1, least=1))
+            patience = _read_number(spec.options, "patience", default=60, least=_LEAST_PATIENCE)
+            most = _find_most(spec)
         except ValueError as error:
             raise TaskFileError(f"scheduler_args of {spec.name}: {error}") from error
         runners = [f"{position}-{host.name}" for position, host in enumerate(hosts)]
-        _write_queue(spec, self._folder, runners, cores, patience)
-        starts = [_Start(spec, host, runner) for host, runner in zip(hosts, runners)]
+        _write_queue(spec, self._folder, runners, cores, patience, most)
+        starts = [_Start(spec, host, runner, remote) for host, runner in zip(hosts, runners)]
         deadline = time.monotonic() + _START_SECONDS
         errors = [each for each in [start.wait(deadline) for start in starts] if each is not None]
         if len(errors) == len(starts):
             shutil.rmtree(spec.scratch, ignore_errors=True)
-            raise errors[0]
+            others = [f"{each.argv[-1]}: {each.output.strip()}" for each in errors[1:]]
+            first = errors[0]
+            output = "\n".join([first.output.strip(), *others])
+            raise SchedulerError(first.argv, first.returncode, output)
         for each in errors:
             message = f"{each.argv[-1]} takes no part: {each.output.strip()}"
             warnings.warn(message, PsyrunWarning, stacklevel=2)
@@ -145,6 +153,7 @@ class Hosts:
         names = spec.options.get("hosts") or self._hosts
         if not names:
             raise ValueError("no hosts: write Hosts(['a', 'b:8'])")
+        _check_type("hosts", names, "['a', 'b:8']")
         return [_parse_host(name) for name in ([names] if isinstance(names, str) else names)]
 
     # ------------------------------------------------------------------ asking
@@ -208,9 +217,8 @@ class Hosts:
 class _Start:
     """The command that starts a runner on a host."""
 
-    def __init__(self, spec: JobSpec, host: Host, runner: str) -> None:
-        remote = spec.options.get("remote") or _SSH
-        start = host.start or [*(shlex.split(remote) if isinstance(remote, str) else remote), host.name]
+    def __init__(self, spec: JobSpec, host: Host, runner: str, remote: Sequence[str]) -> None:
+        start = host.start or [*remote, host.name]
         self.name, self.argv, self.attached = host.name, start, host.attached
         self.sign = spec.scratch.absolute() / "hosts" / runner
         words = [sys.executable, "-I", "-S", hostrunner.__file__]
@@ -244,27 +252,34 @@ class _Start:
                 self.sign.unlink()
             self._output.seek(0)
             output = self._output.read().decode(errors="replace") or "no answer"
-            kind = NoAnswerError if code == _UNREACHABLE else SchedulerError
-            return kind(self.argv, code, output)
+            return SchedulerError(self.argv, code, output)
 
     def _wait(self, deadline: float) -> int:
         if self._process is None:
             return 127
+        began: float | None = None
         while (code := self._process.poll()) is None:
-            if self.attached and self.sign.stat().st_size:
+            now = time.monotonic()
+            if began is None and self.sign.stat().st_size:
+                began = now
+            if self.attached and began is not None:
                 return 0
-            if time.monotonic() > deadline:
+            # What a login shell started in the background may keep ssh from ending.
+            lasts = began is not None and now - began > _DETACH_SECONDS
+            if lasts or now > deadline:
                 self._process.kill()
                 self._process.wait()
-                return _UNREACHABLE
+                return 0 if lasts else _UNREACHABLE
             time.sleep(0.02)
         return code
 
 
-def _write_queue(spec: JobSpec, folder: Path, runners: Iterable[str], cores: int, patience: float) -> None:
+def _write_queue(
+    spec: JobSpec, folder: Path, runners: Iterable[str], cores: int, patience: float, most: int | None
+) -> None:
     """Make the folder, which the user alone may write; what shows that it is complete comes last."""
     elements = list(spec.indices) or [-1]
-    most = len(elements) if spec.throttle is None else spec.throttle
+    most = len(elements) if most is None else most
     for path in (spec.scratch, *(spec.scratch / name for name in hostrunner.FOLDERS)):
         path.mkdir(mode=0o755)
     for runner in runners:  # so that it is seen at once, also on NFS
@@ -299,10 +314,44 @@ def _is_closed(path: Path) -> bool:
     return path.is_dir() and not os.access(path, os.R_OK | os.X_OK)
 
 
+def _read_number(options: Mapping[str, Any], name: str, *, default: float, least: float) -> float:
+    """Return an option that is a number; a ValueError says what is wrong."""
+    value = options.get(name)
+    if value is None:
+        return default
+    with suppress(TypeError, ValueError):
+        number = float(value)
+        if least <= number < float("inf"):
+            return number
+    raise ValueError(f"{name} is {value!r}: write a number from {least:g} on")
+
+
+def _check_type(name: str, value: object, model: str) -> None:
+    if not isinstance(value, (str, list, tuple)):
+        raise ValueError(f"{name} is {value!r}: write {model}")  # noqa: TRY004 - of an option
+
+
+def _find_most(spec: JobSpec) -> int | None:
+    """Return how many elements may run at a time; None: all."""
+    wanted = _read_number(spec.options, "max_running", default=0, least=1)
+    limits = [limit for limit in (spec.throttle, int(wanted)) if limit]
+    return min(limits, default=None)
+
+
+def _read_remote(options: Mapping[str, Any]) -> Sequence[str]:
+    remote = options.get("remote") or _SSH
+    if isinstance(remote, str):
+        return shlex.split(remote)
+    _check_type("remote", remote, "a command, such as 'ssh -p 2222'")
+    return [str(word) for word in remote]
+
+
 def _parse_host(text: str) -> Host:
-    found = _HOST.fullmatch(text)
+    found = _HOST.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise ValueError(f"{text!r} is no host: write NAME or NAME:SLOTS")
+    if found["slots"] and not int(found["slots"]):
+        raise ValueError(f"{text!r} has no slots: leave it out, or write {found['name']!r} for all its cores")
     return Host(found["name"], int(found["slots"] or 0))
 
 
@@ -310,4 +359,8 @@ def _describe(code: str) -> str:
     if code == LOST:
         return "hosts that ran it died, again and again"
     number = int(code)
-    return f"exit {number}" if number >= 0 else f"signal {-number} ({signal.Signals(-number).name})"
+    if number >= 0:
+        return f"exit {number}"
+    with suppress(ValueError):  # Real-time signals have no names.
+        return f"signal {-number} ({signal.Signals(-number).name})"
+    return f"signal {-number}"
