@@ -125,10 +125,14 @@ class TestContract(ThrottleContract, DependencyContract, ExplainContract):
 
 @pytest.fixture
 def here(tmp_path):
-    """Submissions to hosts that are this machine."""
-    trial = Trial(scheduler=Hosts(), folder=tmp_path, options={"hosts": ["a:3"], "remote": HERE}, seconds=30)
+    """Submissions to hosts that are this machine, with slots of their own below tmp_path/slots."""
+    (tmp_path / "slots").mkdir()
+    remote = ["sh", "-c", f'TMPDIR={tmp_path}/slots; export TMPDIR; eval "$1"']
+    options = {"hosts": ["a:3"], "remote": remote}
+    trial = Trial(scheduler=Hosts(), folder=tmp_path, options=options, seconds=30)
     trial.configure(trial.scheduler)
-    return trial
+    yield trial
+    trial.scheduler.cancel(trial.jobs)
 
 
 def test_at_most_so_many_jobs_run_at_a_time(here):
@@ -216,7 +220,7 @@ def test_host_without_a_disk_for_slots_is_said_in_plain_words(here, tmp_path):
 def test_host_that_takes_a_row_again_ends_the_older_job(here, tmp_path):
     program = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()} '); time.sleep(60)"
     pids = tmp_path / "pids"
-    job = here.submit(program, pids, options=here.options | {"patience": 3})
+    here.submit(program, pids, options=here.options | {"patience": 3})
     here.wait(pids.exists)
     (queue,) = here.scratch("x").parent.glob("*/run")
     (queue / "0.0.0-a").rename(queue.parent / "todo" / "0.1")  # as a host does to which this one looked dead
@@ -224,14 +228,10 @@ def test_host_that_takes_a_row_again_ends_the_older_job(here, tmp_path):
     older, younger = (Path("/proc", pid) for pid in pids.read_text().split())
     here.wait(lambda: not older.exists())
     assert younger.exists()
-    here.scheduler.cancel([job])
-    here.settle(job)
 
 
 def test_slots_that_were_removed_are_made_again(here, tmp_path):
-    (tmp_path / "slots").mkdir()
-    remote = ["sh", "-c", f'TMPDIR={tmp_path}/slots; export TMPDIR; eval "$1"']
-    jobs = here.begin("gate", options=here.options | {"remote": remote, "hosts": ["a:1"]}, indices=range(2))
+    jobs = here.begin("gate", options=here.options | {"hosts": ["a:1"]}, indices=range(2))
     (locks,) = (tmp_path / "slots").iterdir()
     (locks / "0").unlink()
     locks.rmdir()
@@ -241,9 +241,7 @@ def test_slots_that_were_removed_are_made_again(here, tmp_path):
 
 
 def test_slots_do_not_look_old(here, tmp_path):
-    (tmp_path / "slots").mkdir()
-    remote = ["sh", "-c", f'TMPDIR={tmp_path}/slots; export TMPDIR; eval "$1"']
-    jobs = here.begin("gate", options=here.options | {"remote": remote, "hosts": ["a:1"]}, indices=range(2))
+    jobs = here.begin("gate", options=here.options | {"hosts": ["a:1"]}, indices=range(2))
     (lock,) = (tmp_path / "slots").glob("*/0")
     os.utime(lock, (0, 0))
     here.wait(lambda: lock.stat().st_mtime > 0)
