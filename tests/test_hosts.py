@@ -161,7 +161,13 @@ def test_all_hosts_say_why_they_run_no_jobs(here):
 def test_signal_without_a_name_explains_an_end(here):
     job = here.submit("import os; os.kill(os.getpid(), 40)")
     here.settle(job)
-    assert set(here.scheduler.explain([job]).values()) == {"signal 40"}
+    assert set(here.scheduler.explain([job]).values()) == {"signal 40 on a"}
+
+
+def test_host_that_ended_a_job_is_named(here):
+    job = here.submit("raise SystemExit(3)")
+    here.settle(job)
+    assert set(here.scheduler.explain([job]).values()) == {"exit 3 on a"}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from psyrun.errors import PsyrunWarning, SchedulerError, TaskFileError
 from psyrun.scheduler import hostrunner
 from psyrun.scheduler.allocation import Host, find_allocation
 from psyrun.scheduler.batchsystem import job_script
-from psyrun.scheduler.hostrunner import LOST, Queue
+from psyrun.scheduler.hostrunner import LOST, Queue, host_of
 from psyrun.scheduler.protocol import JobState
 
 if TYPE_CHECKING:
@@ -185,10 +185,10 @@ class Hosts:
         """Return (job id, element) -> how it ended, where that was not with 0."""
         found: dict[tuple[str, int], str] = {}
         for job, queue in self._open(job_ids).items():
-            codes = {int(element): code for element, code, _ in queue.entries("end")}
-            gone = set(queue.elements) - codes.keys() - queue.find_left().keys()
+            ended = {int(element): (code, runner) for element, code, runner in queue.entries("end")}
+            gone = set(queue.elements) - ended.keys() - queue.find_left().keys()
             bad = dict.fromkeys(gone, _NEVER_ENDED)
-            bad |= {e: _describe(code) for e, code in codes.items() if code != "0"}
+            bad |= {e: _describe(code, runner) for e, (code, runner) in ended.items() if code != "0"}
             found |= {(job, e): "cancelled" if queue.is_cancelled() else why for e, why in bad.items()}
         return found
 
@@ -355,12 +355,12 @@ def _parse_host(text: str) -> Host:
     return Host(found["name"], int(found["slots"] or 0))
 
 
-def _describe(code: str) -> str:
+def _describe(code: str, runner: str) -> str:
     if code == LOST:
         return "hosts that ran it died, again and again"
-    number = int(code)
+    number, host = int(code), host_of(runner)
     if number >= 0:
-        return f"exit {number}"
+        return f"exit {number} on {host}"
     with suppress(ValueError):  # Real-time signals have no names.
-        return f"signal {-number} ({signal.Signals(-number).name})"
-    return f"signal {-number}"
+        return f"signal {-number} ({signal.Signals(-number).name}) on {host}"
+    return f"signal {-number} on {host}"
