@@ -471,6 +471,42 @@ def test_hosts_of_allocations_stand_in_files(tmp_path, variable, text):
     assert [(host.name, host.slots) for host in found] == [("a", 2), ("b", 8)]
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "words"),
+    [
+        ("PBS_NODEFILE", None, "PBS_NODEFILE names no hosts: [Errno 2] No such file or directory"),
+        ("PBS_NODEFILE", "\n", "PBS_NODEFILE names no hosts: "),
+        ("PE_HOSTFILE", "a\n", "PE_HOSTFILE names no hosts: "),
+    ],
+)
+def test_allocation_without_hosts_is_said_and_no_job_is_in_flight(
+    project, tmp_path, monkeypatch, variable, text, words
+):
+    project.task(
+        "a",
+        "from psyrun import Hosts, Param\npspace = Param(x=range(2))\n"
+        "scheduler = Hosts.from_allocation()\ndef execute(x):\n    return {'y': x}\n",
+    )
+    if text is not None:
+        (tmp_path / "hosts").write_text(text)
+    monkeypatch.setenv(variable, str(tmp_path / "hosts"))
+    said = project.psy("run", code=1).stderr
+    assert words in said
+    assert "Traceback" not in said
+    assert project.status("a")["missing"] == 2
+
+
+def test_no_job_is_in_flight_where_its_queue_could_not_be_written(project):
+    project.task(
+        "a",
+        "import psyrun\npspace = psyrun.Param(x=range(2))\nclass Full(psyrun.Hosts):\n"
+        "    def submit(self, spec):\n        raise OSError(28, 'No space left on device', 'env')\n"
+        "scheduler = Full(['a'])\ndef execute(x):\n    return {'y': x}\n",
+    )
+    assert "env: No space left on device; free space" in project.psy("run", code=1).stderr
+    assert project.status("a")["missing"] == 2
+
+
 def _log(project):
     logs = (project.root / "psy-work" / "a" / "log").glob("*.log")
     return "".join(log.read_text(errors="replace") for log in logs)

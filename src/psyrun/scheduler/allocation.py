@@ -47,16 +47,28 @@ def find_allocation(env: Mapping[str, str]) -> list[Host]:
     SchedulerError
         If there are none.
     """
-    if "SLURM_JOB_NODELIST" in env:
-        return list(_find_in_slurm(env))
-    if "PE_HOSTFILE" in env:
-        lines = [line.split() for line in Path(env["PE_HOSTFILE"]).read_text().splitlines()]
-        return [Host(line[0], int(line[1]), attached=True) for line in lines if line]
-    if "PBS_NODEFILE" in env:
-        counts = Counter(Path(env["PBS_NODEFILE"]).read_text().split())
-        return [Host(name, slots, attached=True) for name, slots in counts.items()]
+    for variable, find in _KINDS.items():
+        if variable in env:
+            try:
+                hosts = list(find(env))
+            except (OSError, ValueError, LookupError) as error:
+                raise SchedulerError(["psy"], 1, f"{variable} names no hosts: {error}") from error
+            if not hosts:
+                raise SchedulerError(["psy"], 1, f"{variable} names no hosts: {env[variable]}")
+            return hosts
     hint = "there is no allocation: start psy inside a job of Slurm, Grid Engine, or PBS"
     raise SchedulerError(["psy"], 1, hint)
+
+
+def _find_in_gridengine(env: Mapping[str, str]) -> Iterator[Host]:
+    for line in Path(env["PE_HOSTFILE"]).read_text().splitlines():
+        if words := line.split():
+            yield Host(words[0], int(words[1]), attached=True)
+
+
+def _find_in_pbs(env: Mapping[str, str]) -> Iterator[Host]:
+    for name, slots in Counter(Path(env["PBS_NODEFILE"]).read_text().split()).items():
+        yield Host(name, slots, attached=True)
 
 
 def _find_in_slurm(env: Mapping[str, str]) -> Iterator[Host]:
@@ -64,8 +76,10 @@ def _find_in_slurm(env: Mapping[str, str]) -> Iterator[Host]:
     argv = ["scontrol", "show", "hostnames", env["SLURM_JOB_NODELIST"]]
     try:
         names = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SchedulerError(argv, 1, str(error)) from error
+    except OSError as error:
+        raise SchedulerError(argv, 127, str(error)) from error
+    except subprocess.CalledProcessError as error:
+        raise SchedulerError(argv, error.returncode, error.stderr + error.stdout) from error
     for name, cpus in zip(names, parse_cpus(env["SLURM_JOB_CPUS_PER_NODE"])):
         yield Host(name, cpus, (*_SRUN, f"--nodelist={name}", f"--cpus-per-task={cpus}"), attached=True)
 
@@ -80,3 +94,10 @@ def parse_cpus(text: str) -> list[int]:
     """
     found = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
     return [int(cpus) for cpus, nodes in found for _ in range(int(nodes or 1))]
+
+
+_KINDS = {
+    "SLURM_JOB_NODELIST": _find_in_slurm,
+    "PE_HOSTFILE": _find_in_gridengine,
+    "PBS_NODEFILE": _find_in_pbs,
+}
