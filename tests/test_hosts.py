@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +236,20 @@ def test_host_that_takes_a_row_again_ends_the_older_job(here, tmp_path):
     older, younger = (Path("/proc", pid) for pid in pids.read_text().split())
     here.wait(lambda: not older.exists())
     assert younger.exists()
+
+
+@pytest.mark.parametrize("shell", ["sh", "csh", "fish"])
+def test_login_shell_may_be_any_and_folders_have_any_name(here, tmp_path, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    folder = tmp_path / "a!b \\\\ c\n\"d' $HOME"
+    folder.mkdir()
+    remote = ["sh", "-c", f'exec {shell} -c "$1"']
+    trial = dataclasses.replace(here, folder=folder, options={"hosts": ["a"], "remote": remote})
+    trial.configure(trial.scheduler)
+    job = trial.submit("pass")
+    trial.settle(job)
+    assert trial.scheduler.explain([job]) == {}
 
 
 def test_slots_that_were_removed_are_made_again(here, tmp_path):

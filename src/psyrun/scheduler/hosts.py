@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -230,7 +231,7 @@ class _Start:
         stdin = _open_endless_pipe() if self.attached else os.open(os.devnull, os.O_RDONLY)
         try:
             self._process = subprocess.Popen(
-                [*start, *(words if host.start else [shlex.join(words)])],
+                [*start, *(words if host.start else [_quote(words)])],
                 stdin=stdin,
                 stdout=self._output,
                 stderr=self._output,
@@ -312,6 +313,15 @@ def _ignore_signals() -> None:
 
 def _is_closed(path: Path) -> bool:
     return path.is_dir() and not os.access(path, os.R_OK | os.X_OK)
+
+
+def _quote(words: Sequence[str]) -> str:
+    """Return a command for a login shell; csh and fish do not read all quotes as sh does."""
+    command = shlex.join(words)
+    if not re.search(r"[!\n\\]", command):
+        return command
+    encoded = base64.b64encode(os.fsencode(command)).decode()
+    return f"sh -c 'eval \"$(printf %s {encoded} | base64 -d)\"'"
 
 
 def _read_number(options: Mapping[str, Any], name: str, *, default: float, least: float) -> float:
