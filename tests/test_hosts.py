@@ -145,6 +145,14 @@ def test_at_most_so_many_jobs_run_at_a_time(here):
     here.settle(job)
 
 
+def test_jobs_may_end_before_what_started_them(here):
+    began = time.monotonic()
+    remote = [*here.options["remote"][:2], here.options["remote"][2] + "; exec sleep 30"]
+    job = here.submit("pass", options=here.options | {"remote": remote})
+    here.settle(job)
+    assert time.monotonic() - began < 20
+
+
 def test_one_name_is_one_host(here):
     here.scheduler = here.configure(Hosts("ab"))
     with pytest.raises(SchedulerError, match=r"\(false ab\)"):

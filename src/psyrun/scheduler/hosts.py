@@ -261,7 +261,7 @@ class _Start:
         began: float | None = None
         while (code := self._process.poll()) is None:
             now = time.monotonic()
-            if began is None and self.sign.stat().st_size:
+            if began is None and self._has_begun():
                 began = now
             if self.attached and began is not None:
                 return 0
@@ -273,6 +273,12 @@ class _Start:
                 return 0 if lasts else _UNREACHABLE
             time.sleep(0.02)
         return code
+
+    def _has_begun(self) -> bool:
+        try:
+            return self.sign.stat().st_size > 0
+        except FileNotFoundError:  # It has ended.
+            return True
 
 
 def _write_queue(
