@@ -523,12 +523,40 @@ def test_allocation_without_hosts_is_said_and_no_job_is_in_flight(
 def test_no_job_is_in_flight_where_its_queue_could_not_be_written(project):
     project.task(
         "a",
-        "import psyrun\npspace = psyrun.Param(x=range(2))\nclass Full(psyrun.Hosts):\n"
-        "    def submit(self, spec):\n        raise OSError(28, 'No space left on device', 'env')\n"
-        "scheduler = Full(['a'])\ndef execute(x):\n    return {'y': x}\n",
+        "import psyrun\nimport psyrun.scheduler.hosts\npspace = psyrun.Param(x=range(2))\n"
+        "scheduler = psyrun.Hosts(['a'])\ndef execute(x):\n    return {'y': x}\n"
+        "def fail(*arguments):\n    raise OSError(28, 'No space left on device', 'env')\n"
+        "psyrun.scheduler.hosts._write_queue = fail\n",
     )
     assert "env: No space left on device; free space" in project.psy("run", code=1).stderr
     assert project.status("a")["missing"] == 2
+
+
+LOSING = """\
+import os
+
+
+class Losing(Hosts):
+    def submit(self, spec):
+        job = super().submit(spec)
+        if not os.path.exists("gate"):
+            raise TimeoutError("no reply")
+        return job
+
+
+scheduler = Losing"""
+
+
+def test_answer_that_is_lost_leaves_the_job_to_the_next_run(project):
+    """Whatever error a scheduler raises that may come after the system took the job."""
+    text = TASK.replace("ROWS", "4").replace("JOBS", "2").replace("REMOTE", repr(HERE))
+    project.task("a", gated(text).replace("scheduler = Hosts", LOSING))
+    assert "no reply" in project.psy("run", code=1).stderr
+    assert len(submissions(project)) == 1
+    (project.root / "gate").touch()
+    project.psy("run", "--wait")
+    assert_right(project, 4)
+    assert xs_seen(project) == list(range(4))
 
 
 def _log(project):

@@ -101,7 +101,7 @@ class Submitter:
             submission = replace(submission, job=scheduler.submit(spec))
         except NoAnswerError:  # May have been accepted; the next run looks it up by name.
             raise
-        except (SchedulerError, TaskFileError, OSError):  # It was not begun, or was refused.
+        except (SchedulerError, TaskFileError):  # It was refused.
             remove_submission(layout.jobs, submission.token)
             raise
         write_submission(layout.jobs, submission)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
-from psyrun.errors import PsyrunWarning, SchedulerError, TaskFileError
+from psyrun.errors import PsyrunWarning, SchedulerError, TaskFileError, explain
 from psyrun.scheduler import hostrunner
 from psyrun.scheduler.allocation import Host, find_allocation
 from psyrun.scheduler.batchsystem import job_script
@@ -119,7 +119,7 @@ class Hosts:
         Raises
         ------
         SchedulerError
-            If no host can be reached, or can run jobs.
+            If the queue can't be written, or no host can be reached or can run jobs.
         TaskFileError
             If an option is not valid.
         """
@@ -131,7 +131,11 @@ class Hosts:
         except ValueError as error:
             raise TaskFileError(f"scheduler_args of {spec.name}: {error}") from error
         runners = [f"{position}-{host.name}" for position, host in enumerate(hosts)]
-        _write_queue(spec, self._folder, runners, cores, patience, most)
+        try:
+            _write_queue(spec, self._folder, runners, cores, patience, most)
+        except OSError as error:
+            shutil.rmtree(spec.scratch, ignore_errors=True)
+            raise SchedulerError(["mkdir", str(spec.scratch)], 1, explain(error)) from error
         starts = [_Start(spec, host, runner, remote) for host, runner in zip(hosts, runners)]
         deadline = time.monotonic() + _START_SECONDS
         errors = [each for each in [start.wait(deadline) for start in starts] if each is not None]
