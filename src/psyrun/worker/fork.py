@@ -7,6 +7,7 @@ group, arguments, and modules but those of Python and psyrun. It does not know r
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ def fork_children(config: PoolConfig) -> list[ChildProcess]:
     streams = (sys.stdin, sys.stdout, sys.stderr)
     if sys.platform != "linux" or None in streams or threading.active_count() > 1 or "numpy" in sys.modules:
         return children
+    gc.freeze()  # Collections in children write to no page of what they share with this process.
     try:
         while len(children) < config.size:
             children.append(start_child(config, len(children), len(children) + 1, _fork))
