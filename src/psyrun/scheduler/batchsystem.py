@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from psyrun.errors import NoAnswerError, SchedulerError, SubmitLimitError, TaskFileError
+from psyrun.scheduler.protocol import STOPPED, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from psyrun.scheduler.protocol import JobSpec, JobState
+    from psyrun.scheduler.protocol import JobSpec
 
 
 _QUERY_SECONDS = 60.0  # a controller that is down answers after some seconds
@@ -58,7 +59,7 @@ class QueueEntry:
     label
         Name or command of the job, which contains the whole token: `BatchSystem.find` looks there.
     reason
-        Why it is stuck.
+        Why it is stuck; not read of others.
     """
 
     job: str
@@ -150,8 +151,16 @@ class BatchSystem(ABC):
     def cancel_argv(self, job_ids: Sequence[str]) -> list[str]:
         """Return the command that cancels."""
 
-    def explain_ends(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str | None]:
-        """Return (job id, element) -> why it ended, None if well, where the system tells."""
+    def explain_ends(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str | int | None]:
+        """Return (job id, element) -> why it ended, None if well, where the system tells.
+
+        Where an exit code is all that it tells, that is returned as a number; a negative one is a signal.
+
+        Raises
+        ------
+        SchedulerError
+            If the system does not answer, or has nothing on these jobs.
+        """
         return {}
 
     def system(self) -> str:
@@ -244,10 +253,16 @@ class BatchSystem(ABC):
         """Return (job id, element) -> why it ended or is stuck, where the system tells."""
         if not job_ids:
             return {}
-        found = dict(self.explain_ends(job_ids))
+        found: dict[tuple[str, int], str | None] = {}
         with suppress(SchedulerError):
-            there = [each for each in self.list_queue(job_ids) if each.state is not None]
-            found |= {(each.job, each.element): each.reason or None for each in there}
+            found |= {
+                key: _describe(why, warned=self.warns) for key, why in self.explain_ends(job_ids).items()
+            }
+        with suppress(SchedulerError):
+            for each in self.list_queue(job_ids):
+                if each.state is not None:
+                    why = each.reason if each.state is JobState.STUCK else ""
+                    found[each.job, each.element] = why or None
         return {key: why for key, why in found.items() if why is not None and key[0] in job_ids}
 
     def cancel(self, job_ids: Collection[str]) -> None:
@@ -303,6 +318,15 @@ class BatchSystem(ABC):
         if self.unreachable.search(output):
             raise NoAnswerError(argv, done.returncode, output)
         raise SchedulerError(argv, done.returncode, output)
+
+
+def _describe(end: str | int | None, *, warned: bool) -> str | None:
+    """Return how an element ended in words; None if well."""
+    if not isinstance(end, int):
+        return end
+    if end == STOPPED:
+        return "stopped near its time limit" if warned else "stopped"
+    return f"exit {end}" if end > 0 else f"signal {-end}" if end else None
 
 
 def job_script(spec: JobSpec, index: str, first: int) -> list[str]:

@@ -142,11 +142,7 @@ class PBS(BatchSystem):
 
     def explain_ends(self, job_ids: Collection[str]) -> Mapping[tuple[str, int], str | None]:
         """Return how elements ended, where the server keeps the history of jobs."""
-        try:
-            jobs = self._describe_jobs(job_ids)
-        except SchedulerError:
-            return {}
-        return parse_ended(jobs, job_ids)
+        return parse_ended(self._describe_jobs(job_ids), job_ids)
 
     def _describe_jobs(self, job_ids: Collection[str]) -> Mapping[str, Mapping[str, Any]]:
         """Return what qstat tells of jobs that the server knows, and of their elements."""
