@@ -11,7 +11,7 @@ from pathlib import Path
 from distributed import Client, Future, fire_and_forget, get_client, secede
 
 from psyrun.errors import NoAnswerError, TaskFileError
-from psyrun.scheduler import JobState, job_script
+from psyrun.scheduler import STOPPED, JobState, job_script
 
 
 class Dask:
@@ -147,7 +147,7 @@ def run_element(argv, env, scratch, element, after):
             end(process)
     code = process.returncode
     if code and scratch.exists():
-        why = f"exit {code}" if code > 0 else f"signal {-code}"
+        why = "stopped" if code == STOPPED else f"exit {code}" if code > 0 else f"signal {-code}"
         scratch.joinpath(f"{element}.ended").write_text(why)
 
 
