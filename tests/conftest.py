@@ -25,8 +25,6 @@ from forks import ForkServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytest.register_assert_rewrite("psyrun.testing")
-
 PRELUDE = """\
 import os
 def seen(*row):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import test_pbs
+from psyrun import testing
 from psyrun.errors import SchedulerError
 from psyrun.scheduler import PBS, JobState, Local
 from psyrun.testing import SchedulerContract, WarningContract
@@ -201,6 +205,10 @@ FAULTS = {
         "test_job_that_runs_is_not_explained",
         {"explain": lambda self, jobs: {(job, -1): "it ended" for job in jobs}},
     ),
+    "good ending told as a failure": (
+        "test_job_that_stopped_as_it_was_asked_to_is_not_said_to_fail",
+        {"explain_ends": lambda self, jobs: {(job, -1): "exit 75" for job in jobs}},
+    ),
     "ends not explained": ("test_job_that_ended_with_an_error_is_explained", {"explain": lambda *_: {}}),
     "index counted from 1": ("test_each_element_is_told_which_it_is", {"first_index": 1}),
     "prologue dropped": (
@@ -268,3 +276,70 @@ class TestFaultsOnThisMachine(Faulty):
     @pytest.mark.parametrize("fault", FAULTS_HERE)
     def test_contract_finds(self, request, trial, fault):
         self.find(request, WarningContract, FAULTS_HERE[fault][0])
+
+
+SMALL = """\
+import pytest
+from psyrun.scheduler import Local
+from psyrun.testing import SchedulerContract
+
+
+class Wrong(Local):
+    def explain(self, job_ids):
+        return {("one that was not asked for", 0): "TIMEOUT"}
+
+
+class TestWrong(SchedulerContract):
+    @pytest.fixture
+    def scheduler(self):
+        return Wrong()
+"""
+
+
+def run_pytest(folder, text, *options):
+    """Return what pytest prints of a module of tests, as authors of a plug-in run it."""
+    (folder / "test_small.py").write_text(text)
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "test_small.py"]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_contract_that_fails_shows_values_without_a_setting_of_the_author(tmp_path):
+    said = run_pytest(tmp_path, SMALL, "-W", "error", "-k", "nothing_is_known_of_no_jobs")
+    assert "E         {('one that was not asked for', 0): 'TIMEOUT'}" in said
+
+
+def test_assertions_of_all_contracts_are_rewritten():
+    files = {path.stem for path in Path(testing.__file__).parent.glob("*.py")} - {"__init__"}
+    loaders = {name: getattr(testing, name).__spec__.loader for name in files}
+    assert {name for name, each in loaders.items() if "assertion" in type(each).__module__} == files
+
+
+class Sluggish(Local):
+    """Never begins the last of three jobs."""
+
+    def submit(self, spec):
+        if spec.argv[-1].endswith("three"):
+            spec = replace(spec, argv=["sleep", "20"])
+        return super().submit(spec)
+
+
+class TestWaiting(Faulty):
+    options = {}
+    seconds = 2.0
+
+    @pytest.fixture
+    def scheduler(self):
+        return Sluggish()
+
+    def test_jobs_that_do_not_begin_are_counted(self, trial):
+        with pytest.raises(AssertionError, match=r"after 2 s: 2 of 3 jobs have begun; .* run 4 at a time"):
+            testing.QueueContract().test_cancel_ends_the_job_and_no_other(trial)
+
+    def test_jobs_that_do_not_end_are_named(self, trial):
+        job = trial.submit("import time; time.sleep(20)")
+        with pytest.raises(AssertionError, match=r"did not leave the queue: .*RUNNING") as caught:
+            trial.settle(job)
+        assert job in str(caught.value)

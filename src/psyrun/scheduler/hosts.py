@@ -24,7 +24,7 @@ from psyrun.scheduler import hostrunner
 from psyrun.scheduler.allocation import Host, find_allocation
 from psyrun.scheduler.batchsystem import job_script
 from psyrun.scheduler.hostrunner import LOST, Queue, host_of
-from psyrun.scheduler.protocol import JobState
+from psyrun.scheduler.protocol import STOPPED, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -379,6 +379,8 @@ def _describe(code: str, runner: str) -> str:
     if code == LOST:
         return "hosts that ran it died, again and again"
     number, host = int(code), host_of(runner)
+    if number == STOPPED:
+        return f"stopped on {host}"
     if number >= 0:
         return f"exit {number} on {host}"
     with suppress(ValueError):  # Real-time signals have no names.

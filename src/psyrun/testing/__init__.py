@@ -24,9 +24,17 @@ A subclass provides a fixture with the object to test, and says what it can do::
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from psyrun._door import open_door
+
+with suppress(ImportError):  # Assertions of the tests then show values, as those of a conftest.py do.
+    import pytest
+
+    pytest.register_assert_rewrite(
+        *(f"{__name__}.{name}" for name in ("abilities", "scheduler", "store", "trial"))
+    )
 
 if TYPE_CHECKING:
     from psyrun.testing.abilities import ArrayContract as ArrayContract

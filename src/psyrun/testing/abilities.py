@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from psyrun.scheduler import JobState
+from psyrun.scheduler import STOPPED, JobState
 from psyrun.testing.scheduler import AWKWARD, DetachedContract, QueueContract
 from psyrun.testing.trial import GATED, WARNED
 
@@ -33,7 +34,7 @@ class ArrayContract(DetachedContract):
         names = [f"gate{element}" for element in range(4)]
         job = trial.submit(GATED, trial.gate("gate"), "each", indices=range(4))
         assert trial.states(job).keys() == {0, 1, 2, 3}
-        trial.wait(lambda: trial.begun(names))
+        trial.wait_begun(*names, count=1)
         ended = names.index(min(trial.begun(names)))
         trial.gate(names[ended]).touch()
         trial.wait(lambda: ended not in trial.states(job))
@@ -56,14 +57,15 @@ class ThrottleContract(ArrayContract):
     def test_so_many_elements_run_at_a_time_and_no_more(self, trial: Trial) -> None:
         names = {f"gate{element}" for element in range(4)}
         job = trial.submit(GATED, trial.gate("gate"), "each", indices=range(4), throttle=2)
-        trial.wait(lambda: len(trial.begun(names)) == 2)
+        trial.wait_begun(*names, count=2)
         time.sleep(1)  # for those that should not begin
         running = trial.begun(names)
         assert len(running) == 2
         states = [JobState.QUEUED, JobState.QUEUED, JobState.RUNNING, JobState.RUNNING]
         assert sorted(trial.states(job).values(), key=lambda state: state.name) == states
         trial.gate(min(running)).touch()
-        trial.wait(lambda: len(trial.begun(names)) == 3)
+        trial.wait_begun(*names, count=3)
+        assert len(trial.begun(names)) == 3
         for name in names:
             trial.gate(name).touch()
         trial.settle(job)
@@ -107,6 +109,7 @@ class WarningContract(QueueContract):
     ----------
     limit
         Options of a job that is warned within `seconds`: a short time limit, where the system takes one.
+        Those of all jobs, `options`, hold beside it.
     """
 
     limit: Mapping[str, Any] = MappingProxyType({})
@@ -119,7 +122,7 @@ class WarningContract(QueueContract):
     def test_warning_reaches_the_program(self, trial: Trial, warn: Callable[[str], object]) -> None:
         (job,) = trial.begin("gate", program=WARNED, options=self.limit)
         warn(job)
-        trial.wait(trial.gate("gate.warned").exists)
+        trial.wait(trial.gate("gate.warned").exists, lambda: "the job got no SIGUSR1")
         trial.settle(job)
 
 
@@ -141,6 +144,14 @@ class ExplainContract(QueueContract):
         explained = trial.scheduler.explain([job])
         assert len(explained) == 1, explained
         assert all("9" in why for why in explained.values())
+
+    def test_job_that_stopped_as_it_was_asked_to_is_not_said_to_fail(self, trial: Trial) -> None:
+        """Its exit code 75 is a good ending, with rows left to do: a user is not told a code."""
+        job = trial.submit(f"raise SystemExit({STOPPED})")
+        trial.settle(job)
+        explained = trial.scheduler.explain([job])
+        assert {each for each, _ in explained} == {job}
+        assert not any(re.search(rf"\b{STOPPED}\b", why) for why in explained.values())
 
     def test_job_that_runs_is_not_explained(self, trial: Trial) -> None:
         (job,) = trial.begin("gate")

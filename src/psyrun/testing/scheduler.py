@@ -179,7 +179,10 @@ class QueueContract(SchedulerContract):
         job = trial.submit(GATED, trial.gate("gate"))
         assert trial.queued([job]) == {job}
         trial.wait_begun("gate")
-        trial.wait(lambda: [*trial.states(job).values()] == [JobState.RUNNING])
+        trial.wait(
+            lambda: [*trial.states(job).values()] == [JobState.RUNNING],
+            lambda: f"the job has begun, and its states are {trial.states(job)}",
+        )
         trial.gate("gate").touch()
         trial.settle(job)
 
@@ -200,7 +203,7 @@ class QueueContract(SchedulerContract):
     def test_cancel_ends_all_processes_of_the_job(self, trial: Trial) -> None:
         job = trial.submit(BEATING, trial.gate("beat"))
         marks = [trial.gate("beat.parent"), trial.gate("beat.child")]
-        trial.wait(lambda: all(mark.exists() for mark in marks))
+        trial.wait(lambda: all(mark.exists() for mark in marks), lambda: "the job has not begun")
         trial.scheduler.cancel([job])
         trial.settle(job)
         sizes: list[list[int]] = []
@@ -209,7 +212,7 @@ class QueueContract(SchedulerContract):
             sizes.append([mark.stat().st_size for mark in marks])
             return len(sizes) > 10 and sizes[-1] == sizes[-11]
 
-        trial.wait(written_nothing_for_a_second)
+        trial.wait(written_nothing_for_a_second, lambda: "processes of the cancelled job still write")
 
     def test_ids_that_contain_each_other_are_told_apart(self, trial: Trial) -> None:
         """As 1 and 10 do: nothing is known of them, and cancelling them does not end the job."""
@@ -335,7 +338,10 @@ class DetachedContract(QueueContract):
         assert JobState.STUCK not in trial.states(job).values()
         hold(job)
         trial.pass_gate("gate")
-        trial.wait(lambda: set(trial.states(job).values()) == {JobState.STUCK})
+        trial.wait(
+            lambda: set(trial.states(job).values()) == {JobState.STUCK},
+            lambda: f"the job is held, and its states are {trial.states(job)}",
+        )
         trial.settle(first)
         explained = trial.scheduler.explain([first, job])
         assert {each for each, _ in explained} == {job}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+AT_A_TIME = 4  # so many jobs wait for each other in a test
 # Programs of jobs. A scheduler may append arguments of its own, so their number comes first.
 REPORT = """\
 import json, os, signal, sys
@@ -154,9 +155,7 @@ class Trial:
     def reported(self, element: int | str = "") -> dict[str, Any]:
         """Return what a job, or an element of it, saw of itself."""
         path = self.folder / f"seen.json{element}"
-        assert path.exists(), (
-            f"the job reported nothing; its log: {self.log.exists() and self.log.read_text()}"
-        )
+        assert path.exists(), f"the job reported nothing. {self._describe_log()}"
         seen: dict[str, Any] = json.loads(path.read_text())
         return seen
 
@@ -174,14 +173,22 @@ class Trial:
         """Return the gates behind which a job has begun."""
         return {name for name in names if self.gate(f"{name}.started").exists()}
 
-    def wait_begun(self, *names: str) -> None:
-        """Wait until the jobs behind gates have begun."""
-        self.wait(lambda: len(self.begun(names)) == len(names))
+    def wait_begun(self, *names: str, count: int | None = None) -> None:
+        """Wait until jobs behind gates have begun: `count` of them, or all."""
+        expected = len(names) if count is None else count
+
+        def describe() -> str:
+            began = f"{len(self.begun(names))} of {expected} jobs have begun"
+            return f"{began}; the system has to run {AT_A_TIME} at a time. {self._describe_log()}"
+
+        self.wait(lambda: len(self.begun(names)) >= expected, describe)
 
     def pass_gate(self, name: str) -> None:
         """Open a gate, and wait until the job behind it has passed it."""
         self.gate(name).touch()
-        self.wait(self.gate(f"{name}.passed").exists)
+        self.wait(
+            self.gate(f"{name}.passed").exists, lambda: f"job {name} did not end. {self._describe_log()}"
+        )
 
     def states(self, job: str) -> Mapping[int, JobState]:
         """Return the states of the elements of a job; none if it has left the queue."""
@@ -193,7 +200,14 @@ class Trial:
 
     def settle(self, *jobs: str) -> None:
         """Wait until jobs left the queue."""
-        self.wait(lambda: self.scheduler.query(jobs) == {})
+
+        def describe() -> str:
+            left = self.scheduler.query(jobs) or {}
+            queued = any(JobState.QUEUED in states.values() for states in left.values())
+            hint = f"; the system has to run {AT_A_TIME} at a time" if queued else ""
+            return f"these jobs did not leave the queue: {_shorten(left)}{hint}"
+
+        self.wait(lambda: self.scheduler.query(jobs) == {}, describe)
 
     def elsewhere(self, method: str, asked: Sequence[str]) -> Any:
         """Return what another process gets from a scheduler that is configured as this one was."""
@@ -208,9 +222,23 @@ class Trial:
         )
         return pickle.loads(done.stdout)
 
-    def wait(self, condition: Callable[[], object]) -> None:
-        """Wait for a condition."""
+    def wait(
+        self,
+        condition: Callable[[], object],
+        describe: Callable[[], str] = lambda: "the condition did not come true",
+    ) -> None:
+        """Wait for a condition; where it does not come true, fail with a description of what is the case."""
         deadline = time.monotonic() + self.seconds
         while not condition():
-            assert time.monotonic() < deadline, "the condition did not come true"
+            if time.monotonic() > deadline:
+                raise AssertionError(f"after {self.seconds:g} s: {describe()}")
             time.sleep(0.1)
+
+    def _describe_log(self) -> str:
+        return f"The log of jobs: {self.log.read_text()!r}" if self.log.exists() else "Jobs have no log."
+
+
+def _shorten(value: object) -> str:
+    import textwrap
+
+    return textwrap.shorten(str(value), 500, placeholder=" ...")
