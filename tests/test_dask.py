@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from psyrun.scheduler import create_scheduler
+
 TASK = """\
 import os
 import time
@@ -122,3 +124,14 @@ def test_jobs_that_a_restarted_scheduler_forgot_are_submitted_again(dask, sweep)
     (sweep.root / "gate").touch()
     sweep.psy("run", "--wait")
     assert sweep.result("a") == RIGHT
+
+
+def test_address_in_a_variable_tells_which_system_it_is(monkeypatch, tmp_path):
+    """Otherwise jobs would be taken for gone, and submitted again, where it has another value tomorrow."""
+    systems = []
+    for address in ("tcp://one:8786", "tcp://two:8786"):
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+        scheduler = create_scheduler("Dask")
+        scheduler.configure({}, tmp_path)
+        systems.append(scheduler.system())
+    assert systems == ["tcp://one:8786", "tcp://two:8786"]

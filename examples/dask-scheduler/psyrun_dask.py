@@ -45,7 +45,7 @@ class Dask:
         self._folder = folder
 
     def system(self):
-        return ""
+        return self._address or ""
 
     def shows_others(self):
         return True
