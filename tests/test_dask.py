@@ -76,7 +76,7 @@ def dask(tmp_path):
     processes.start_scheduler()
     processes.start_worker("worker1")
     yield processes
-    for name in [*processes.running]:
+    for name in reversed([*processes.running]):  # A worker says goodbye to its scheduler.
         processes.end(name, signal.SIGTERM)
 
 
