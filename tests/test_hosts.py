@@ -479,7 +479,9 @@ def test_outside_of_an_allocation_there_are_no_hosts(project):
         "scheduler = Hosts.from_allocation()\ndef execute(x):\n    return {'y': x}\n",
     )
     assert project.status("a")["missing"] == 2
-    assert "there is no allocation" in project.psy("run", code=1).stderr
+    said = project.psy("run", code=2).stderr
+    assert "Hosts.from_allocation(): there is no allocation; start psy inside a job of Slurm, Grid" in said
+    assert "exited with" not in said
 
 
 @pytest.mark.parametrize(
@@ -514,7 +516,7 @@ def test_allocation_without_hosts_is_said_and_no_job_is_in_flight(
     if text is not None:
         (tmp_path / "hosts").write_text(text)
     monkeypatch.setenv(variable, str(tmp_path / "hosts"))
-    said = project.psy("run", code=1).stderr
+    said = project.psy("run", code=2).stderr
     assert words in said
     assert "Traceback" not in said
     assert project.status("a")["missing"] == 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psyrun.errors import SchedulerError
+from psyrun.errors import SchedulerError, TaskFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +45,8 @@ def find_allocation(env: Mapping[str, str]) -> list[Host]:
     Raises
     ------
     SchedulerError
+        If Slurm does not tell its nodes.
+    TaskFileError
         If there are none.
     """
     for variable, find in _KINDS.items():
@@ -52,12 +54,12 @@ def find_allocation(env: Mapping[str, str]) -> list[Host]:
             try:
                 hosts = list(find(env))
             except (OSError, ValueError, LookupError) as error:
-                raise SchedulerError(["psy"], 1, f"{variable} names no hosts: {error}") from error
+                raise TaskFileError(f"Hosts.from_allocation(): {variable} names no hosts: {error}") from error
             if not hosts:
-                raise SchedulerError(["psy"], 1, f"{variable} names no hosts: {env[variable]}")
+                raise TaskFileError(f"Hosts.from_allocation(): {variable} names no hosts: {env[variable]}")
             return hosts
-    hint = "there is no allocation: start psy inside a job of Slurm, Grid Engine, or PBS"
-    raise SchedulerError(["psy"], 1, hint)
+    hint = "start psy inside a job of Slurm, Grid Engine, or PBS"
+    raise TaskFileError(f"Hosts.from_allocation(): there is no allocation; {hint}")
 
 
 def _find_in_gridengine(env: Mapping[str, str]) -> Iterator[Host]:
