@@ -107,6 +107,13 @@ class TestContract(ThrottleContract, DependencyContract, ExplainContract):
         trial.gate("two").touch()
         trial.settle(*jobs)
 
+    def test_host_on_which_all_jobs_fail_leaves_them_to_the_others(self, trial):
+        code = "import os, sys, time; bad = os.uname()[1] == 'b'; time.sleep(0.3 - 0.3 * bad); sys.exit(bad)"
+        job = trial.submit(code, options=trial.options | {"hosts": ["a:1", "b:1"]}, indices=range(12))
+        trial.settle(job)
+        assert sorted(trial.scheduler.explain([job]).values()) == 3 * ["exit 1 on b"]
+        assert "host b takes no more jobs: 3 failed at once" in trial.log.read_text()
+
     def test_environment_is_for_the_user_alone(self, trial):
         trial.begin("gate")
         (env,) = (trial.folder / "psy-work").glob("*/jobs/*/env")

@@ -38,6 +38,9 @@ LOST = "lost"
 _MOST_LOSSES = 3  # An element whose hosts die may be the reason.
 _KILL_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
+_MOST_FAILURES = 3  # One after the other, and each at once.
+_SOON_SECONDS = 10.0
+_STOPPED = 75  # exit code of a job that stopped in good order
 _GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
@@ -90,13 +93,17 @@ class Queue:
         except OSError:
             return False
 
+    def find_alive(self, now: float) -> set[str]:
+        """Return the runners that gave a sign lately."""
+        return {runner for runner in self._names("hosts") if self.is_alive(runner, now)}
+
     def find_left(self, now: float | None = None) -> dict[int, str]:
         """Return element -> its runner, or '' while it is queued; without those that ended or never begin."""
         left = set(self.elements) - {int(parts[0]) for parts in self.entries("end")}
         if not left:
             return {}
         now = self.read_time() if now is None else now
-        alive = {runner for runner in self._names("hosts") if self.is_alive(runner, now)}
+        alive = self.find_alive(now)
         running = {int(element): runner for element, _, runner in self.entries("run") if runner in alive}
         if self.is_cancelled() or not alive:
             left &= running.keys()
@@ -130,7 +137,12 @@ class _Job:
     def __init__(self, parts: Sequence[str], process: subprocess.Popen[bytes], slots: Iterable[int]) -> None:
         self.element, self.losses = parts
         self.process, self.slots = process, slots
+        self.began = time.monotonic()
         self.asked = 0.0  # when it was asked to end
+
+    def failed_at_once(self) -> bool:
+        """Whether it ended soon, and not well: what it would have needed may be missing here."""
+        return self.process.returncode not in (0, _STOPPED) and time.monotonic() - self.began < _SOON_SECONDS
 
     def end(self, now: float) -> None:
         """Ask it to end, and kill it some time later."""
@@ -172,6 +184,7 @@ class Runner:
         self._sign = queue.path / "hosts" / name
         self._jobs: list[_Job] = []
         self._ready = self._leaving = self._closing = False
+        self._failures = 0
         self._now = 0.0  # the file server's
         self._signed = self._looked = -1e9
         self._wakeup = -1
@@ -313,6 +326,18 @@ class Runner:
                 self.queue.move(source, f"todo/{job.element}.{job.losses}")
             else:
                 self._end([job.element, job.losses], str(job.process.returncode))
+                self._failures = self._failures + 1 if job.failed_at_once() else 0
+        if self._failures >= _MOST_FAILURES and not self._closing:
+            self._give_way()
+
+    def _give_way(self) -> None:
+        """Take no more elements if there are other hosts: here, jobs fail."""
+        if self.queue.find_alive(self._now) - {self.name}:
+            self._closing = True
+            host, n = host_of(self.name), self._failures
+            sys.stderr.write(
+                f"psyrun: host {host} takes no more jobs: {n} failed at once, one after the other\n"
+            )
 
     def _end(self, parts: Sequence[str], code: str) -> None:
         """Move an element to those that ended, unless it was taken away, and let the next one begin."""
