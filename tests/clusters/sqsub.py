@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 NAMES = ("sqsub", "sqjobs", "sqkill")
@@ -93,7 +94,8 @@ def kill(jobs: Path, numbers: list[str]) -> int:
             print(f"job {number}: not found", file=sys.stderr)
             code = 1
             continue
-        os.killpg(int((job / "pid").read_text()), signal.SIGKILL)
+        with suppress(ProcessLookupError):  # It ended meanwhile.
+            os.killpg(int((job / "pid").read_text()), signal.SIGKILL)
         (job / "ended").touch()
     return code
 
